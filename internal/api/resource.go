@@ -1,0 +1,115 @@
+// Package api says what objects are. Everything Knarr knows about a resource - its names, defaults, validation,
+// subresources, selectable fields, printer columns - stands in one [Resource] value, listed in [Builtin].
+//
+// What flows through it: the server decodes into the versioned Go types of k8s.io/api, asks the Resource to default,
+// prepare and validate them, and stores them; printers turn them into tables. What must stay true: an Object handed
+// to a function whose name does not begin with Default or Prepare is never changed; upstream's k8s.io/kubernetes
+// packages are imported here and nowhere else (see docs/adr/0001).
+package api
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Object is one API object of any kind. Objects that come out of the store or a client are shared and immutable:
+// DeepCopyObject before changing one.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Key names an object within its resource. Namespace is empty for cluster-scoped resources.
+type Key = types.NamespacedName
+
+// KeyOf returns the key of obj.
+func KeyOf(obj metav1.Object) Key {
+	return Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}
+}
+
+// Resource is everything the server knows about one stored resource, in the version in which it is stored.
+type Resource struct {
+	schema.GroupVersionKind        // the stored version, e.g. apps/v1 Deployment
+	Plural                  string // "deployments"
+	Singular                string // "deployment"
+	ShortNames              []string
+	Categories              []string // "all"
+	Namespaced              bool
+	// Prefix is the resource's path below /registry/, as Kubernetes lays it out: "pods", "services/specs".
+	Prefix string
+	// Versions are further group-versions in which the same stored objects are served (events.k8s.io/v1 for events);
+	// the scheme converts.
+	Versions []schema.GroupVersion
+	// Verbs the server offers; nil means all of create delete deletecollection get list patch update watch.
+	Verbs []string
+	// Status says that there is a status subresource: writes to the main resource keep status, writes to status keep
+	// everything else.
+	Status bool
+	// Scale, if set, describes the scale subresource.
+	Scale *Scale
+	// Subresources are further subresources ("binding", "eviction", "log", "exec", "token", "finalize", ...), for
+	// discovery and routing.
+	Subresources []Subresource
+	// GenerateNames is true where metadata.generateName is honoured (everywhere by default; kept for documentation).
+
+	// New returns an empty object of the stored version; NewList an empty list.
+	New     func() Object
+	NewList func() runtime.Object
+
+	// Default sets Kubernetes' defaults of the stored version in place.
+	Default func(obj Object)
+	// PrepareForCreate clears what clients may not set and fills what the server sets (generation, status), in place.
+	PrepareForCreate func(obj Object)
+	// PrepareForUpdate does the same for an update; sub is the subresource written ("" for the object itself,
+	// "status", "ephemeralcontainers", "resize", "finalize"). It bumps metadata.generation where the spec changed.
+	PrepareForUpdate func(obj, old Object, sub string)
+	// Validate checks a new object, ValidateUpdate a changed one; both after defaulting and preparing.
+	Validate       func(obj Object) field.ErrorList
+	ValidateUpdate func(obj, old Object, sub string) field.ErrorList
+	// Warnings for the client (deprecated fields and the like); old is nil on create.
+	Warnings func(obj, old Object) []string
+
+	// Fields are the values that field selectors may name, besides metadata.name and metadata.namespace. SelectableFields
+	// lists their names.
+	Fields           func(obj Object) fields.Set
+	SelectableFields []string
+
+	// GracePeriod returns how long, in seconds, a deleted object stays with a deletionTimestamp before it is removed;
+	// nil means at once. requested is the client's wish or nil. Only pods have one.
+	GracePeriod func(obj Object, requested *int64) int64
+}
+
+// Scale says where the scale subresource finds its numbers.
+type Scale struct {
+	Get func(obj Object) (spec, status int32, selector string)
+	Set func(obj Object, replicas int32)
+}
+
+// Subresource is one more path below an object.
+type Subresource struct {
+	Name  string                  // "binding"
+	Kind  schema.GroupVersionKind // the kind exchanged, e.g. v1 Binding
+	Verbs []string
+}
+
+// GroupResource is the resource's name in errors and RBAC rules, e.g. deployments.apps.
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
+}
+
+// GroupVersionResource names the resource in its stored version.
+func (r *Resource) GroupVersionResource() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: r.Group, Version: r.Version, Resource: r.Plural}
+}
+
+// StorageKey returns the object's key in etcd, as Kubernetes lays it out: /registry/PREFIX/[NAMESPACE/]NAME.
+func (r *Resource) StorageKey(k Key) string {
+	if r.Namespaced {
+		return "/registry/" + r.Prefix + "/" + k.Namespace + "/" + k.Name
+	}
+	return "/registry/" + r.Prefix + "/" + k.Name
+}

@@ -1,0 +1,40 @@
+// Package controller runs reconcilers: the one shape in which Knarr drives the world towards what objects ask for.
+//
+// What flows through it: events of the watched resources are mapped to keys, keys wait in one queue per controller
+// (deduplicated, with back-off), workers call Reconcile. What must stay true: a Reconciler has no goroutines of its own, decides
+// from current state and never from events, and can be killed between any two lines; two controllers never write the same
+// field.
+package controller
+
+import (
+	"context"
+	"time"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+)
+
+// Reconciler drives one object towards its desired state.
+type Reconciler interface {
+	// Reconcile drives the object named key towards its desired state from current state, never from events. It is
+	// idempotent. An error is retried with back-off unless wrapped by Terminal; after > 0 asks for another look then.
+	Reconcile(ctx context.Context, key api.Key) (after time.Duration, err error)
+}
+
+// Controller declares one reconciler: what it watches and what it writes.
+type Controller struct {
+	Name    string // "deployment"
+	Workers int    // concurrent Reconcile calls, of different keys; 0 means 1
+	Watches []Watch
+	// Writes are the fields this controller owns, as GROUP/KIND:FIELD ("apps/Deployment:status", "/Pod:*created");
+	// internal/laws checks that no two controllers declare the same one.
+	Writes     []string
+	Reconciler Reconciler
+}
+
+// Watch maps changes of one resource to the keys to reconcile.
+type Watch struct {
+	Resource *api.Resource
+	// Keys maps an event to keys. obj is the new (or last) state, old the previous one or nil. nil Keys means the object's own key.
+	Keys func(e client.Event) []api.Key
+}
