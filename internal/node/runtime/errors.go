@@ -9,24 +9,15 @@ import (
 )
 
 // IsNotFound tells whether err says that the container, sandbox or image named is not there.
-func IsNotFound(err error) bool { return status.Code(unwrapStatus(err)) == codes.NotFound }
+func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
 // IsUnavailable tells whether err says that the runtime cannot be reached now; the call may be tried again.
-func IsUnavailable(err error) bool { return status.Code(unwrapStatus(err)) == codes.Unavailable }
+func IsUnavailable(err error) bool { return status.Code(err) == codes.Unavailable }
 
 // IsUnimplemented tells whether err says that the runtime does not know the call.
-func IsUnimplemented(err error) bool { return status.Code(unwrapStatus(err)) == codes.Unimplemented }
+func IsUnimplemented(err error) bool { return status.Code(err) == codes.Unimplemented }
 
 // IsDeadlineExceeded tells whether err says that time ran out: the caller's, or the one given to ExecSync.
 func IsDeadlineExceeded(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || status.Code(unwrapStatus(err)) == codes.DeadlineExceeded
-}
-
-// unwrapStatus finds the error in err's chain that carries a gRPC status.
-func unwrapStatus(err error) error {
-	var s interface{ GRPCStatus() *status.Status }
-	if errors.As(err, &s) {
-		return s.(error)
-	}
-	return err
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded
 }
