@@ -1,0 +1,337 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/store"
+)
+
+// Get returns the present revision of one object, or NotFound.
+func (r *Registry) Get(_ context.Context, res *api.Resource, key api.Key) (*store.Revision, error) {
+	if rev, ok := r.table(res).Get(tableKey(res, key)); ok {
+		return rev, nil
+	}
+	return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
+}
+
+// Selection chooses objects of a resource. The zero value chooses all.
+type Selection struct {
+	Namespace string
+	Labels    labels.Selector // nil: any
+	Fields    fields.Selector // nil: any; names must be the resource's SelectableFields
+}
+
+// ListOptions say which objects a List returns, and how many.
+type ListOptions struct {
+	Selection
+	Limit                int64
+	Continue             string
+	ResourceVersion      string
+	ResourceVersionMatch metav1.ResourceVersionMatch
+}
+
+// ListResult is one page of objects as of one revision.
+type ListResult struct {
+	Items    []*store.Revision
+	Revision int64
+	// Continue is the token for the next page, or empty; Remaining how many follow, where known.
+	Continue  string
+	Remaining *int64
+}
+
+// List returns the objects that opts choose, in key order, as of one revision.
+func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions) (*ListResult, error) {
+	match, err := opts.matcher(res)
+	if err != nil {
+		return nil, err
+	}
+	snap, start, err := r.snapshotFor(ctx, res, opts)
+	if err != nil {
+		return nil, err
+	}
+	out := &ListResult{Revision: snap.Rev}
+	prefix := ""
+	if res.Namespaced && opts.Namespace != "" {
+		prefix = opts.Namespace + "/"
+	}
+	if name, ok := exactly(opts.Fields, "metadata.name"); ok && (prefix != "" || !res.Namespaced) {
+		prefix, start = "", prefix+name
+		snap.Ascend(start, start, func(rev *store.Revision) bool {
+			if rev.Key == start && (match == nil || match(rev.Object)) {
+				out.Items = append(out.Items, rev)
+			}
+			return false
+		})
+		return out, nil
+	}
+	// The newest state of one node's pods comes from the index; pages and the past from the tree.
+	if node, ok := exactly(opts.Fields, "spec.nodeName"); ok && node != "" && opts.Limit == 0 && opts.Continue == "" && res == api.Pods {
+		for _, rev := range r.table(res).Lookup(client.IndexNode, node) {
+			if match(rev.Object) {
+				out.Items = append(out.Items, rev)
+			}
+		}
+		return out, nil
+	}
+	more := false
+	if match == nil && prefix == "" && start == "" && opts.Limit == 0 {
+		out.Items = make([]*store.Revision, 0, snap.Len())
+	}
+	snap.Ascend(prefix, start, func(rev *store.Revision) bool {
+		if match != nil && !match(rev.Object) {
+			return true
+		}
+		if opts.Limit > 0 && int64(len(out.Items)) == opts.Limit {
+			more = true
+			return false
+		}
+		out.Items = append(out.Items, rev)
+		return true
+	})
+	if more {
+		last := out.Items[len(out.Items)-1].Key
+		out.Continue = encodeContinue(snap.Rev, last+"\x00")
+		r.pages.keep(tablePrefix(res), snap)
+		if match == nil && prefix == "" {
+			var rest int64
+			snap.Ascend("", last+"\x00", func(*store.Revision) bool { rest++; return true })
+			out.Remaining = &rest
+		}
+	}
+	return out, nil
+}
+
+// snapshotFor returns the snapshot from which a list is served and the key from which it starts.
+func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts ListOptions) (*store.Snapshot, string, error) {
+	t := r.table(res)
+	if opts.Continue != "" {
+		rev, start, err := decodeContinue(opts.Continue)
+		if err != nil {
+			return nil, "", apierrors.NewBadRequest(fmt.Sprintf("continue key is not valid: %v", err))
+		}
+		if rev < 0 {
+			return t.Snapshot(), start, nil
+		}
+		if snap := r.pages.find(tablePrefix(res), rev); snap != nil {
+			return snap, start, nil
+		}
+		if snap := t.Snapshot(); snap.Rev == rev {
+			return snap, start, nil
+		}
+		return nil, "", expiredContinue(start)
+	}
+	want, err := parseRevision(opts.ResourceVersion)
+	if err != nil {
+		return nil, "", err
+	}
+	if want > 0 {
+		if err := r.reach(ctx, want); err != nil {
+			return nil, "", err
+		}
+	}
+	snap := t.Snapshot()
+	if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact && snap.Rev != want {
+		if snap := r.pages.find(tablePrefix(res), want); snap != nil {
+			return snap, "", nil
+		}
+		return nil, "", apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d (the present one is %d).", want, snap.Rev))
+	}
+	return snap, "", nil
+}
+
+// reach waits briefly for the copy to hold revision want.
+func (r *Registry) reach(ctx context.Context, want int64) error {
+	if r.store.Revision() >= want {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := r.store.WaitFor(ctx, want); err != nil {
+		return metav1StatusTooLarge(want, r.store.Revision())
+	}
+	return nil
+}
+
+// matcher returns the predicate of a selection (nil: everything), or BadRequest for a field that cannot be selected.
+func (s Selection) matcher(res *api.Resource) (func(store.Object) bool, error) {
+	byLabel := s.Labels != nil && !s.Labels.Empty()
+	byField := s.Fields != nil && !s.Fields.Empty()
+	if byField {
+		for _, req := range s.Fields.Requirements() {
+			if !selectable(res, req.Field) {
+				return nil, apierrors.NewBadRequest(fmt.Sprintf("Unable to find %q that match label selector %q, field selector %q: field label not supported: %s",
+					res.GroupVersionResource().String(), labelString(s.Labels), s.Fields, req.Field))
+			}
+		}
+	}
+	switch {
+	case !byLabel && !byField:
+		return nil, nil
+	case !byField:
+		return func(o store.Object) bool { return s.Labels.Matches(labels.Set(o.GetLabels())) }, nil
+	}
+	return func(o store.Object) bool {
+		return (!byLabel || s.Labels.Matches(labels.Set(o.GetLabels()))) && s.Fields.Matches(fieldsOf(res, o))
+	}, nil
+}
+
+func labelString(s labels.Selector) string {
+	if s == nil {
+		return ""
+	}
+	return s.String()
+}
+
+func selectable(res *api.Resource, name string) bool {
+	if name == "metadata.name" || name == "metadata.namespace" && res.Namespaced {
+		return true
+	}
+	for _, f := range res.SelectableFields {
+		if f == name {
+			return true
+		}
+	}
+	return false
+}
+
+func fieldsOf(res *api.Resource, o api.Object) fields.Set {
+	set := fields.Set{}
+	if res.Fields != nil {
+		for k, v := range res.Fields(o) {
+			set[k] = v
+		}
+	}
+	set["metadata.name"] = o.GetName()
+	if res.Namespaced {
+		set["metadata.namespace"] = o.GetNamespace()
+	}
+	return set
+}
+
+// exactly returns the value that sel demands of field.
+func exactly(sel fields.Selector, field string) (string, bool) {
+	if sel == nil {
+		return "", false
+	}
+	return sel.RequiresExactMatch(field)
+}
+
+// WatchOptions say what a Watch begins with.
+type WatchOptions struct {
+	Selection
+	// ResourceVersion is the revision after which events are wanted; "" and "0" mean the present state first.
+	ResourceVersion string
+	// Initial asks for the present state first whatever the ResourceVersion is (sendInitialEvents=true, KEP-3157).
+	Initial bool
+	// None leaves out the present state where ResourceVersion is empty (sendInitialEvents=false).
+	None bool
+}
+
+// Watch is a running watch.
+type Watch struct {
+	// Initial is the present state as of InitialRevision, if the watch began with it.
+	Initial         []*store.Revision
+	InitialRevision int64
+
+	watcher *store.Watcher
+	match   func(store.Object) bool
+	after   int64
+}
+
+// Watch begins a watch. Too old a revision gives a 410 Expired status.
+func (r *Registry) Watch(ctx context.Context, res *api.Resource, opts WatchOptions) (*Watch, error) {
+	match, err := opts.matcher(res)
+	if err != nil {
+		return nil, err
+	}
+	if res.Namespaced && opts.Namespace != "" {
+		inner, ns := match, opts.Namespace
+		match = func(o store.Object) bool { return o.GetNamespace() == ns && (inner == nil || inner(o)) }
+	}
+	from, err := parseRevision(opts.ResourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	t := r.table(res)
+	w := &Watch{match: match}
+	if from > 0 && !opts.Initial {
+		if w.watcher, err = t.WatchFrom(from); err != nil {
+			return nil, expired(from)
+		}
+		if from > r.store.Revision() {
+			w.after = from
+		}
+		return w, nil
+	}
+	if from > 0 {
+		if err := r.reach(ctx, from); err != nil {
+			return nil, err
+		}
+	}
+	var snap *store.Snapshot
+	w.watcher, snap = t.WatchNow()
+	w.InitialRevision = snap.Rev
+	if opts.None {
+		return w, nil
+	}
+	prefix := ""
+	if res.Namespaced && opts.Namespace != "" {
+		prefix = opts.Namespace + "/"
+	}
+	snap.Ascend(prefix, "", func(rev *store.Revision) bool {
+		if match == nil || match(rev.Object) {
+			w.Initial = append(w.Initial, rev)
+		}
+		return true
+	})
+	return w, nil
+}
+
+// Next blocks for events, as seen by someone who sees only what was selected. It returns a 410 Expired status when the watcher
+// fell behind.
+func (w *Watch) Next(ctx context.Context) ([]store.Event, error) {
+	for {
+		events, err := w.watcher.Next(ctx)
+		if errors.Is(err, store.ErrTooOld) {
+			return nil, apierrors.NewResourceExpired("the watch fell too far behind and has to begin anew")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if w.match == nil && w.after == 0 {
+			return events, nil
+		}
+		kept := events[:0]
+		for _, e := range events {
+			if e.Revision.Rev <= w.after {
+				continue
+			}
+			if w.match != nil {
+				var ok bool
+				if e, ok = e.Filter(w.match); !ok {
+					continue
+				}
+			}
+			kept = append(kept, e)
+		}
+		if len(kept) > 0 {
+			return kept, nil
+		}
+	}
+}
+
+// Progress returns the revision up to which everything has been delivered, or false while events wait; for bookmarks.
+func (w *Watch) Progress() (int64, bool) { return w.watcher.Progress() }
+
+// Stop ends the watch.
+func (w *Watch) Stop() { w.watcher.Stop() }

@@ -1,0 +1,168 @@
+// Package registry is the front door: every read and write of API objects, from HTTP or from a controller in the same process,
+// passes here.
+//
+// What flows through it: a write is defaulted, admitted, prepared, validated and committed to the store, in that order, and
+// answered with the stored object; reads and watches are served from the store's copy. Errors are API statuses. What must
+// stay true: there is no other way to write an object; an object given to a write belongs to the registry from then on; what
+// is refused changes nothing.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/warning"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/store"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Config is what a Registry works with.
+type Config struct {
+	Store *store.Store
+	// Admission is run on every write. It may be set later, before the first write, with SetAdmission: plugins read
+	// through the registry.
+	Admission admission.Chain
+	// ServiceCIDR is where cluster IPs come from.
+	ServiceCIDR netip.Prefix
+	// NodePorts are the first and last port that Services of type NodePort may have; 0 means 30000-32767.
+	NodePorts [2]int32
+	Log       *slog.Logger
+}
+
+// Registry reads and writes objects.
+type Registry struct {
+	store     *store.Store
+	admission admission.Chain
+	services  *serviceAllocator
+	pages     pageCache
+	log       *slog.Logger
+}
+
+// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
+const IndexNodePort = "nodeport"
+
+// Specs declares a table of the store for each resource.
+func Specs(resources []*api.Resource) []store.Spec {
+	var specs []store.Spec
+	for _, res := range resources {
+		spec := store.Spec{
+			Prefix: tablePrefix(res),
+			Encode: func(o store.Object) ([]byte, error) { return api.EncodeStorage(o) },
+			Decode: func(b []byte) (store.Object, error) { return api.DecodeStorage(res, b) },
+			Indexes: map[string]func(store.Object) []string{
+				client.IndexOwner: func(o store.Object) []string {
+					refs := o.GetOwnerReferences()
+					if len(refs) == 0 {
+						return nil
+					}
+					uids := make([]string, len(refs))
+					for i := range refs {
+						uids[i] = string(refs[i].UID)
+					}
+					return uids
+				},
+			},
+		}
+		switch res.New().(type) {
+		case *corev1.Pod:
+			spec.History = 16384
+			spec.Indexes[client.IndexNode] = func(o store.Object) []string {
+				if n := o.(*corev1.Pod).Spec.NodeName; n != "" {
+					return []string{n}
+				}
+				return nil
+			}
+		case *corev1.Service:
+			spec.Indexes[IndexNodePort] = func(o store.Object) []string { return nodePortsOf(o.(*corev1.Service)) }
+		case *corev1.Event:
+			spec.History = 1024
+		}
+		if res == api.EndpointSlices {
+			spec.Indexes[client.IndexService] = func(o store.Object) []string {
+				if s := o.GetLabels()["kubernetes.io/service-name"]; s != "" {
+					return []string{o.GetNamespace() + "/" + s}
+				}
+				return nil
+			}
+		}
+		specs = append(specs, spec)
+	}
+	return specs
+}
+
+// New returns a Registry over cfg.Store, which must have been made with Specs.
+func New(cfg Config) *Registry {
+	if cfg.NodePorts == [2]int32{} {
+		cfg.NodePorts = [2]int32{30000, 32767}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	r := &Registry{store: cfg.Store, admission: cfg.Admission, log: cfg.Log}
+	r.services = newServiceAllocator(r, cfg.ServiceCIDR, cfg.NodePorts)
+	return r
+}
+
+// SetAdmission sets the admission chain, before the first write.
+func (r *Registry) SetAdmission(c admission.Chain) { r.admission = c }
+
+// Store returns the store below.
+func (r *Registry) Store() *store.Store { return r.store }
+
+// Revision returns the newest revision of the copy, as a resourceVersion.
+func (r *Registry) Revision() string { return store.FormatRevision(r.store.Revision()) }
+
+func tablePrefix(res *api.Resource) string { return "/registry/" + res.Prefix + "/" }
+
+func (r *Registry) table(res *api.Resource) *store.Table {
+	t := r.store.Table(tablePrefix(res))
+	if t == nil {
+		panic(fmt.Sprintf("registry: no table for %s", res.Plural))
+	}
+	return t
+}
+
+// tableKey is an object's key within its table.
+func tableKey(res *api.Resource, key api.Key) string {
+	if res.Namespaced {
+		return key.Namespace + "/" + key.Name
+	}
+	return key.Name
+}
+
+// storeError turns an error of the store into an API status.
+func (r *Registry) storeError(err error, res *api.Resource, verb, name string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return apierrors.NewTimeoutError(fmt.Sprintf("the %s of %s %q was not confirmed in time; it may yet take effect", verb, res.GroupResource(), name), 1)
+	case strings.Contains(err.Error(), "request is too large"):
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%s %q is larger than the store takes (%v)", res.GroupResource(), name, err))
+	}
+	r.log.Error("the store refused a write", "verb", verb, "resource", res.GroupResource().String(), "name", name, "err", err)
+	return apierrors.NewInternalError(fmt.Errorf("%s %s %q: %w", verb, res.GroupResource(), name, err))
+}
+
+func warn(ctx context.Context, res *api.Resource, obj, old api.Object) {
+	if res.Warnings == nil {
+		return
+	}
+	for _, w := range res.Warnings(obj, old) {
+		warning.AddWarning(ctx, "", w)
+	}
+}
+
+// now is the present in the precision in which objects carry times. It follows the clock of a synctest bubble.
+func now() time.Time { return time.Now().Truncate(time.Second) }

@@ -1,0 +1,132 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Etcd is a Backend over an etcd client, which may talk to an etcd in this process without a network hop
+// (go.etcd.io/etcd/server/v3/etcdserver/api/v3client) or to an external cluster.
+type Etcd struct {
+	client *clientv3.Client
+}
+
+// NewEtcd returns a Backend that stores in the etcd behind client, which the caller closes.
+func NewEtcd(client *clientv3.Client) *Etcd { return &Etcd{client: client} }
+
+// loadPage is how many keys one range request of Load asks for.
+const loadPage = 5000
+
+// Commit implements Backend.
+func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
+	var conds []clientv3.Cmp
+	then := make([]clientv3.Op, len(ops))
+	other := make([]clientv3.Op, len(ops))
+	for i, op := range ops {
+		if op.If != Any {
+			conds = append(conds, clientv3.Compare(clientv3.ModRevision(op.Key), "=", op.If))
+		}
+		if op.Value == nil {
+			then[i] = clientv3.OpDelete(op.Key)
+		} else {
+			then[i] = clientv3.OpPut(op.Key, string(op.Value))
+		}
+		other[i] = clientv3.OpGet(op.Key, clientv3.WithKeysOnly())
+	}
+	resp, err := e.client.Txn(ctx).If(conds...).Then(then...).Else(other...).Commit()
+	if err != nil {
+		return 0, fmt.Errorf("etcd transaction of %d keys: %w", len(ops), err)
+	}
+	if resp.Succeeded {
+		return resp.Header.Revision, nil
+	}
+	var conflict ConflictError
+	for i, r := range resp.Responses {
+		var rev int64
+		if kvs := r.GetResponseRange().GetKvs(); len(kvs) > 0 {
+			rev = kvs[0].ModRevision
+		}
+		if ops[i].If != Any && ops[i].If != rev {
+			conflict.Ops = append(conflict.Ops, i)
+		}
+	}
+	return 0, &conflict
+}
+
+// Load implements Backend.
+func (e *Etcd) Load(ctx context.Context, prefix string, visit func(KV) error) (int64, error) {
+	end := clientv3.GetPrefixRangeEnd(prefix)
+	var rev int64
+	for from := prefix; ; {
+		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend)}
+		if rev > 0 {
+			opts = append(opts, clientv3.WithRev(rev))
+		}
+		resp, err := e.client.Get(ctx, from, opts...)
+		if err != nil {
+			return 0, fmt.Errorf("reading %s from etcd: %w", prefix, err)
+		}
+		if rev == 0 {
+			rev = resp.Header.Revision
+		}
+		for _, kv := range resp.Kvs {
+			if err := visit(KV{Key: string(kv.Key), Value: kv.Value, Rev: kv.ModRevision}); err != nil {
+				return 0, err
+			}
+		}
+		if !resp.More || len(resp.Kvs) == 0 {
+			return rev, nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// Watch implements Backend.
+func (e *Etcd) Watch(ctx context.Context, prefix string, from int64, apply func(int64, []Change)) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	for resp := range e.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from+1)) {
+		if err := resp.Err(); err != nil {
+			if errors.Is(err, rpctypes.ErrCompacted) {
+				return ErrTooOld
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("watching %s in etcd: %w", prefix, err)
+		}
+		for evs := resp.Events; len(evs) > 0; {
+			rev := evs[0].Kv.ModRevision
+			n := 1
+			for n < len(evs) && evs[n].Kv.ModRevision == rev {
+				n++
+			}
+			changes := make([]Change, n)
+			for i, ev := range evs[:n] {
+				changes[i] = Change{Key: string(ev.Kv.Key)}
+				if ev.Type == clientv3.EventTypePut {
+					changes[i].Value = ev.Kv.Value
+				}
+			}
+			apply(rev, changes)
+			evs = evs[n:]
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("watching %s in etcd: the stream ended", prefix)
+}
+
+// Revision implements Backend.
+func (e *Etcd) Revision(ctx context.Context) (int64, error) {
+	resp, err := e.client.Get(ctx, "/registry", clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("reading etcd's revision: %w", err)
+	}
+	return resp.Header.Revision, nil
+}

@@ -1,0 +1,230 @@
+package store
+
+import (
+	"strings"
+
+	"github.com/tidwall/btree"
+)
+
+// Spec declares a table: where its objects live and how they become bytes.
+type Spec struct {
+	Prefix string // "/registry/pods/"
+	// Encode makes the stored form; the object carries no resourceVersion. Decode is its inverse.
+	Encode func(Object) ([]byte, error)
+	Decode func([]byte) (Object, error)
+	// Indexes map an object to the values under which the named index holds it.
+	Indexes map[string]func(Object) []string
+	// History is how many changes are kept for watches that begin in the past; 0 means 8192.
+	History int
+}
+
+// Table holds the objects of one resource. The store's lock guards it.
+type Table struct {
+	store    *Store
+	spec     Spec
+	tree     *btree.BTreeG[*Revision]
+	snap     *Snapshot // of the present content, or nil
+	indexes  map[string]map[string]*btree.BTreeG[*Revision]
+	history  ring
+	watchers map[*Watcher]struct{}
+	// byIndex holds the watchers that asked for one value of one index.
+	byIndex map[string]map[string]map[*Watcher]struct{}
+}
+
+func newTable(s *Store, spec Spec) *Table {
+	if spec.History == 0 {
+		spec.History = 8192
+	}
+	t := &Table{
+		store: s, spec: spec, tree: newTree(),
+		indexes:  map[string]map[string]*btree.BTreeG[*Revision]{},
+		history:  ring{max: spec.History},
+		watchers: map[*Watcher]struct{}{},
+		byIndex:  map[string]map[string]map[*Watcher]struct{}{},
+	}
+	for name := range spec.Indexes {
+		t.indexes[name] = map[string]*btree.BTreeG[*Revision]{}
+		t.byIndex[name] = map[string]map[*Watcher]struct{}{}
+	}
+	return t
+}
+
+func newTree() *btree.BTreeG[*Revision] {
+	return btree.NewBTreeGOptions(func(a, b *Revision) bool { return a.Key < b.Key }, btree.Options{NoLocks: true})
+}
+
+// Prefix returns the prefix of the table's keys.
+func (t *Table) Prefix() string { return t.spec.Prefix }
+
+// HasIndex tells whether the table keeps the named index.
+func (t *Table) HasIndex(name string) bool { return t.spec.Indexes[name] != nil }
+
+// Get returns the present revision of the object at key.
+func (t *Table) Get(key string) (*Revision, bool) {
+	t.store.mu.RLock()
+	defer t.store.mu.RUnlock()
+	return t.get(key)
+}
+
+func (t *Table) get(key string) (*Revision, bool) {
+	return t.tree.Get(&Revision{Key: key})
+}
+
+// Len returns how many objects there are.
+func (t *Table) Len() int {
+	t.store.mu.RLock()
+	defer t.store.mu.RUnlock()
+	return t.tree.Len()
+}
+
+// Lookup returns the objects for which the named index holds value, in key order, as of one revision.
+func (t *Table) Lookup(index, value string) []*Revision {
+	t.store.mu.RLock()
+	defer t.store.mu.RUnlock()
+	return t.lookup(index, value)
+}
+
+func (t *Table) lookup(index, value string) []*Revision {
+	tree := t.indexes[index][value]
+	if tree == nil {
+		return nil
+	}
+	out := make([]*Revision, 0, tree.Len())
+	tree.Scan(func(r *Revision) bool { out = append(out, r); return true })
+	return out
+}
+
+// Snapshot returns the table's content as of one revision; it costs next to nothing and never changes.
+func (t *Table) Snapshot() *Snapshot {
+	t.store.mu.RLock()
+	if s := t.snap; s != nil {
+		if s.Rev != t.store.rev {
+			s = &Snapshot{Rev: t.store.rev, tree: s.tree}
+		}
+		t.store.mu.RUnlock()
+		return s
+	}
+	t.store.mu.RUnlock()
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	return t.snapshotLocked()
+}
+
+func (t *Table) snapshotLocked() *Snapshot {
+	if t.snap == nil {
+		t.snap = &Snapshot{tree: t.tree.IsoCopy()}
+	}
+	return &Snapshot{Rev: t.store.rev, tree: t.snap.tree}
+}
+
+// Snapshot is a table's content at revision Rev.
+type Snapshot struct {
+	Rev  int64
+	tree *btree.BTreeG[*Revision]
+}
+
+// Len returns how many objects the snapshot holds.
+func (s *Snapshot) Len() int { return s.tree.Len() }
+
+// Ascend visits the objects whose keys begin with prefix ("" for all, "NAMESPACE/"), from key from on, in order, until visit
+// returns false.
+func (s *Snapshot) Ascend(prefix, from string, visit func(*Revision) bool) {
+	if from < prefix {
+		from = prefix
+	}
+	s.tree.Ascend(&Revision{Key: from}, func(r *Revision) bool {
+		if !strings.HasPrefix(r.Key, prefix) {
+			return false
+		}
+		return visit(r)
+	})
+}
+
+func (s *Snapshot) all() []*Revision {
+	out := make([]*Revision, 0, s.tree.Len())
+	s.tree.Scan(func(r *Revision) bool { out = append(out, r); return true })
+	return out
+}
+
+// apply puts obj (nil: nothing) at key as of rev and tells the watchers. The store's lock is held.
+func (t *Table) apply(key string, obj Object, rev int64, batch bool) {
+	old, existed := t.get(key)
+	if !existed {
+		old = nil
+	}
+	if obj == nil && old == nil {
+		return
+	}
+	e := Event{Type: Modified, Old: old, batch: batch}
+	t.snap = nil
+	if obj == nil {
+		e.Type = Deleted
+		e.Revision = &Revision{Key: key, Rev: rev, Object: deletedAt(old.Object, rev)}
+		t.tree.Delete(old)
+	} else {
+		e.Revision = &Revision{Key: key, Rev: rev, Object: obj}
+		if old == nil {
+			e.Type = Added
+		}
+		t.tree.Set(e.Revision)
+	}
+	if old != nil {
+		old.forget()
+	}
+	for name, values := range t.spec.Indexes {
+		t.reindex(name, values, e)
+	}
+	t.history.add(e)
+	for w := range t.watchers {
+		w.push(e)
+	}
+}
+
+// reindex moves an object within one index and tells the watchers of the values it left and entered.
+func (t *Table) reindex(name string, values func(Object) []string, e Event) {
+	var before, after []string
+	if e.Old != nil {
+		before = values(e.Old.Object)
+	}
+	if e.Type != Deleted {
+		after = values(e.Revision.Object)
+	}
+	index, watched := t.indexes[name], t.byIndex[name]
+	for _, v := range before {
+		if tree := index[v]; tree != nil {
+			tree.Delete(e.Old)
+			if tree.Len() == 0 {
+				delete(index, v)
+			}
+		}
+		for w := range watched[v] {
+			w.push(e)
+		}
+	}
+	for _, v := range after {
+		tree := index[v]
+		if tree == nil {
+			tree = newTree()
+			index[v] = tree
+		}
+		tree.Set(e.Revision)
+		if contains(before, v) {
+			continue
+		}
+		for w := range watched[v] {
+			w.push(e)
+		}
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// cutHistory forgets the past: watches cannot begin before rev.
+func (t *Table) cutHistory(rev int64) { t.history = ring{max: t.spec.History, floor: rev} }
