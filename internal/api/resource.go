@@ -54,7 +54,8 @@ type Resource struct {
 	// Subresources are further subresources ("binding", "eviction", "log", "exec", "token", "finalize", ...), for
 	// discovery and routing.
 	Subresources []Subresource
-	// GenerateNames is true where metadata.generateName is honoured (everywhere by default; kept for documentation).
+	// CreateOnUpdate says that a PUT of an object that does not exist creates it.
+	CreateOnUpdate bool
 
 	// New returns an empty object of the stored version; NewList an empty list.
 	New     func() Object
@@ -81,6 +82,9 @@ type Resource struct {
 	// GracePeriod returns how long, in seconds, a deleted object stays with a deletionTimestamp before it is removed;
 	// nil means at once. requested is the client's wish or nil. Only pods have one.
 	GracePeriod func(obj Object, requested *int64) int64
+
+	// shallow returns a copy of obj that shares everything below its first level.
+	shallow func(obj Object) Object
 }
 
 // Scale says where the scale subresource finds its numbers.

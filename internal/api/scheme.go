@@ -1,0 +1,61 @@
+package api
+
+import (
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+
+	// What pkg/printers/internalversion does not install by itself.
+	_ "k8s.io/kubernetes/pkg/apis/networking/install"
+	_ "k8s.io/kubernetes/pkg/apis/node/install"
+)
+
+// Scheme knows the Go types of all served versions and upstream's internal ones, how to convert between them, and
+// their defaults. It is upstream's own instance, because upstream's printers fill that one anyway.
+var Scheme = newScheme()
+
+// Codecs encode and decode the types of Scheme as JSON, YAML, protobuf and CBOR.
+var Codecs = serializer.NewCodecFactory(Scheme, serializer.WithSerializer(cbor.NewSerializerInfo))
+
+// ParameterCodec decodes query parameters into option types (ListOptions, PodLogOptions, ...).
+var ParameterCodec = runtime.NewParameterCodec(Scheme)
+
+// TypeConverter turns versioned objects into the typed values of server-side apply, by the schema that comes with
+// client-go. The schema is parsed at the first call (tens of milliseconds, a few MB).
+var TypeConverter = sync.OnceValue(func() managedfields.TypeConverter {
+	return applyconfigurations.NewTypeConverter(Scheme)
+})
+
+func newScheme() *runtime.Scheme {
+	s := legacyscheme.Scheme
+	// Table and PartialObjectMetadata, under which kubectl and metadata clients ask for objects.
+	utilruntime.Must(metav1.AddMetaToScheme(s))
+	return s
+}
+
+// Convert returns obj in group-version gv: obj itself if it is in it already, else a new object that may share memory
+// with obj. Lists convert too.
+func Convert(obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
+	kinds, _, err := Scheme.ObjectKinds(obj)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kinds {
+		if k.GroupVersion() == gv {
+			return obj, nil
+		}
+	}
+	out, err := Scheme.UnsafeConvertToVersion(obj, gv)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
