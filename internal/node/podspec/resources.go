@@ -1,0 +1,109 @@
+package podspec
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
+)
+
+// Limits of the kernel's CPU controller (sched-design-CFS, sched-bwc).
+const (
+	minShares, maxShares = 2, 262144
+	cpuPeriod            = 100000 // µs
+	minQuota             = 1000   // µs
+)
+
+// Shares translates a CPU request into cgroup v1 cpu.shares.
+func Shares(milli int64) int64 {
+	return min(max(milli*1024/1000, minShares), maxShares)
+}
+
+// Quota translates a CPU limit into µs of every 100 ms; 0 means none.
+func Quota(milli int64) int64 {
+	if milli == 0 {
+		return 0
+	}
+	return max(milli*cpuPeriod/1000, minQuota)
+}
+
+// ContainerResources returns what a container's requests and limits mean to the kernel.
+func ContainerResources(pod *corev1.Pod, c *corev1.Container, capacity corev1.ResourceList) *cri.LinuxContainerResources {
+	cpuLimit := c.Resources.Limits.Cpu().MilliValue()
+	cpuRequest := c.Resources.Requests.Cpu().MilliValue()
+	if _, ok := c.Resources.Requests[corev1.ResourceCPU]; !ok {
+		cpuRequest = cpuLimit
+	}
+	r := &cri.LinuxContainerResources{
+		CpuShares:          Shares(cpuRequest),
+		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
+		OomScoreAdj:        OOMScoreAdj(pod, c, capacity.Memory().Value()),
+	}
+	if q := Quota(cpuLimit); q > 0 {
+		r.CpuQuota, r.CpuPeriod = q, cpuPeriod
+	}
+	return r
+}
+
+// OOMScoreAdj orders who is killed first when memory runs out
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior).
+func OOMScoreAdj(pod *corev1.Pod, c *corev1.Container, capacity int64) int64 {
+	const guaranteed, bestEffort = -997, 1000
+	const systemCritical = 2_000_000_000
+	if pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical {
+		return guaranteed
+	}
+	switch lifecycle.QOS(pod) {
+	case corev1.PodQOSGuaranteed:
+		return guaranteed
+	case corev1.PodQOSBestEffort:
+		return bestEffort
+	}
+	if capacity <= 0 {
+		return bestEffort - 1
+	}
+	adj := 1000 - 1000*c.Resources.Requests.Memory().Value()/capacity
+	return min(max(adj, 1000+guaranteed), bestEffort-1)
+}
+
+// PodResources is what a whole pod may use, for its cgroup. Zero means no limit.
+type PodResources struct {
+	QOS         corev1.PodQOSClass
+	Shares      int64
+	Quota       int64 // µs of every 100 ms
+	MemoryLimit int64
+}
+
+// ForPod sums a pod's requests and limits. A limit counts for the pod only if every container has one.
+func ForPod(pod *corev1.Pod) PodResources {
+	req := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	lim := resource.PodLimits(pod, resource.PodResourcesOptions{})
+	out := PodResources{QOS: lifecycle.QOS(pod), Shares: Shares(req.Cpu().MilliValue())}
+	cpu, mem := true, true
+	each := func(c *corev1.Container) {
+		cpu = cpu && !c.Resources.Limits.Cpu().IsZero()
+		mem = mem && !c.Resources.Limits.Memory().IsZero()
+	}
+	for i := range pod.Spec.Containers {
+		each(&pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.InitContainers {
+		each(&pod.Spec.InitContainers[i])
+	}
+	if pod.Spec.Resources != nil {
+		cpu = cpu || !pod.Spec.Resources.Limits.Cpu().IsZero()
+		mem = mem || !pod.Spec.Resources.Limits.Memory().IsZero()
+	}
+	if out.QOS == corev1.PodQOSBestEffort {
+		out.Shares = minShares
+		return out
+	}
+	if cpu {
+		out.Quota = Quota(lim.Cpu().MilliValue())
+	}
+	if mem {
+		out.MemoryLimit = lim.Memory().Value()
+	}
+	return out
+}
