@@ -1,0 +1,202 @@
+// Package services makes Kubernetes Services work on one node, with nftables.
+//
+// What flows through it: a changed Service or EndpointSlice marks its Service dirty; [Plan], a pure function, turns a
+// Service and its slices into map elements; a [Table] merges the elements of all Services and says what differs from
+// the kernel; [Kernel] writes the difference in one netlink transaction. Packets meet a fixed handful of rules: a verdict map
+// from (address, protocol, port) leads to a picker chain shared by all Services with as many endpoints, and a second map from
+// (address, protocol, port, random slot) to the endpoint. docs/adr/0004 says why, with figures.
+//
+// What must stay true: a transaction leaves the table consistent, so that a packet finds the old endpoints or
+// the new ones; nothing is listed or computed in proportion to the number of Services when one of them changes; nothing
+// outside of the one table named for this instance is touched.
+package services
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// Node is what planning must know of the machine.
+type Node struct {
+	Name string
+	// Local are the Service addresses that a process of the node itself serves (cluster DNS); no rules are made for them.
+	Local []netip.Addr
+}
+
+// Part is what one Service asks of the table.
+type Part struct {
+	Elements []Element
+	// Health, if not nil, asks for the health check server of a load balancer.
+	Health *Health
+}
+
+// Health is what the health check node port of a Service answers, see Service.spec.healthCheckNodePort.
+type Health struct {
+	Port           uint16
+	LocalEndpoints int
+}
+
+// endpoint is one destination of a Service port.
+type endpoint struct {
+	addr  netip.Addr
+	port  uint16
+	local bool // on this node
+}
+
+// Plan returns the elements for svc, whose EndpointSlices are slices. Headless and ExternalName Services need none.
+func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node) Part {
+	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		return Part{}
+	}
+	p := planner{svc: svc, node: node}
+	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		p.affinity = uint32(corev1.DefaultClientIPServiceAffinitySeconds)
+		if c := svc.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+			p.affinity = uint32(*c.ClientIP.TimeoutSeconds)
+		}
+	}
+	local := map[netip.Addr]bool{}
+	for i := range svc.Spec.Ports {
+		p.port(&svc.Spec.Ports[i], endpointsOf(&svc.Spec.Ports[i], epSlices, node.Name), local)
+	}
+	for addr := range local {
+		p.add(Key{Set: Hairpins, Addr: addr}, Value{})
+	}
+	part := Part{Elements: p.elements}
+	if port := svc.Spec.HealthCheckNodePort; port > 0 && outsideLocal(svc) {
+		part.Health = &Health{Port: uint16(port), LocalEndpoints: len(local)}
+	}
+	sortElements(part.Elements)
+	return part
+}
+
+// planner collects the elements of one Service.
+type planner struct {
+	svc      *corev1.Service
+	node     Node
+	affinity uint32
+	elements []Element
+}
+
+func (p *planner) add(k Key, v Value) { p.elements = append(p.elements, Element{k, v}) }
+
+// port adds the elements of one Service port and the node's own endpoints to local.
+func (p *planner) port(sp *corev1.ServicePort, all candidates, local map[netip.Addr]bool) {
+	proto, ok := protocolOf(sp.Protocol)
+	if !ok {
+		return
+	}
+	cluster, here := all.choose(), all.onNode().choose()
+	for _, e := range all.onNode().ready {
+		local[e.addr] = true
+	}
+	for _, e := range here {
+		local[e.addr] = true
+	}
+
+	inside := cluster
+	if p.svc.Spec.InternalTrafficPolicy != nil && *p.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
+		inside = here
+	}
+	for _, addr := range p.clusterIPs() {
+		p.frontend(Key{Set: Frontends, Addr: addr, Proto: proto, Port: uint16(sp.Port)}, inside, len(cluster) > 0, false)
+	}
+	for _, addr := range p.outsideIPs() {
+		key := Key{Set: Frontends, Addr: addr, Proto: proto, Port: uint16(sp.Port)}
+		p.frontend(key, cluster, false, false)
+		if outsideLocal(p.svc) && len(cluster) > 0 {
+			key.Set = OutsideFrontends
+			p.frontend(key, here, true, true)
+		}
+	}
+	if sp.NodePort > 0 {
+		key := Key{Set: NodePorts, Proto: proto, Port: uint16(sp.NodePort)}
+		p.frontend(key, cluster, false, false)
+		if outsideLocal(p.svc) && len(cluster) > 0 {
+			key.Set = OutsideNodePorts
+			p.frontend(key, here, true, true)
+		}
+	}
+}
+
+// frontend leads key to endpoints. Without any, packets are dropped where drop says so (the Service has endpoints on other nodes
+// only, and its policy forbids to use them) and rejected otherwise.
+func (p *planner) frontend(key Key, endpoints []endpoint, drop, outside bool) {
+	nodePort := key.Set == NodePorts || key.Set == OutsideNodePorts
+	if len(endpoints) == 0 {
+		if drop {
+			p.add(key, Value{Picker: Picker{Drop: true}})
+			return
+		}
+		key.Set = Rejects
+		if nodePort {
+			key.Set = NodeRejects
+		}
+		p.add(key, Value{})
+		return
+	}
+	p.add(key, Value{Picker: Picker{N: uint32(len(endpoints)), NodePort: nodePort, Outside: outside, Affinity: p.affinity}})
+	key.Set = Endpoints
+	if nodePort {
+		key.Set = NodePortEndpoints
+	}
+	if outside {
+		key.Slot = outsideSlots
+	}
+	for _, e := range endpoints {
+		p.add(key, Value{Addr: e.addr, Port: e.port})
+		key.Slot++
+	}
+}
+
+// clusterIPs returns the Service's addresses of the pod network's family.
+func (p *planner) clusterIPs() []netip.Addr {
+	ips := p.svc.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{p.svc.Spec.ClusterIP}
+	}
+	return p.addrs(ips)
+}
+
+// outsideIPs returns the addresses at which the outside world reaches the Service: external IPs and those of load
+// balancers that deliver packets unchanged (ipMode VIP, KEP-1860).
+func (p *planner) outsideIPs() []netip.Addr {
+	ips := slices.Clone(p.svc.Spec.ExternalIPs)
+	for _, in := range p.svc.Status.LoadBalancer.Ingress {
+		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) && !slices.Contains(ips, in.IP) {
+			ips = append(ips, in.IP)
+		}
+	}
+	return p.addrs(ips)
+}
+
+func (p *planner) addrs(ips []string) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range ips {
+		addr, err := netip.ParseAddr(ip)
+		if err == nil && addr.Is4() && !slices.Contains(p.node.Local, addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// outsideLocal says that clients outside of the cluster may only be led to endpoints on the node they came to.
+func outsideLocal(svc *corev1.Service) bool {
+	return svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+}
+
+func protocolOf(p corev1.Protocol) (Protocol, bool) {
+	switch p {
+	case corev1.ProtocolTCP, "":
+		return TCP, true
+	case corev1.ProtocolUDP:
+		return UDP, true
+	case corev1.ProtocolSCTP:
+		return SCTP, true
+	}
+	return 0, false
+}

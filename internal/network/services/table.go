@@ -1,0 +1,179 @@
+package services
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Table merges the elements that Services and host ports ask for and knows what the kernel has of them. Where two owners want
+// the same key (two Services with one external IP and port), the first by name gets it and the other once the first is gone.
+// It does no I/O.
+type Table struct {
+	parts  map[string][]Element
+	claims map[Key][]claim
+	kernel map[Key]Value // what was written last
+	dirty  map[Key]struct{}
+	refs   map[Picker]int // frontends in the kernel that use a picker
+}
+
+type claim struct {
+	owner string
+	value Value
+}
+
+// Changes are what has to be written. Pickers are added before and deleted after the elements.
+type Changes struct {
+	AddPickers    []Picker
+	Delete        []Element
+	Add           []Element
+	DeletePickers []Picker
+}
+
+// Empty says that nothing has to be written.
+func (c Changes) Empty() bool {
+	return len(c.Add)+len(c.Delete)+len(c.AddPickers)+len(c.DeletePickers) == 0
+}
+
+// NewTable returns an empty table.
+func NewTable() *Table {
+	return &Table{parts: map[string][]Element{}, claims: map[Key][]claim{}, kernel: map[Key]Value{},
+		dirty: map[Key]struct{}{}, refs: map[Picker]int{}}
+}
+
+// Set replaces what owner asks for; no elements remove it.
+func (t *Table) Set(owner string, elements []Element) {
+	for _, e := range t.parts[owner] {
+		t.claims[e.Key] = slices.DeleteFunc(t.claims[e.Key], func(c claim) bool { return c.owner == owner })
+		t.dirty[e.Key] = struct{}{}
+	}
+	delete(t.parts, owner)
+	if len(elements) > 0 {
+		t.parts[owner] = elements
+	}
+	for _, e := range elements {
+		cs := t.claims[e.Key]
+		i, _ := slices.BinarySearchFunc(cs, owner, func(c claim, o string) int { return cmp.Compare(c.owner, o) })
+		t.claims[e.Key] = slices.Insert(cs, i, claim{owner, e.Value})
+		t.dirty[e.Key] = struct{}{}
+	}
+}
+
+// Owners returns all owners that have elements.
+func (t *Table) Owners() []string { return slices.Sorted(maps.Keys(t.parts)) }
+
+// Changes returns the difference between what is asked for and the kernel.
+func (t *Table) Changes() Changes {
+	var c Changes
+	refs := map[Picker]int{}
+	for key := range t.dirty {
+		old, had := t.kernel[key]
+		now, want := t.wanted(key)
+		if had == want && old == now {
+			continue
+		}
+		if had {
+			c.Delete = append(c.Delete, Element{key, old})
+			refs[old.Picker]--
+		}
+		if want {
+			c.Add = append(c.Add, Element{key, now})
+			refs[now.Picker]++
+		}
+	}
+	for p, n := range refs {
+		if p.IsZero() || p.Drop {
+			continue
+		}
+		switch before := t.refs[p]; {
+		case before == 0 && n > 0:
+			c.AddPickers = append(c.AddPickers, p)
+		case before > 0 && before+n == 0:
+			c.DeletePickers = append(c.DeletePickers, p)
+		}
+	}
+	c.sort()
+	return c
+}
+
+// All returns everything that is asked for, as changes to an empty table.
+func (t *Table) All() Changes {
+	var c Changes
+	pickers := map[Picker]bool{}
+	for key := range t.claims {
+		v, ok := t.wanted(key)
+		if !ok {
+			continue
+		}
+		c.Add = append(c.Add, Element{key, v})
+		if !v.Picker.IsZero() && !v.Picker.Drop && !pickers[v.Picker] {
+			pickers[v.Picker] = true
+			c.AddPickers = append(c.AddPickers, v.Picker)
+		}
+	}
+	c.sort()
+	return c
+}
+
+// Written records that the kernel has changes now.
+func (t *Table) Written(c Changes) {
+	for _, e := range c.Delete {
+		delete(t.kernel, e.Key)
+		t.ref(e.Picker, -1)
+	}
+	for _, e := range c.Add {
+		t.kernel[e.Key] = e.Value
+		t.ref(e.Picker, 1)
+	}
+	for key := range t.dirty {
+		if len(t.claims[key]) == 0 {
+			delete(t.claims, key)
+		}
+	}
+	clear(t.dirty)
+}
+
+// Rewritten records that the kernel has exactly c, which All returned.
+func (t *Table) Rewritten(c Changes) {
+	clear(t.kernel)
+	clear(t.refs)
+	t.Written(c)
+}
+
+// Has says whether the kernel leads key to v.
+func (t *Table) Has(key Key, v Value) bool {
+	got, ok := t.kernel[key]
+	return ok && got == v
+}
+
+// Value returns what the kernel leads key to.
+func (t *Table) Value(key Key) (Value, bool) {
+	v, ok := t.kernel[key]
+	return v, ok
+}
+
+func (t *Table) ref(p Picker, n int) {
+	if p.IsZero() || p.Drop {
+		return
+	}
+	if t.refs[p] += n; t.refs[p] == 0 {
+		delete(t.refs, p)
+	}
+}
+
+// wanted returns the value of the first claim on key.
+func (t *Table) wanted(key Key) (Value, bool) {
+	cs := t.claims[key]
+	if len(cs) == 0 {
+		return Value{}, false
+	}
+	return cs[0].value, true
+}
+
+func (c *Changes) sort() {
+	byName := func(a, b Picker) int { return cmp.Compare(a.Name(), b.Name()) }
+	slices.SortFunc(c.AddPickers, byName)
+	slices.SortFunc(c.DeletePickers, byName)
+	sortElements(c.Add)
+	sortElements(c.Delete)
+}
