@@ -41,8 +41,8 @@ func newScheme() *runtime.Scheme {
 	return s
 }
 
-// Convert returns obj in group-version gv: obj itself if it is in it already, else a new object that may share memory
-// with obj. Lists convert too.
+// Convert returns obj, an object or a list, in group-version gv: obj itself if it is of that version, else a new object
+// that may share memory with obj. It goes through upstream's internal type, as all conversions between versions do.
 func Convert(obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
 	kinds, _, err := Scheme.ObjectKinds(obj)
 	if err != nil {
@@ -53,9 +53,14 @@ func Convert(obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error)
 			return obj, nil
 		}
 	}
-	out, err := Scheme.UnsafeConvertToVersion(obj, gv)
+	in, err := Scheme.UnsafeConvertToVersion(obj, internalVersion(kinds[0]))
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	return Scheme.UnsafeConvertToVersion(in, gv)
+}
+
+// internalVersion is the version of upstream's internal type of kind k.
+func internalVersion(k schema.GroupVersionKind) schema.GroupVersion {
+	return schema.GroupVersion{Group: k.Group, Version: runtime.APIVersionInternal}
 }

@@ -22,16 +22,17 @@ type message interface {
 }
 
 // EncodeStorage returns obj as Kubernetes writes it to etcd: "k8s\0", then a runtime.Unknown that names the stored
-// version and holds the object's protobuf. metadata.resourceVersion is left out, because etcd's revision is the truth.
-// obj is not changed.
+// version and holds the object's protobuf. metadata.resourceVersion is left out, because etcd's revision is the truth (and
+// selfLink, which is history). obj is not changed.
 func EncodeStorage(obj Object) ([]byte, error) {
 	res := ByType(reflect.TypeOf(obj))
 	if res == nil {
 		return nil, fmt.Errorf("encode %T: not a stored type", obj)
 	}
-	if obj.GetResourceVersion() != "" {
+	if obj.GetResourceVersion() != "" || obj.GetSelfLink() != "" {
 		obj = res.shallow(obj)
 		obj.SetResourceVersion("")
+		obj.SetSelfLink("")
 	}
 	m, ok := obj.(message)
 	if !ok {
@@ -75,6 +76,9 @@ func DecodeStorage(res *Resource, data []byte) (Object, error) {
 
 // decodeForeign reads JSON or another version than the one res is stored in.
 func decodeForeign(res *Resource, data []byte) (Object, error) {
+	if len(data) == 0 {
+		return nil, fmt.Errorf("decode stored %s: no data", res.Kind)
+	}
 	obj, gvk, err := Codecs.UniversalDeserializer().Decode(data, &res.GroupVersionKind, nil)
 	if err != nil {
 		return nil, fmt.Errorf("decode stored %s: %w", res.Kind, err)

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kubernetes/pkg/printers"
 	printersinternal "k8s.io/kubernetes/pkg/printers/internalversion"
 )
@@ -45,8 +44,7 @@ func upstreamTable(obj runtime.Object) (*metav1.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	internal := schema.GroupVersion{Group: kinds[0].Group, Version: runtime.APIVersionInternal}
-	in, err := Scheme.UnsafeConvertToVersion(obj, internal)
+	in, err := Scheme.UnsafeConvertToVersion(obj, internalVersion(kinds[0]))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,80 @@
+package api
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apimachineryvalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kubernetes/pkg/apis/authentication"
+	authenticationvalidation "k8s.io/kubernetes/pkg/apis/authentication/validation"
+	"k8s.io/kubernetes/pkg/apis/core"
+	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+	"k8s.io/kubernetes/pkg/features"
+)
+
+// ValidateExchanged checks an object of a kind that is exchanged but never stored: what clients post to a subresource
+// (Binding, Scale, TokenRequest), access reviews, and options (PodLogOptions). Kinds without rules are valid.
+// Scheme.Default goes first.
+//
+// The rules for Scale and the reviews stand here, because upstream keeps its own in packages that drag in the generic
+// API server.
+func ValidateExchanged(obj runtime.Object) field.ErrorList {
+	spec := field.NewPath("spec")
+	switch o := obj.(type) {
+	case *corev1.Binding:
+		return corevalidation.ValidatePodBinding(toInternal[core.Binding](o))
+	case *corev1.PodLogOptions:
+		return corevalidation.ValidatePodLogOptions(toInternal[core.PodLogOptions](o), enabled(features.PodLogsQuerySplitStreams))
+	case *authenticationv1.TokenRequest:
+		return authenticationvalidation.ValidateTokenRequest(toInternal[authentication.TokenRequest](o))
+	case *autoscalingv1.Scale:
+		return apimachineryvalidation.ValidateNonnegativeField(int64(o.Spec.Replicas), spec.Child("replicas"))
+	case *authorizationv1.SelfSubjectAccessReview:
+		return append(oneAttribute(o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes), noMeta(o.ObjectMeta, false)...)
+	case *authorizationv1.SubjectAccessReview:
+		return append(validateReview(&o.Spec), noMeta(o.ObjectMeta, false)...)
+	case *authorizationv1.LocalSubjectAccessReview:
+		errs := append(validateReview(&o.Spec), noMeta(o.ObjectMeta, true)...)
+		if a := o.Spec.ResourceAttributes; a != nil && a.Namespace != o.Namespace {
+			errs = append(errs, field.Invalid(spec.Child("resourceAttributes", "namespace"), a.Namespace, "must match metadata.namespace"))
+		}
+		if o.Spec.NonResourceAttributes != nil {
+			errs = append(errs, field.Invalid(spec.Child("nonResourceAttributes"), o.Spec.NonResourceAttributes, "disallowed on this kind of request"))
+		}
+		return errs
+	}
+	return nil
+}
+
+func validateReview(spec *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
+	errs := oneAttribute(spec.ResourceAttributes, spec.NonResourceAttributes)
+	if spec.User == "" && len(spec.Groups) == 0 {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified"))
+	}
+	return errs
+}
+
+func oneAttribute(resource *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) field.ErrorList {
+	if (resource == nil) != (other == nil) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), other, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+}
+
+// noMeta refuses metadata on kinds that are questions, not objects.
+func noMeta(meta metav1.ObjectMeta, namespace bool) field.ErrorList {
+	m, want := meta, "must be empty"
+	m.ManagedFields = nil
+	if namespace {
+		m.Namespace, want = "", "must be empty except for namespace"
+	}
+	if apiequality.Semantic.DeepEqual(metav1.ObjectMeta{}, m) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, want)}
+}
