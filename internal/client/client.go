@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
 // Client reads and writes objects. Errors are k8s.io/apimachinery/pkg/api/errors statuses (IsNotFound, IsConflict,
@@ -43,17 +44,10 @@ type Client interface {
 }
 
 // Result is the outcome of one item of a bulk write.
-type Result struct {
-	Object api.Object
-	Err    error
-}
+type Result = registry.Result
 
 // Binding assigns a pod to a node. UID, if set, must be the pod's.
-type Binding struct {
-	Pod  api.Key
-	UID  string
-	Node string
-}
+type Binding = registry.Binding
 
 // ListOptions narrow a List or Watch. The zero value means everything.
 type ListOptions struct {
@@ -66,11 +60,11 @@ type ListOptions struct {
 // Indexes of the shared copy.
 const (
 	// IndexNode holds pods by spec.nodeName.
-	IndexNode = "node"
+	IndexNode = registry.IndexNode
 	// IndexOwner holds objects by the UID of each of their owner references.
-	IndexOwner = "owner"
+	IndexOwner = registry.IndexOwner
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
-	IndexService = "service"
+	IndexService = registry.IndexService
 )
 
 // Watcher delivers what happens to the watched objects: first the current state as Added events, then Synced, then each

@@ -228,3 +228,8 @@ func contains(list []string, s string) bool {
 
 // cutHistory forgets the past: watches cannot begin before rev.
 func (t *Table) cutHistory(rev int64) { t.history = ring{max: t.spec.History, floor: rev} }
+
+// Holds tells whether the named index holds o under value.
+func (t *Table) Holds(index, value string, o Object) bool {
+	return contains(t.spec.Indexes[index](o), value)
+}

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -76,7 +75,7 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	}
 	// The newest state of one node's pods comes from the index; pages and the past from the tree.
 	if node, ok := exactly(opts.Fields, "spec.nodeName"); ok && node != "" && opts.Limit == 0 && opts.Continue == "" && res == api.Pods {
-		for _, rev := range r.table(res).Lookup(client.IndexNode, node) {
+		for _, rev := range r.table(res).Lookup(IndexNode, node) {
 			if match(rev.Object) {
 				out.Items = append(out.Items, rev)
 			}

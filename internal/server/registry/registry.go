@@ -20,7 +20,6 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/store"
 
@@ -49,8 +48,17 @@ type Registry struct {
 	log       *slog.Logger
 }
 
-// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
-const IndexNodePort = "nodeport"
+// Indexes of the shared copy.
+const (
+	// IndexNode holds pods by spec.nodeName.
+	IndexNode = "node"
+	// IndexOwner holds objects by the UID of each of their owner references.
+	IndexOwner = "owner"
+	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
+	IndexService = "service"
+	// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
+	IndexNodePort = "nodeport"
+)
 
 // Specs declares a table of the store for each resource.
 func Specs(resources []*api.Resource) []store.Spec {
@@ -59,9 +67,15 @@ func Specs(resources []*api.Resource) []store.Spec {
 		spec := store.Spec{
 			Prefix: tablePrefix(res),
 			Encode: func(o store.Object) ([]byte, error) { return api.EncodeStorage(o) },
-			Decode: func(b []byte) (store.Object, error) { return api.DecodeStorage(res, b) },
+			Decode: func(b []byte) (store.Object, error) {
+				o, err := api.DecodeStorage(res, b)
+				if err == nil {
+					o.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
+				}
+				return o, err
+			},
 			Indexes: map[string]func(store.Object) []string{
-				client.IndexOwner: func(o store.Object) []string {
+				IndexOwner: func(o store.Object) []string {
 					refs := o.GetOwnerReferences()
 					if len(refs) == 0 {
 						return nil
@@ -77,7 +91,7 @@ func Specs(resources []*api.Resource) []store.Spec {
 		switch res.New().(type) {
 		case *corev1.Pod:
 			spec.History = 16384
-			spec.Indexes[client.IndexNode] = func(o store.Object) []string {
+			spec.Indexes[IndexNode] = func(o store.Object) []string {
 				if n := o.(*corev1.Pod).Spec.NodeName; n != "" {
 					return []string{n}
 				}
@@ -89,7 +103,7 @@ func Specs(resources []*api.Resource) []store.Spec {
 			spec.History = 1024
 		}
 		if res == api.EndpointSlices {
-			spec.Indexes[client.IndexService] = func(o store.Object) []string {
+			spec.Indexes[IndexService] = func(o store.Object) []string {
 				if s := o.GetLabels()["kubernetes.io/service-name"]; s != "" {
 					return []string{o.GetNamespace() + "/" + s}
 				}

@@ -1,0 +1,260 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/store"
+)
+
+// Local is the Client of callers in the server's own process: reads come from the shared copy without being copied, writes pass
+// the front door without being encoded for a wire.
+type Local struct {
+	registry *registry.Registry
+}
+
+// NewLocal returns a Client over r.
+func NewLocal(r *registry.Registry) *Local { return &Local{registry: r} }
+
+var _ Client = (*Local)(nil)
+
+// Get implements Client.
+func (l *Local) Get(ctx context.Context, res *api.Resource, key api.Key) (api.Object, error) {
+	rev, err := l.registry.Get(ctx, res, key)
+	if err != nil {
+		return nil, err
+	}
+	return rev.Object, nil
+}
+
+// List implements Client.
+func (l *Local) List(_ context.Context, res *api.Resource, opts ListOptions) ([]api.Object, error) {
+	t := l.table(res)
+	var out []api.Object
+	keep := func(rev *store.Revision) bool {
+		if opts.matches(rev.Object) {
+			out = append(out, rev.Object)
+		}
+		return true
+	}
+	if opts.Index != "" {
+		if !t.HasIndex(opts.Index) {
+			return nil, fmt.Errorf("%s have no index %q", res.Plural, opts.Index)
+		}
+		for _, rev := range t.Lookup(opts.Index, opts.Value) {
+			keep(rev)
+		}
+		return out, nil
+	}
+	prefix := ""
+	if opts.Namespace != "" && res.Namespaced {
+		prefix = opts.Namespace + "/"
+	}
+	t.Snapshot().Ascend(prefix, "", keep)
+	return out, nil
+}
+
+func (l *Local) table(res *api.Resource) *store.Table {
+	return l.registry.Store().Table("/registry/" + res.Prefix + "/")
+}
+
+// matches tells whether o is among what opts choose, leaving Index aside.
+func (opts ListOptions) matches(o api.Object) bool {
+	return (opts.Namespace == "" || o.GetNamespace() == opts.Namespace) &&
+		(opts.Labels == nil || opts.Labels.Matches(labels.Set(o.GetLabels())))
+}
+
+// Create implements Client.
+func (l *Local) Create(ctx context.Context, obj api.Object) (api.Object, error) {
+	return l.registry.Create(ctx, resourceOf(obj), obj, metav1.CreateOptions{})
+}
+
+// Update implements Client.
+func (l *Local) Update(ctx context.Context, obj api.Object, sub string) (api.Object, error) {
+	r := l.UpdateMany(ctx, []api.Object{obj}, sub)[0]
+	return r.Object, r.Err
+}
+
+// Delete implements Client.
+func (l *Local) Delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions) error {
+	_, _, err := l.registry.Delete(ctx, res, key, opts)
+	return err
+}
+
+// CreateMany implements Client.
+func (l *Local) CreateMany(ctx context.Context, objs []api.Object) []Result {
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.CreateMany(ctx, res, objs) })
+}
+
+// UpdateMany implements Client.
+func (l *Local) UpdateMany(ctx context.Context, objs []api.Object, sub string) []Result {
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.UpdateMany(ctx, res, objs, sub) })
+}
+
+// BindMany implements Client.
+func (l *Local) BindMany(ctx context.Context, bindings []Binding) []Result {
+	return l.registry.BindMany(ctx, bindings)
+}
+
+// byResource calls do for each run of objects of one resource and puts the results together.
+func byResource(objs []api.Object, do func(*api.Resource, []api.Object) []Result) []Result {
+	var out []Result
+	for len(objs) > 0 {
+		res, n := resourceOf(objs[0]), 1
+		for n < len(objs) && resourceOf(objs[n]) == res {
+			n++
+		}
+		out = append(out, do(res, objs[:n])...)
+		objs = objs[n:]
+	}
+	return out
+}
+
+func resourceOf(obj api.Object) *api.Resource {
+	res := api.ByType(reflect.TypeOf(obj))
+	if res == nil {
+		panic(fmt.Sprintf("client: %T is not a resource", obj))
+	}
+	return res
+}
+
+// Watch implements Client.
+func (l *Local) Watch(_ context.Context, res *api.Resource, opts ListOptions) (Watcher, error) {
+	if opts.Index != "" && !l.table(res).HasIndex(opts.Index) {
+		return nil, fmt.Errorf("%s have no index %q", res.Plural, opts.Index)
+	}
+	w := &localWatcher{table: l.table(res), opts: opts, namespaced: res.Namespaced}
+	w.begin()
+	return w, nil
+}
+
+// localWatcher turns a table's events into those of one Watch.
+type localWatcher struct {
+	table      *store.Table
+	opts       ListOptions
+	namespaced bool
+	watcher    *store.Watcher
+	first      []Event // the present state and Synced, until delivered
+	out        []Event
+}
+
+// begin starts the watch from the present state.
+func (w *localWatcher) begin() {
+	add := func(rev *store.Revision) bool {
+		if w.opts.matches(rev.Object) {
+			w.first = append(w.first, Event{Type: Added, Object: rev.Object})
+		}
+		return true
+	}
+	if w.opts.Index != "" {
+		var present []*store.Revision
+		w.watcher, present = w.table.WatchIndex(w.opts.Index, w.opts.Value)
+		for _, rev := range present {
+			add(rev)
+		}
+	} else {
+		var snap *store.Snapshot
+		w.watcher, snap = w.table.WatchNow()
+		prefix := ""
+		if w.opts.Namespace != "" && w.namespaced {
+			prefix = w.opts.Namespace + "/"
+		}
+		snap.Ascend(prefix, "", add)
+	}
+	w.first = append(w.first, Event{Type: Synced})
+}
+
+// Next implements Watcher.
+func (w *localWatcher) Next(ctx context.Context) ([]Event, error) {
+	for {
+		if w.first != nil {
+			first := w.first
+			w.first = nil
+			return first, ctx.Err()
+		}
+		events, err := w.watcher.Next(ctx)
+		if errors.Is(err, store.ErrTooOld) {
+			w.watcher.Stop()
+			w.first = []Event{{Type: Reset}}
+			w.begin()
+			continue
+		}
+		if errors.Is(err, store.ErrStopped) {
+			return nil, ErrStopped
+		}
+		if err != nil {
+			return nil, err
+		}
+		clear(w.out)
+		w.out = w.out[:0]
+		for _, e := range events {
+			if e, ok := e.Filter(w.sees); ok {
+				w.out = append(w.out, translate(e))
+			}
+		}
+		if len(w.out) > 0 {
+			return w.out, nil
+		}
+	}
+}
+
+// sees tells whether an object is in view; an index may hold it under another value by now.
+func (w *localWatcher) sees(o store.Object) bool {
+	if !w.opts.matches(o) {
+		return false
+	}
+	return w.opts.Index == "" || w.table.Holds(w.opts.Index, w.opts.Value, o)
+}
+
+func translate(e store.Event) Event {
+	out := Event{Object: e.Revision.Object}
+	switch e.Type {
+	case store.Added:
+		out.Type = Added
+		return out
+	case store.Deleted:
+		out.Type = Deleted
+	default:
+		out.Type = Modified
+	}
+	if e.Old != nil {
+		out.Old = e.Old.Object
+	}
+	return out
+}
+
+// Stop implements Watcher.
+func (w *localWatcher) Stop() { w.watcher.Stop() }
+
+// ErrStopped is returned by a Watcher's Next after Stop.
+var ErrStopped = errors.New("the watch was stopped")
+
+func mutate[T api.Object](ctx context.Context, c Client, key api.Key, sub string, change func(T) bool) (T, error) {
+	for {
+		present, err := Get[T](ctx, c, key)
+		if err != nil {
+			return present, err
+		}
+		obj := present.DeepCopyObject().(T)
+		if !change(obj) {
+			return present, nil
+		}
+		out, err := c.Update(ctx, obj, sub)
+		if apierrors.IsConflict(err) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return present, err
+		}
+		return out.(T), nil
+	}
+}

@@ -1,0 +1,174 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/request"
+	"github.com/knarr-io/knarr/internal/store"
+)
+
+// Transform makes the wanted object from the present one, which is shared and must not be changed (nil where there is none
+// and the update may create). The result is the registry's. It is called again when somebody else wrote in between.
+type Transform func(current api.Object) (api.Object, error)
+
+// UpdateOptions say how an Update goes.
+type UpdateOptions struct {
+	metav1.UpdateOptions
+	// Create makes the object where there is none (server-side apply, and PUT of the kinds that allow it).
+	Create bool
+	// Force writes even where nothing changes.
+	Force bool
+}
+
+// conflictMessage is what users and clients know to look for.
+const conflictMessage = "the object has been modified; please apply your changes to the latest version and try again"
+
+// Update replaces an object, or the part of it that subresource sub writes, by what transform returns. created tells that there was
+// none before.
+func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, sub string, transform Transform, opts UpdateOptions) (_ api.Object, created bool, _ error) {
+	t := r.table(res)
+	for {
+		current, ok := t.Get(tableKey(res, key))
+		if !ok {
+			if !opts.Create {
+				return nil, false, apierrors.NewNotFound(res.GroupResource(), key.Name)
+			}
+			obj, err := transform(nil)
+			if err != nil {
+				return nil, false, err
+			}
+			out, err := r.Create(ctx, res, obj, metav1.CreateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager})
+			if apierrors.IsAlreadyExists(err) {
+				continue
+			}
+			return out, true, err
+		}
+		obj, err := transform(current.Object)
+		if err != nil {
+			return nil, false, err
+		}
+		if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, opts.UpdateOptions); err != nil {
+			return nil, false, err
+		}
+		if !opts.Force && unchanged(obj, current.Object) {
+			return current.Object, false, nil
+		}
+		if len(opts.DryRun) > 0 {
+			return obj, false, nil
+		}
+		err = r.commitUpdate(ctx, res, t, obj, current)
+		var conflict *store.ConflictError
+		if errors.As(err, &conflict) {
+			if ctx.Err() != nil {
+				return nil, false, r.storeError(ctx.Err(), res, "update", key.Name)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		return obj, false, nil
+	}
+}
+
+// unchanged tells whether an update would store what is there already.
+func unchanged(obj, current api.Object) bool {
+	obj.SetResourceVersion(current.GetResourceVersion())
+	same := equality.Semantic.DeepEqual(obj, current)
+	obj.SetResourceVersion("")
+	return same
+}
+
+// prepareUpdate checks preconditions, then defaults, admits, prepares and validates obj in place, leaving it without a
+// resourceVersion.
+func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, current api.Object, sub string, opts metav1.UpdateOptions) error {
+	if obj.GetName() != current.GetName() || obj.GetNamespace() != current.GetNamespace() {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", api.KeyOf(obj), api.KeyOf(current)))
+	}
+	if uid := obj.GetUID(); uid != "" && uid != current.GetUID() {
+		return apierrors.NewConflict(res.GroupResource(), obj.GetName(), fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, current.GetUID()))
+	}
+	if rv := obj.GetResourceVersion(); rv != "" && rv != current.GetResourceVersion() {
+		return apierrors.NewConflict(res.GroupResource(), obj.GetName(), errors.New(conflictMessage))
+	}
+	obj.SetResourceVersion("")
+	obj.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
+	if sub != "status" {
+		res.Default(obj)
+	}
+	attrs := &admission.Attributes{
+		Operation: admission.Update, Resource: res, Subresource: sub, Key: api.KeyOf(obj), Object: obj, Old: current,
+		Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
+	}
+	if err := r.admission.Admit(ctx, attrs); err != nil {
+		return err
+	}
+	obj.SetUID(current.GetUID())
+	obj.SetCreationTimestamp(current.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(current.GetDeletionTimestamp())
+	obj.SetDeletionGracePeriodSeconds(current.GetDeletionGracePeriodSeconds())
+	obj.SetGenerateName(current.GetGenerateName())
+	obj.SetGeneration(current.GetGeneration())
+	obj.SetSelfLink("")
+	if res.PrepareForUpdate != nil {
+		res.PrepareForUpdate(obj, current, sub)
+	}
+	if errs := res.ValidateUpdate(obj, current, sub); len(errs) > 0 {
+		return invalid(res, obj, errs)
+	}
+	if sub == "" {
+		warn(ctx, res, obj, current)
+	}
+	return r.admission.Validate(ctx, attrs)
+}
+
+// commitUpdate stores a prepared obj in place of current, or removes it where it was only waiting for its finalizers.
+func (r *Registry) commitUpdate(ctx context.Context, res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) error {
+	group, undo, err := r.updateGroup(res, t, obj, current)
+	if err != nil {
+		return err
+	}
+	_, err = r.store.Commit(ctx, group...)
+	var conflict *store.ConflictError
+	if errors.As(err, &conflict) {
+		undo()
+		return conflict
+	}
+	if err == nil && group[0].Object == nil {
+		obj.SetResourceVersion(r.Revision())
+	}
+	return r.storeError(err, res, "update", obj.GetName())
+}
+
+// updateGroup returns the mutations that replace current by obj.
+func (r *Registry) updateGroup(res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) ([]store.Mutation, func(), error) {
+	if finished(obj) {
+		return append([]store.Mutation{{Table: t, Key: current.Key, If: current.Rev}}, r.services.release(res, current.Object)...), func() {}, nil
+	}
+	extra, undo, err := r.services.allocate(res, obj, current.Object, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append([]store.Mutation{{Table: t, Key: current.Key, Object: obj, If: current.Rev}}, extra...), undo, nil
+}
+
+// finished tells that an object that is being deleted has nothing left to wait for.
+func finished(obj api.Object) bool {
+	if obj.GetDeletionTimestamp() == nil || len(obj.GetFinalizers()) > 0 {
+		return false
+	}
+	if ns, ok := obj.(*corev1.Namespace); ok && len(ns.Spec.Finalizers) > 0 {
+		return false
+	}
+	grace := obj.GetDeletionGracePeriodSeconds()
+	return grace == nil || *grace == 0
+}
