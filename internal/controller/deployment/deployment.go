@@ -1,0 +1,261 @@
+// Package deployment rolls a Deployment's pod template out over its ReplicaSets.
+//
+// What flows through it: a Deployment, the ReplicaSets it controls or could adopt, and for the Recreate strategy whether old
+// pods still run, are read; [plan] says which ReplicaSet to create, resize, annotate or delete and what the status
+// is; the reconciler writes that. What must stay true: planning is a pure function of what was read and the time; a
+// ReplicaSet is resized only if nobody resized it since it was read; revisions only grow; kubectl rollout
+// (status, history, undo, pause, resume, restart) finds the annotations and conditions that it looks for.
+package deployment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/event"
+	"github.com/knarr-io/knarr/internal/controller/ownership"
+	"github.com/knarr-io/knarr/internal/controller/podstate"
+)
+
+const component = "deployment-controller"
+
+// soon asks for another look after something that was read turned out to have changed.
+const soon = time.Millisecond
+
+type reconciler struct {
+	client client.Client
+}
+
+// New declares the Deployment controller.
+func New(c client.Client) controller.Controller {
+	r := &reconciler{client: c}
+	return controller.Controller{
+		Name:    "deployment",
+		Workers: 5,
+		Watches: []controller.Watch{
+			{Resource: api.Deployments},
+			// A pod that ends shows in its ReplicaSet's status.terminatingReplicas, so pods need not be watched.
+			{Resource: api.ReplicaSets, Keys: r.replicaSetKeys},
+		},
+		Writes: []string{
+			"apps/Deployment:status", "apps/Deployment:metadata.annotations[" + revisionAnnotation + "]",
+			"apps/ReplicaSet:created by Deployments", "apps/ReplicaSet:spec of Deployments",
+			"apps/ReplicaSet:metadata.ownerReferences of Deployments",
+		},
+		Reconciler: r,
+	}
+}
+
+func (r *reconciler) replicaSetKeys(e client.Event) []api.Key {
+	return ownership.EventKeys(e, appsv1.SchemeGroupVersion.WithKind("Deployment").GroupKind(), func(rs api.Object) []api.Key {
+		all, err := client.List[*appsv1.Deployment](context.Background(), r.client, client.ListOptions{Namespace: rs.GetNamespace()})
+		if err != nil {
+			return nil
+		}
+		var keys []api.Key
+		for _, d := range all {
+			if sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(rs.GetLabels())) {
+				keys = append(keys, api.KeyOf(d))
+			}
+		}
+		return keys
+	})
+}
+
+// Reconcile takes the next step for one Deployment.
+func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
+	d, err := client.Get[*appsv1.Deployment](ctx, r.client, key)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	sets, err := r.replicaSets(ctx, d)
+	if err != nil {
+		return 0, err
+	}
+	act := plan(d, observed{replicaSets: sets, running: r.running(ctx)}, time.Now())
+	stale, err := r.apply(ctx, d, act)
+	if err != nil {
+		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			return 0, nil // nothing can be created there any more
+		}
+		return 0, err
+	}
+	if stale {
+		return soon, nil
+	}
+	return act.after, nil
+}
+
+// replicaSets returns the ReplicaSets of d after adopting and releasing.
+func (r *reconciler) replicaSets(ctx context.Context, d *appsv1.Deployment) ([]*appsv1.ReplicaSet, error) {
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector of Deployment %s: %w", api.KeyOf(d), err)
+	}
+	all, err := client.List[*appsv1.ReplicaSet](ctx, r.client, client.ListOptions{Namespace: d.Namespace})
+	if err != nil {
+		return nil, err
+	}
+	mine, adopt, release := ownership.Sort(d, selector, all)
+	for _, rs := range release {
+		if err := ownership.Release(ctx, r.client, d, rs); err != nil {
+			return nil, err
+		}
+	}
+	for _, rs := range adopt {
+		got, err := ownership.Adopt(ctx, r.client, d, appsv1.SchemeGroupVersion.WithKind("Deployment"), rs)
+		if err != nil {
+			return nil, err
+		}
+		if got != nil {
+			mine = append(mine, got)
+		}
+	}
+	return mine, nil
+}
+
+// running returns a function that says whether pods of a ReplicaSet still have containers to run or stop.
+func (r *reconciler) running(ctx context.Context) func(rs *appsv1.ReplicaSet) bool {
+	return func(rs *appsv1.ReplicaSet) bool {
+		pods, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
+			Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(rs.UID)})
+		if err != nil {
+			return true // not known to have ended
+		}
+		for _, p := range pods {
+			if metav1.IsControlledBy(p, rs) && !podstate.Finished(p) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// apply writes what act asks for. stale means that something had changed since it was read.
+func (r *reconciler) apply(ctx context.Context, d *appsv1.Deployment, act actions) (stale bool, err error) {
+	var events []event.Event
+	defer func() { event.Write(ctx, r.client, component, time.Now(), events...) }()
+
+	if act.create != nil {
+		created, err := r.client.Create(ctx, act.create)
+		switch {
+		case apierrors.IsAlreadyExists(err):
+			return r.exists(ctx, d, act.create)
+		case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+			return false, err
+		case err != nil:
+			msg := fmt.Sprintf("Failed to create new replica set %q: %v", act.create.Name, err)
+			events = append(events, event.Warning(d, reasonCreateError, "%s", msg))
+			failed := failedCreate(d, msg, time.Now())
+			return false, errors.Join(err, r.writeStatus(ctx, d, failed, ""))
+		}
+		if n := *act.create.Spec.Replicas; n > 0 {
+			events = append(events, event.Normal(d, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", created.GetName(), n))
+		}
+	}
+	for _, u := range act.update {
+		ok, err := r.update(ctx, u)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return true, nil
+		}
+		if from, to := *u.old.Spec.Replicas, *u.new.Spec.Replicas; from != to {
+			how := "up"
+			if to < from {
+				how = "down"
+			}
+			events = append(events, event.Normal(d, "ScalingReplicaSet", "Scaled %s replica set %s from %d to %d", how, u.old.Name, from, to))
+		}
+	}
+	for _, rs := range act.remove {
+		uid, rv := rs.UID, rs.ResourceVersion
+		err := client.Delete[*appsv1.ReplicaSet](ctx, r.client, api.KeyOf(rs), metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &rv}})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return false, err
+		}
+	}
+	return false, r.writeStatus(ctx, d, act.status, act.revision)
+}
+
+// exists handles a new ReplicaSet whose name is taken: by itself, because it was made a moment ago, or by another template with
+// the same hash, which the collision count tells apart next time.
+func (r *reconciler) exists(ctx context.Context, d *appsv1.Deployment, want *appsv1.ReplicaSet) (stale bool, err error) {
+	rs, err := client.Get[*appsv1.ReplicaSet](ctx, r.client, api.KeyOf(want))
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if metav1.IsControlledBy(rs, d) && sameTemplate(&d.Spec.Template, &rs.Spec.Template) {
+		return true, nil
+	}
+	status := *d.Status.DeepCopy()
+	n := int32(1)
+	if status.CollisionCount != nil {
+		n = *status.CollisionCount + 1
+	}
+	status.CollisionCount = &n
+	return true, r.writeStatus(ctx, d, status, "")
+}
+
+// update stores u.new unless the spec of the ReplicaSet changed since u.old was read.
+func (r *reconciler) update(ctx context.Context, u update) (ok bool, err error) {
+	_, err = client.Mutate(ctx, r.client, api.KeyOf(u.old), "", func(o *appsv1.ReplicaSet) bool {
+		if ok = o.UID == u.old.UID && o.Generation == u.old.Generation && o.DeletionTimestamp == nil; ok {
+			o.Annotations = u.new.Annotations
+			o.Spec.Replicas = u.new.Spec.Replicas
+			o.Spec.MinReadySeconds = u.new.Spec.MinReadySeconds
+		}
+		return ok
+	})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return ok, err
+}
+
+// writeStatus stores status and, unless empty, the revision annotation. Like Kubernetes it writes the annotation together
+// with the status, because a write to the Deployment itself would begin a new generation.
+func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus, revision string) error {
+	current := func(o *appsv1.Deployment) bool {
+		return apiequality.Semantic.DeepEqual(o.Status, status) && (revision == "" || o.Annotations[revisionAnnotation] == revision)
+	}
+	if current(d) {
+		return nil
+	}
+	_, err := client.Mutate(ctx, r.client, api.KeyOf(d), "status", func(o *appsv1.Deployment) bool {
+		if o.UID != d.UID || current(o) {
+			return false
+		}
+		o.Status = status
+		if revision != "" {
+			if o.Annotations == nil {
+				o.Annotations = map[string]string{}
+			}
+			o.Annotations[revisionAnnotation] = revision
+		}
+		return true
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

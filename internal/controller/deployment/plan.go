@@ -1,0 +1,198 @@
+package deployment
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+)
+
+// observed is what a plan is made from.
+type observed struct {
+	replicaSets []*appsv1.ReplicaSet
+	// running says whether pods of a ReplicaSet still have containers; asked only of old ones, for Recreate.
+	running func(rs *appsv1.ReplicaSet) bool
+}
+
+// actions is what to do about a Deployment, in this order.
+type actions struct {
+	create   *appsv1.ReplicaSet
+	update   []update
+	remove   []*appsv1.ReplicaSet
+	status   appsv1.DeploymentStatus
+	revision string        // the Deployment's revision annotation; "" leaves it
+	after    time.Duration // another look is due then, for the progress deadline
+}
+
+// update changes annotations, size or minReadySeconds of a ReplicaSet.
+type update struct{ old, new *appsv1.ReplicaSet }
+
+// set is a ReplicaSet in the plan: what was read and the size it is to have.
+type set struct {
+	*appsv1.ReplicaSet // as read; for one to be created, as it will be
+	size               int32
+	resized            bool // the size was decided in this plan, so its annotations are due
+	isNew              bool // does not exist yet
+}
+
+func (s *set) active() bool { return s.size > 0 }
+
+// rollout is one plan in the making.
+type rollout struct {
+	d      *appsv1.Deployment
+	now    time.Time
+	fresh  *set   // the ReplicaSet with the Deployment's template; nil if there is none
+	old    []*set // the others, oldest first
+	status appsv1.DeploymentStatus
+	act    actions
+}
+
+// plan decides the next step of d.
+func plan(d *appsv1.Deployment, obs observed, now time.Time) actions {
+	r := &rollout{d: d, now: now, status: *d.Status.DeepCopy()}
+	sets := slices.Clone(obs.replicaSets)
+	slices.SortStableFunc(sets, olderFirst)
+	for _, rs := range sets {
+		s := &set{ReplicaSet: rs, size: *rs.Spec.Replicas}
+		// Should several have the template (left behind by an older version), the oldest is it.
+		if r.fresh == nil && sameTemplate(&rs.Spec.Template, &d.Spec.Template) {
+			r.fresh = s
+		} else {
+			r.old = append(r.old, s)
+		}
+	}
+	switch {
+	case d.DeletionTimestamp != nil:
+		r.finish(false)
+		r.act.update = nil
+		return r.act
+	case d.Spec.Paused || r.scaled():
+		r.pauseCondition()
+		r.scale()
+		if d.Spec.Paused {
+			r.cleanUp()
+		}
+		r.finish(false)
+	case d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
+		r.pauseCondition()
+		r.recreate(obs.running)
+		r.finish(true)
+	default:
+		r.pauseCondition()
+		r.rolling()
+		r.finish(true)
+	}
+	return r.act
+}
+
+// all returns the old sets and the new one.
+func (r *rollout) all() []*set {
+	if r.fresh == nil {
+		return slices.Clone(r.old)
+	}
+	return append(slices.Clone(r.old), r.fresh)
+}
+
+// scaled says whether the Deployment's size changed since its ReplicaSets were sized.
+func (r *rollout) scaled() bool {
+	return slices.ContainsFunc(r.all(), func(s *set) bool {
+		n, ok := annotatedSize(s.ReplicaSet, desiredAnnotation)
+		return s.active() && ok && n != *r.d.Spec.Replicas
+	})
+}
+
+// resize gives s a size. The annotations that record the Deployment's size are due with it.
+func (s *set) resize(n int32) {
+	s.size = n
+	s.resized = true
+}
+
+// ensureFresh plans the new ReplicaSet if it does not exist.
+func (r *rollout) ensureFresh() {
+	if r.fresh != nil {
+		return
+	}
+	rs := newReplicaSet(r.d)
+	r.fresh = &set{ReplicaSet: rs, isNew: true}
+	r.fresh.resize(r.freshSize())
+	r.setProgress(true, reasonNewReplicaSet, "Created new replica set %q", rs.Name)
+}
+
+// finish turns the decided sizes into writes and computes the status. progress asks for an estimate whether the rollout gets
+// on.
+func (r *rollout) finish(progress bool) {
+	revision := r.nextRevision()
+	for _, s := range r.all() {
+		rs := s.ReplicaSet.DeepCopy()
+		if s == r.fresh {
+			annotateFresh(rs, r.d, revision, s.isNew)
+			rs.Spec.MinReadySeconds = r.d.Spec.MinReadySeconds
+			r.act.revision = rs.Annotations[revisionAnnotation]
+			if !s.isNew && r.condition(appsv1.DeploymentProgressing) == nil {
+				r.setProgress(true, reasonFoundNewReplicaSet, "Found new replica set %q", rs.Name)
+			}
+		}
+		if s.resized {
+			rs.Spec.Replicas = &s.size
+			annotateSize(rs, r.d)
+		}
+		switch {
+		case s.isNew:
+			r.act.create = rs
+		case !apiequality.Semantic.DeepEqual(rs, s.ReplicaSet):
+			r.act.update = append(r.act.update, update{s.ReplicaSet, rs})
+		}
+	}
+	r.count()
+	if progress {
+		r.estimateProgress()
+	}
+	r.act.status = r.status
+}
+
+// cleanUp removes old, empty ReplicaSets beyond the revision history limit, lowest revision first.
+func (r *rollout) cleanUp() {
+	limit := r.d.Spec.RevisionHistoryLimit
+	if limit == nil || *limit == maxInt32 {
+		return
+	}
+	var sets []*set
+	for _, s := range r.old {
+		if s.DeletionTimestamp == nil {
+			sets = append(sets, s)
+		}
+	}
+	slices.SortStableFunc(sets, func(a, b *set) int {
+		ra, errA := revisionOf(a.ReplicaSet)
+		rb, errB := revisionOf(b.ReplicaSet)
+		if errA != nil || errB != nil || ra == rb {
+			return olderFirst(a.ReplicaSet, b.ReplicaSet)
+		}
+		return int(min(max(ra-rb, -1), 1))
+	})
+	for i := 0; i < len(sets)-int(*limit); i++ {
+		s := sets[i]
+		if s.size == 0 && s.Status.Replicas == 0 && *s.Spec.Replicas == 0 && s.Generation <= s.Status.ObservedGeneration {
+			r.act.remove = append(r.act.remove, s.ReplicaSet)
+		}
+	}
+}
+
+// olderFirst orders ReplicaSets by creation, then name.
+func olderFirst(a, b *appsv1.ReplicaSet) int {
+	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+// clone returns a copy of m that is never nil.
+func clone(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return maps.Clone(m)
+}

@@ -1,0 +1,238 @@
+// Package endpointslice writes which pods stand behind a Service: as EndpointSlices, of which everything in Knarr reads, and
+// as Endpoints for older clients.
+//
+// What flows through it: a Service with a selector, the pods it selects, the nodes' zones and the Service's slices are read;
+// [planSlices] says which slices to create, change and delete so that few of them are written; the changes go out
+// in bulk. What must stay true: planning is a pure function of what was read; slices of other controllers and of Services without
+// a selector are never touched; the first change of a Service is written at once, a burst of further ones together.
+package endpointslice
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/podstate"
+)
+
+const (
+	// managedBy is the value of the label endpointslice.kubernetes.io/managed-by of our slices.
+	managedBy = "endpointslice-controller.k8s.io"
+	// slicePace is the least time between two writes for one Service: a rollout changes endpoints by the hundred, and every
+	// node reads every change.
+	slicePace = 50 * time.Millisecond
+)
+
+type reconciler struct {
+	client client.Client
+	pace   *pace
+}
+
+// New declares the EndpointSlice controller.
+func New(c client.Client) controller.Controller {
+	return controller.Controller{
+		Name:    "endpointslice",
+		Workers: 5,
+		Watches: []controller.Watch{
+			{Resource: api.Services},
+			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { return podKeys(c, e) }},
+			{Resource: api.Nodes, Keys: func(e client.Event) []api.Key { return nodeKeys(c, e) }},
+			{Resource: api.EndpointSlices, Keys: sliceKeys},
+		},
+		Writes:     []string{"discovery.k8s.io/EndpointSlice:of Services with a selector"},
+		Reconciler: &reconciler{client: c, pace: newPace(slicePace)},
+	}
+}
+
+// sliceKeys maps one of our slices to its Service.
+func sliceKeys(e client.Event) []api.Key {
+	l := e.Object.GetLabels()
+	if l[discoveryv1.LabelManagedBy] != managedBy || l[discoveryv1.LabelServiceName] == "" {
+		return nil
+	}
+	return []api.Key{{Namespace: e.Object.GetNamespace(), Name: l[discoveryv1.LabelServiceName]}}
+}
+
+// podKeys maps a pod to the Services that select it or did. A change that no endpoint shows maps to none.
+func podKeys(c client.Client, e client.Event) []api.Key {
+	pod := e.Object.(*corev1.Pod)
+	old, _ := e.Old.(*corev1.Pod)
+	if old != nil && !endpointChanged(old, pod) {
+		return nil
+	}
+	all, err := client.List[*corev1.Service](context.Background(), c, client.ListOptions{Namespace: pod.Namespace})
+	if err != nil {
+		return nil
+	}
+	var keys []api.Key
+	for _, svc := range all {
+		if len(svc.Spec.Selector) == 0 {
+			continue
+		}
+		sel := labels.SelectorFromSet(svc.Spec.Selector)
+		if sel.Matches(labels.Set(pod.Labels)) || old != nil && sel.Matches(labels.Set(old.Labels)) {
+			keys = append(keys, api.KeyOf(svc))
+		}
+	}
+	return keys
+}
+
+// endpointChanged says whether two states of a pod can make different endpoints.
+func endpointChanged(a, b *corev1.Pod) bool {
+	return a.UID != b.UID || a.Spec.NodeName != b.Spec.NodeName || a.Spec.Hostname != b.Spec.Hostname || a.Spec.Subdomain != b.Spec.Subdomain ||
+		podstate.Ready(a) != podstate.Ready(b) || podstate.Finished(a) != podstate.Finished(b) ||
+		(a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) ||
+		!slices.Equal(a.Status.PodIPs, b.Status.PodIPs) || !labels.Equals(a.Labels, b.Labels)
+}
+
+// nodeKeys maps a node that came, went or moved to another zone to the Services of its pods.
+func nodeKeys(c client.Client, e client.Event) []api.Key {
+	if e.Old != nil && e.Old.GetLabels()[corev1.LabelTopologyZone] == e.Object.GetLabels()[corev1.LabelTopologyZone] {
+		return nil
+	}
+	pods, err := client.List[*corev1.Pod](context.Background(), c, client.ListOptions{Index: client.IndexNode, Value: e.Object.GetName()})
+	if err != nil {
+		return nil
+	}
+	var keys []api.Key
+	for _, p := range pods {
+		for _, k := range podKeys(c, client.Event{Object: p}) {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
+
+// Reconcile brings the slices of one Service up to date.
+func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
+	svc, err := client.Get[*corev1.Service](ctx, r.client, key)
+	if apierrors.IsNotFound(err) {
+		r.pace.forget(key)
+		return 0, nil // its slices are collected with it, as its dependents
+	}
+	if err != nil {
+		return 0, err
+	}
+	if !selects(svc) {
+		return 0, nil
+	}
+	if wait := r.pace.wait(key, time.Now()); wait > 0 {
+		return wait, nil
+	}
+	pods, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
+		Namespace: svc.Namespace, Labels: labels.SelectorFromSet(svc.Spec.Selector)})
+	if err != nil {
+		return 0, err
+	}
+	all, err := client.List[*discoveryv1.EndpointSlice](ctx, r.client, client.ListOptions{
+		Namespace: svc.Namespace, Index: client.IndexService, Value: svc.Namespace + "/" + svc.Name})
+	if err != nil {
+		return 0, err
+	}
+	existing := slices.DeleteFunc(all, func(s *discoveryv1.EndpointSlice) bool { return s.Labels[discoveryv1.LabelManagedBy] != managedBy })
+	act := planSlices(svc, pods, existing, nodeZones(ctx, r.client))
+	if act.empty() {
+		return 0, nil
+	}
+	r.pace.wrote(key, time.Now())
+	return 0, r.apply(ctx, act)
+}
+
+// apply writes act. What is new is written before what goes, so that no endpoint is missing in between.
+func (r *reconciler) apply(ctx context.Context, act actions) error {
+	var errs []error
+	for _, res := range r.client.CreateMany(ctx, act.create) {
+		if res.Err != nil && !apierrors.HasStatusCause(res.Err, corev1.NamespaceTerminatingCause) {
+			errs = append(errs, res.Err)
+		}
+	}
+	for _, res := range r.client.UpdateMany(ctx, act.update, "") {
+		if res.Err != nil && !apierrors.IsNotFound(res.Err) {
+			errs = append(errs, res.Err)
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, s := range act.remove {
+		uid := s.UID
+		err := client.Delete[*discoveryv1.EndpointSlice](ctx, r.client, api.KeyOf(s), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// selects says whether svc's endpoints are ours to write.
+func selects(svc *corev1.Service) bool {
+	return svc.Spec.Type != corev1.ServiceTypeExternalName && len(svc.Spec.Selector) > 0
+}
+
+// nodeZones returns a function that looks up a node's zone.
+func nodeZones(ctx context.Context, c client.Client) func(string) (string, bool) {
+	type answer struct {
+		zone string
+		ok   bool
+	}
+	known := map[string]answer{}
+	return func(name string) (string, bool) {
+		a, ok := known[name]
+		if !ok {
+			n, err := client.Get[*corev1.Node](ctx, c, api.Key{Name: name})
+			if a.ok = err == nil; a.ok {
+				a.zone = n.Labels[corev1.LabelTopologyZone]
+			}
+			known[name] = a
+		}
+		return a.zone, a.ok
+	}
+}
+
+// pace remembers when each Service was last written, so that bursts are written together. It is a memory of
+// convenience: forgetting costs one write.
+type pace struct {
+	every time.Duration
+	mu    sync.Mutex
+	last  map[api.Key]time.Time
+}
+
+func newPace(every time.Duration) *pace {
+	return &pace{every: every, last: map[api.Key]time.Time{}}
+}
+
+// wait returns how long key has to wait at now.
+func (p *pace) wait(key api.Key, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last, ok := p.last[key]
+	if !ok {
+		return 0
+	}
+	return max(last.Add(p.every).Sub(now), 0)
+}
+
+func (p *pace) wrote(key api.Key, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last[key] = now
+}
+
+func (p *pace) forget(key api.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.last, key)
+}

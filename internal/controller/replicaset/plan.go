@@ -1,0 +1,138 @@
+package replicaset
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/knarr-io/knarr/internal/controller/ownership"
+	"github.com/knarr-io/knarr/internal/controller/podstate"
+)
+
+// observed is what a plan is made from.
+type observed struct {
+	selector labels.Selector
+	pods     []*corev1.Pod // those the ReplicaSet controls and those nobody controls
+	// related returns the pods of the ReplicaSet's siblings, itself included; asked for only when pods must go.
+	related func() []*corev1.Pod
+}
+
+// actions is what to do about a ReplicaSet.
+type actions struct {
+	Adopt, Release []*corev1.Pod
+	Create         int
+	Delete         []*corev1.Pod
+	More           bool // the burst limit cut the step short
+
+	Active, Terminating []*corev1.Pod // controlled already, without Adopt
+}
+
+// plan compares the pods that rs has with those it asks for.
+func plan(rs *appsv1.ReplicaSet, obs observed, now time.Time) actions {
+	var act actions
+	var terminating []*corev1.Pod
+	var active []*corev1.Pod
+	for _, p := range obs.pods {
+		switch {
+		case podstate.Active(p):
+			active = append(active, p)
+		case podstate.Terminating(p):
+			terminating = append(terminating, p)
+		}
+	}
+	act.Active, act.Adopt, act.Release = ownership.Sort(rs, obs.selector, active)
+	act.Terminating, _, _ = ownership.Sort(rs, obs.selector, terminating)
+	if rs.DeletionTimestamp != nil {
+		return act
+	}
+	have := slices.Concat(act.Active, act.Adopt)
+	diff := len(have) - int(*rs.Spec.Replicas)
+	step := min(max(diff, -diff), burstReplicas)
+	act.More = step < max(diff, -diff)
+	switch {
+	case diff < 0:
+		act.Create = step
+	case diff > 0:
+		if step < len(have) {
+			rank(have, obs.related(), now)
+		}
+		act.Delete = have[:step]
+	}
+	return act
+}
+
+// failure is why pods could not be made or removed.
+type failure struct {
+	reason, message string
+}
+
+// failureOf names the failure of the step act after which diff pods are too many or too few.
+func failureOf(err error, act actions, diff int) *failure {
+	switch {
+	case err == nil:
+		return nil
+	case act.Create > 0 || diff < 0:
+		return &failure{"FailedCreate", err.Error()}
+	default:
+		return &failure{"FailedDelete", err.Error()}
+	}
+}
+
+// newStatus counts the pods of rs at now. after is how long until a ready pod becomes available, or 0.
+func newStatus(rs *appsv1.ReplicaSet, active, terminating []*corev1.Pod, failed *failure, now time.Time) (status appsv1.ReplicaSetStatus, after time.Duration) {
+	gone := int32(len(terminating))
+	status = appsv1.ReplicaSetStatus{
+		Replicas: int32(len(active)), TerminatingReplicas: &gone, ObservedGeneration: rs.Generation,
+	}
+	template := labels.SelectorFromSet(rs.Spec.Template.Labels)
+	for _, p := range active {
+		if template.Matches(labels.Set(p.Labels)) {
+			status.FullyLabeledReplicas++
+		}
+		if !podstate.Ready(p) {
+			continue
+		}
+		status.ReadyReplicas++
+		ok, wait := podstate.Available(p, rs.Spec.MinReadySeconds, now)
+		if ok {
+			status.AvailableReplicas++
+		} else if wait > 0 && (after == 0 || wait < after) {
+			after = wait
+		}
+	}
+	for _, c := range rs.Status.Conditions {
+		if c.Type != appsv1.ReplicaSetReplicaFailure || failed != nil {
+			status.Conditions = append(status.Conditions, c)
+		}
+	}
+	has := slices.ContainsFunc(status.Conditions, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure })
+	if failed != nil && !has {
+		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
+			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
+			Reason: failed.reason, Message: failed.message,
+		})
+	}
+	return status, after
+}
+
+// newPod builds one pod from the template of rs. The server completes the name.
+func newPod(rs *appsv1.ReplicaSet) *corev1.Pod {
+	t := rs.Spec.Template.DeepCopy()
+	prefix := rs.Name + "-"
+	// The prefix is checked as a name without its last dash; a ReplicaSet's name may be as long as a pod's.
+	if len(prefix)+5 > validation.DNS1123SubdomainMaxLength {
+		prefix = rs.Name
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: rs.Namespace, GenerateName: prefix, Labels: t.Labels, Annotations: t.Annotations, Finalizers: t.Finalizers,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(rs, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
+		},
+		Spec: t.Spec,
+	}
+}
