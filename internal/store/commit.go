@@ -74,6 +74,7 @@ func (s *Store) begin(ctx context.Context, group []Mutation) (func() (int64, err
 			op.Key = m.Table.spec.Prefix + m.Key
 		}
 		if m.Object != nil {
+			m.Object.SetResourceVersion("") // known once it is stored, and not part of what is stored
 			value, err := m.Table.spec.Encode(m.Object)
 			if err != nil {
 				return nil, fmt.Errorf("encoding %s: %w", op.Key, err)

@@ -62,15 +62,20 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 }
 
 // UpdateMany replaces objects (or what subresource sub writes of them) in as few transactions as possible; each succeeds or
-// fails on its own. An object without a resourceVersion is written whatever has happened since it was read.
+// fails on its own. An object without a resourceVersion is written whatever has happened since it was read; a status then leaves
+// the metadata that others may have changed alone.
 func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api.Object, sub string) []Result {
 	results := make([]Result, len(objs))
+	pinned := make([]bool, len(objs))
 	prepare := func(i int) (store.Mutation, bool) {
 		obj := objs[i]
 		current, ok := r.table(res).Get(tableKey(res, api.KeyOf(obj)))
 		if !ok {
 			results[i].Err = apierrors.NewNotFound(res.GroupResource(), obj.GetName())
 			return store.Mutation{}, false
+		}
+		if !pinned[i] && sub == "status" {
+			keepMetadata(obj, current.Object)
 		}
 		if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, metav1.UpdateOptions{}); err != nil {
 			results[i].Err = err
@@ -82,7 +87,6 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 		}
 		return m, true
 	}
-	pinned := make([]bool, len(objs))
 	todo := make([]int, len(objs))
 	for i, obj := range objs {
 		pinned[i] = obj.GetResourceVersion() != ""
@@ -120,6 +124,15 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 		todo = again
 	}
 	return results
+}
+
+// keepMetadata gives obj the present labels, annotations, finalizers and owners: the status subresource would write them.
+func keepMetadata(obj, current api.Object) {
+	obj.SetLabels(current.GetLabels())
+	obj.SetAnnotations(current.GetAnnotations())
+	obj.SetFinalizers(current.GetFinalizers())
+	obj.SetOwnerReferences(current.GetOwnerReferences())
+	obj.SetManagedFields(current.GetManagedFields())
 }
 
 // BindMany assigns pods to nodes in as few transactions as possible, as the binding subresource does: each pod must exist, not be

@@ -82,14 +82,10 @@ func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, s
 
 // unchanged tells whether an update would store what is there already.
 func unchanged(obj, current api.Object) bool {
-	obj.SetResourceVersion(current.GetResourceVersion())
-	same := equality.Semantic.DeepEqual(obj, current)
-	obj.SetResourceVersion("")
-	return same
+	return equality.Semantic.DeepEqual(obj, current)
 }
 
-// prepareUpdate checks preconditions, then defaults, admits, prepares and validates obj in place, leaving it without a
-// resourceVersion.
+// prepareUpdate checks preconditions, then defaults, admits, prepares and validates obj in place.
 func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, current api.Object, sub string, opts metav1.UpdateOptions) error {
 	if obj.GetName() != current.GetName() || obj.GetNamespace() != current.GetNamespace() {
 		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", api.KeyOf(obj), api.KeyOf(current)))
@@ -100,7 +96,7 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	if rv := obj.GetResourceVersion(); rv != "" && rv != current.GetResourceVersion() {
 		return apierrors.NewConflict(res.GroupResource(), obj.GetName(), errors.New(conflictMessage))
 	}
-	obj.SetResourceVersion("")
+	obj.SetResourceVersion(current.GetResourceVersion())
 	obj.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
 	if sub != "status" {
 		res.Default(obj)
