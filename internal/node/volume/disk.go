@@ -1,0 +1,192 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/node/podspec"
+)
+
+// Disk keeps volumes below one directory: DIR/UID/volumes/NAME.
+type Disk struct {
+	Dir string // DATA/pods
+}
+
+// Mounted is a volume that is ready for containers.
+type Mounted struct {
+	HostPath string
+	ReadOnly bool // whatever the mount says: files from API objects
+}
+
+// PodDir returns the pod's directory.
+func (d *Disk) PodDir(uid string) string { return filepath.Join(d.Dir, uid) }
+
+// Setup makes the pod's volumes, or brings them up to date, and returns them by name. renew is when Setup must be called again for
+// tokens to stay valid; zero for never. It is idempotent.
+func (d *Disk) Setup(ctx context.Context, pod *corev1.Pod, src Source, facts podspec.Facts) (out map[string]Mounted, renew time.Time, err error) {
+	out = make(map[string]Mounted, len(pod.Spec.Volumes))
+	if err := os.MkdirAll(d.PodDir(string(pod.UID)), 0o750); err != nil {
+		return nil, renew, err
+	}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		m, at, err := d.one(ctx, pod, v, src, facts)
+		if err != nil {
+			return nil, renew, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
+		}
+		if !at.IsZero() && (renew.IsZero() || at.Before(renew)) {
+			renew = at
+		}
+		out[v.Name] = m
+	}
+	return out, renew, nil
+}
+
+func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src Source, facts podspec.Facts) (Mounted, time.Time, error) {
+	dir := filepath.Join(d.PodDir(string(pod.UID)), "volumes", v.Name)
+	gid := -1
+	if sc := pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
+		gid = int(*sc.FSGroup)
+	}
+	switch {
+	case isFiles(v):
+		files, renew, err := payload(ctx, pod, v, src, facts)
+		if err != nil {
+			return Mounted{}, time.Time{}, err
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return Mounted{}, time.Time{}, err
+		}
+		if _, err := writeFiles(dir, files, gid); err != nil {
+			return Mounted{}, time.Time{}, err
+		}
+		return Mounted{HostPath: dir, ReadOnly: true}, renew, nil
+	case v.EmptyDir != nil:
+		return Mounted{HostPath: dir}, time.Time{}, emptyDir(dir, v.EmptyDir, gid, podspec.ForPod(pod).MemoryLimit)
+	case v.HostPath != nil:
+		return Mounted{HostPath: v.HostPath.Path}, time.Time{}, hostPath(v.HostPath)
+	}
+	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI or projected", kind(v))
+}
+
+// kind names the source of a volume that is not supported, as the API does.
+func kind(v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return "persistentVolumeClaim"
+	case v.Ephemeral != nil:
+		return "ephemeral"
+	case v.CSI != nil:
+		return "csi"
+	case v.NFS != nil:
+		return "nfs"
+	case v.ISCSI != nil:
+		return "iscsi"
+	case v.Image != nil:
+		return "image"
+	}
+	return "this kind of volume"
+}
+
+// emptyDir makes a directory, on disk or in memory. limit is the pod's memory limit, which bounds a tmpfs without sizeLimit.
+func emptyDir(dir string, e *corev1.EmptyDirVolumeSource, gid int, limit int64) error {
+	if _, err := os.Stat(dir); err == nil && (e.Medium != corev1.StorageMediumMemory || isMount(dir)) {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	switch e.Medium {
+	case corev1.StorageMediumDefault:
+	case corev1.StorageMediumMemory:
+		options := "mode=0777"
+		if e.SizeLimit != nil && !e.SizeLimit.IsZero() && (limit == 0 || e.SizeLimit.Value() < limit) {
+			limit = e.SizeLimit.Value()
+		}
+		if limit > 0 {
+			options += fmt.Sprintf(",size=%d", limit)
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+			return fmt.Errorf("mounting tmpfs: %w", err)
+		}
+	default:
+		return fmt.Errorf("emptyDir.medium: %q is not supported; use \"\" or Memory", e.Medium)
+	}
+	mode := os.FileMode(0o777)
+	if gid >= 0 {
+		if err := os.Lchown(dir, -1, gid); err != nil {
+			return err
+		}
+		mode |= os.ModeSetgid
+	}
+	return os.Chmod(dir, mode)
+}
+
+// hostPath checks, or makes, what hostPath.type asks for.
+func hostPath(h *corev1.HostPathVolumeSource) error {
+	t := corev1.HostPathUnset
+	if h.Type != nil {
+		t = *h.Type
+	}
+	st, err := os.Stat(h.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		switch t {
+		case corev1.HostPathUnset:
+			return nil
+		case corev1.HostPathDirectoryOrCreate:
+			return os.MkdirAll(h.Path, 0o755)
+		case corev1.HostPathFileOrCreate:
+			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_RDONLY, 0o644)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		}
+	}
+	if err != nil && t != corev1.HostPathUnset {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", h.Path, typeName(t), err)
+	}
+	if t == corev1.HostPathUnset {
+		return nil
+	}
+	ok := false
+	switch m := st.Mode(); t {
+	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
+		ok = m.IsDir()
+	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
+		ok = m.IsRegular()
+	case corev1.HostPathSocket:
+		ok = m&os.ModeSocket != 0
+	case corev1.HostPathCharDev:
+		ok = m&os.ModeCharDevice != 0
+	case corev1.HostPathBlockDev:
+		ok = m&os.ModeDevice != 0 && m&os.ModeCharDevice == 0
+	}
+	if !ok {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", h.Path, typeName(t))
+	}
+	return nil
+}
+
+func typeName(t corev1.HostPathType) string {
+	switch t {
+	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
+		return "directory"
+	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
+		return "file"
+	case corev1.HostPathSocket:
+		return "socket file"
+	case corev1.HostPathCharDev:
+		return "character device"
+	case corev1.HostPathBlockDev:
+		return "block device"
+	}
+	return string(t)
+}

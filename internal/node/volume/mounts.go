@@ -1,0 +1,152 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/node/podspec"
+)
+
+// Mounts returns how a container mounts the pod's volumes. env resolves subPathExpr.
+func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]Mounted, env []*cri.KeyValue) ([]*cri.Mount, error) {
+	out := make([]*cri.Mount, 0, len(c.VolumeMounts)+2)
+	for i := range c.VolumeMounts {
+		vm := &c.VolumeMounts[i]
+		v, ok := volumes[vm.Name]
+		if !ok {
+			return nil, fmt.Errorf("container %s: volumeMounts names volume %q, which the pod does not have", c.Name, vm.Name)
+		}
+		path := v.HostPath
+		sub, err := subPath(vm, env)
+		if err != nil {
+			return nil, fmt.Errorf("container %s: %w", c.Name, err)
+		}
+		if sub != "" {
+			at := filepath.Join(d.PodDir(string(pod.UID)), "volume-subpaths", vm.Name, c.Name, strconv.Itoa(i))
+			if path, err = bindSubPath(path, sub, at, v.ReadOnly); err != nil {
+				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
+			}
+		}
+		m := &cri.Mount{ContainerPath: containerPath(vm.MountPath), HostPath: path, Readonly: vm.ReadOnly || v.ReadOnly}
+		if vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
+			m.RecursiveReadOnly = true
+		}
+		if vm.MountPropagation != nil {
+			switch *vm.MountPropagation {
+			case corev1.MountPropagationHostToContainer:
+				m.Propagation = cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+			case corev1.MountPropagationBidirectional:
+				m.Propagation = cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
+			}
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func containerPath(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join("/", p)
+}
+
+func subPath(vm *corev1.VolumeMount, env []*cri.KeyValue) (string, error) {
+	if vm.SubPathExpr == "" {
+		return vm.SubPath, nil
+	}
+	var missing string
+	s := podspec.Expand(vm.SubPathExpr, func(name string) (string, bool) {
+		for _, kv := range env {
+			if kv.Key == name {
+				return string(kv.Value), true
+			}
+		}
+		missing = name
+		return "", false
+	})
+	if missing != "" {
+		return "", fmt.Errorf("volumeMounts.subPathExpr: %q names %q, which is not in the environment", vm.SubPathExpr, missing)
+	}
+	if !filepath.IsLocal(s) {
+		return "", fmt.Errorf("volumeMounts.subPathExpr: %q leaves the volume", s)
+	}
+	return s, nil
+}
+
+// bindSubPath bind-mounts volume/sub at the path at and returns at. sub is resolved inside the volume only: a container that plants a
+// symlink must not get at the node's files (CVE-2017-1002101), nor by swapping it between check and mount, which is why the
+// open file is mounted and not its name.
+func bindSubPath(volume, sub, at string, readOnly bool) (string, error) {
+	if !filepath.IsLocal(sub) {
+		return "", fmt.Errorf("subPath %q leaves the volume", sub)
+	}
+	root, err := os.OpenRoot(volume)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(sub, unix.O_PATH, 0)
+	if errors.Is(err, os.ErrNotExist) && !readOnly {
+		if err = root.MkdirAll(sub, 0o750); err == nil {
+			f, err = root.OpenFile(sub, unix.O_PATH, 0)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if err := unmountAt(at); err != nil {
+		return "", err
+	}
+	if err := target(at, st.IsDir()); err != nil {
+		return "", err
+	}
+	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), at, "", unix.MS_BIND, ""); err != nil {
+		return "", fmt.Errorf("bind mount: %w", err)
+	}
+	return at, nil
+}
+
+// unmountAt takes away what an earlier run of the container left.
+func unmountAt(at string) error {
+	for {
+		err := unix.Unmount(at, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			return nil
+		}
+		return fmt.Errorf("unmounting %s: %w", at, err)
+	}
+}
+
+// target makes an empty directory or file to mount on.
+func target(at string, dir bool) error {
+	if err := os.RemoveAll(at); err != nil {
+		return err
+	}
+	if dir {
+		return os.MkdirAll(at, 0o750)
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o750); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
