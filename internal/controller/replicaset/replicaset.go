@@ -120,12 +120,12 @@ func (r *reconciler) observe(ctx context.Context, rs *appsv1.ReplicaSet) (observ
 		Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(rs.UID)}); err != nil {
 		return obs, err
 	}
-	all, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: rs.Namespace, Labels: obs.selector})
+	all, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: rs.Namespace})
 	if err != nil {
 		return obs, err
 	}
-	for _, p := range all {
-		if metav1.GetControllerOfNoCopy(p) == nil {
+	for _, p := range all { // orphans; few pods are, so the cheaper question goes first
+		if metav1.GetControllerOfNoCopy(p) == nil && obs.selector.Matches(labels.Set(p.Labels)) {
 			obs.pods = append(obs.pods, p)
 		}
 	}
