@@ -334,3 +334,27 @@ func (w *Watch) Progress() (int64, bool) { return w.watcher.Progress() }
 
 // Stop ends the watch.
 func (w *Watch) Stop() { w.watcher.Stop() }
+
+// Reader reads the shared copy without statuses and selections, for admission, authentication and authorization.
+type Reader struct{ registry *Registry }
+
+// Reader returns a Reader of r.
+func (r *Registry) Reader() Reader { return Reader{r} }
+
+// Get returns the stored object, shared and immutable.
+func (r Reader) Get(res *api.Resource, key api.Key) (api.Object, bool) {
+	rev, ok := r.registry.table(res).Get(tableKey(res, key))
+	if !ok {
+		return nil, false
+	}
+	return rev.Object, true
+}
+
+// List visits the objects of a namespace ("" for all) in order until visit returns false.
+func (r Reader) List(res *api.Resource, namespace string, visit func(api.Object) bool) {
+	prefix := ""
+	if namespace != "" && res.Namespaced {
+		prefix = namespace + "/"
+	}
+	r.registry.table(res).Snapshot().Ascend(prefix, "", func(rev *store.Revision) bool { return visit(rev.Object) })
+}
