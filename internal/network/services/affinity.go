@@ -20,32 +20,17 @@ type Remembered struct {
 // Stale returns those of remembered whose endpoint no longer belongs to its frontend. Picker chains ask the affinity map
 // first, so that such clients would be led to an endpoint that is gone.
 func (t *Table) Stale(remembered []Remembered) []Remembered {
-	type target struct {
-		frontend Key
-		endpoint netip.AddrPort
-	}
-	live := map[target]bool{}
-	seen := map[Key]bool{}
+	live := map[Key]map[netip.AddrPort]bool{}
 	var out []Remembered
 	for _, r := range remembered {
 		front := Key{Set: Endpoints, Addr: r.Addr, Proto: r.Proto, Port: r.Port}
 		if _, ok := t.kernel[Key{Set: Frontends, Addr: r.Addr, Proto: r.Proto, Port: r.Port}]; !ok {
 			front = Key{Set: NodePortEndpoints, Proto: r.Proto, Port: r.Port}
 		}
-		if !seen[front] {
-			seen[front] = true
-			for _, first := range []uint32{0, outsideSlots} {
-				key := front
-				for key.Slot = first; ; key.Slot++ {
-					v, ok := t.kernel[key]
-					if !ok {
-						break
-					}
-					live[target{front, netip.AddrPortFrom(v.Addr, v.Port)}] = true
-				}
-			}
+		if live[front] == nil {
+			live[front] = t.endpoints(front)
 		}
-		if !live[target{front, r.Endpoint}] {
+		if !live[front][r.Endpoint] {
 			out = append(out, r)
 		}
 	}

@@ -140,16 +140,22 @@ func (t *Table) Rewritten(c Changes) {
 	t.Written(c)
 }
 
-// Has says whether the kernel leads key to v.
-func (t *Table) Has(key Key, v Value) bool {
-	got, ok := t.kernel[key]
-	return ok && got == v
-}
-
-// Value returns what the kernel leads key to.
-func (t *Table) Value(key Key) (Value, bool) {
-	v, ok := t.kernel[key]
-	return v, ok
+// Sticky says whether c takes endpoints away while clients are kept with theirs.
+func (t *Table) Sticky(c Changes) bool {
+	for _, e := range c.Delete {
+		if e.Picker.Affinity > 0 {
+			return true
+		}
+	}
+	if len(c.Delete) == 0 {
+		return false
+	}
+	for p := range t.refs {
+		if p.Affinity > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Table) ref(p Picker, n int) {

@@ -1,0 +1,141 @@
+package network
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+
+	"github.com/knarr-io/knarr/internal/network/cni"
+)
+
+// Purge removes everything that the instance's network made in this network namespace: pod links, the nftables table, addresses,
+// routes, changed sysctls and its files under dataDir. It works without any record (only sysctls need one), may run again, and does not stop
+// at an error. Nothing of the instance may be running.
+func Purge(dataDir, instance string) error {
+	dir := filepath.Join(dataDir, "network")
+	errs := []error{cni.PurgeLinks(instance), purgeTable(instance), purgeLoopback(instance)}
+	last, err := lastInstance()
+	errs = append(errs, err)
+	if err == nil && last {
+		// Another instance in this namespace still needs forwarding.
+		errs = append(errs, restoreSysctls(dir))
+	}
+	errs = append(errs, os.RemoveAll(dir), purgeResults(instance), os.Remove(confFile(dataDir)))
+	if err := errors.Join(ignoreMissing(errs)...); err != nil {
+		return fmt.Errorf("removing the network: %w", err)
+	}
+	return nil
+}
+
+func ignoreMissing(errs []error) []error {
+	for i, err := range errs {
+		if errors.Is(err, os.ErrNotExist) {
+			errs[i] = nil
+		}
+	}
+	return errs
+}
+
+func purgeTable(instance string) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableName(instance)}
+	conn.AddTable(t) // so that deleting cannot fail
+	conn.DelTable(t)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("nftables table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+// lastInstance says that no instance has a table in this network namespace.
+func lastInstance() (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return false, fmt.Errorf("listing nftables tables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == TableName("") || strings.HasPrefix(t.Name, TableName("")+"-") {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// purgeLoopback removes the instance's addresses and Service routes from lo.
+func purgeLoopback(instance string) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+	var errs []error
+	addrs, err := netlink.AddrList(lo, netlink.FAMILY_V4)
+	errs = append(errs, err)
+	for _, a := range addrs {
+		if a.Label == addressLabel(instance) {
+			errs = append(errs, netlink.AddrDel(lo, &a))
+		}
+	}
+	filter := &netlink.Route{LinkIndex: lo.Attrs().Index, Protocol: routeProtocol, Priority: routePriority(instance)}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_PRIORITY)
+	errs = append(errs, err)
+	for _, r := range routes {
+		errs = append(errs, netlink.RouteDel(&r))
+	}
+	return errors.Join(errs...)
+}
+
+// restoreSysctls puts back what setSysctl changed.
+func restoreSysctls(dir string) error {
+	saved, err := readSysctls(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for key, value := range saved {
+		errs = append(errs, os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0))
+	}
+	return errors.Join(errs...)
+}
+
+// resultCache is where libcni, inside of the runtime, keeps the results of ADD; it has no setting for that.
+const resultCache = "/var/lib/cni/results"
+
+// purgeResults removes the instance's cached results, and the cache if nobody else uses it.
+func purgeResults(instance string) error {
+	files, err := filepath.Glob(filepath.Join(resultCache, networkName(instance)+"-*"))
+	var errs []error
+	for _, f := range files {
+		// The default instance's name begins those of the others: KNARR-CONTAINERID-IFNAME against KNARR-INSTANCE-...
+		if instance == "" && strings.Count(filepath.Base(f), "-") > 2 {
+			continue
+		}
+		errs = append(errs, os.Remove(f))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// shortHash names the instance in places that have room for a few characters.
+func shortHash(instance string) string {
+	sum := sha256.Sum256([]byte(instance))
+	return cni.LinkPrefix + hex.EncodeToString(sum[:4])
+}
+
+// routePriority tells the Service routes of instances in one network namespace apart.
+func routePriority(instance string) int {
+	sum := sha256.Sum256([]byte(instance))
+	return 1<<20 | int(sum[0])<<8 | int(sum[1])
+}
