@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 Endpoints are deprecated and served all the same, for old clients.
+
 package api
 
 import (
@@ -108,7 +110,7 @@ func bareSecretReferences(sa *core.ServiceAccount) {
 }
 
 // Endpoints are core/v1 endpoints, superseded by EndpointSlices.
-var Endpoints = declare(kind[corev1.Endpoints, core.Endpoints, corev1.EndpointsList]{ //nolint:staticcheck // served for old clients
+var Endpoints = declare(kind[corev1.Endpoints, core.Endpoints, corev1.EndpointsList]{
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Endpoints"),
 		Plural:           "endpoints", Singular: "endpoints", ShortNames: []string{"ep"},

@@ -52,7 +52,7 @@ var Namespaces = declare(kind[corev1.Namespace, core.Namespace, corev1.Namespace
 		return append(corevalidation.ValidateNamespace(ns), corevalidation.ValidateNamespaceUpdate(ns, old)...)
 	},
 	fields: func(ns *corev1.Namespace) fields.Set {
-		return fields.Set{"status.phase": string(ns.Status.Phase), "name": ns.Name}
+		return fields.Set{"status.phase": string(ns.Status.Phase)}
 	},
 })
 

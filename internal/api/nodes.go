@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 Fields of removed features are cleared here, so they are named here.
+
 package api
 
 import (

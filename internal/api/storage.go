@@ -70,7 +70,7 @@ func DecodeStorage(res *Resource, data []byte) (Object, error) {
 	if err := obj.(message).Unmarshal(raw); err != nil {
 		return nil, fmt.Errorf("decode stored %s: %w", res.Kind, err)
 	}
-	Scheme.Default(obj)
+	res.Default(obj)
 	return obj, nil
 }
 

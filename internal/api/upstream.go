@@ -149,8 +149,8 @@ func toInternal[I any](obj runtime.Object) *I {
 	return in
 }
 
-// fromInternal writes in into obj in the stored version. The detour through the internal type is what makes a stored
-// object canonical: twin fields (spec.serviceAccount, status.podIP, spec.podCIDR) agree.
+// fromInternal writes in into obj in the stored version. As upstream's objects all take this detour, some twin fields
+// are made to agree on it (a node's podCIDR and podCIDRs); others are by the defaults (podIP and podIPs).
 func fromInternal[V, I any, PV objectPtr[V]](in *I, obj PV) {
 	out := PV(new(V))
 	if err := Scheme.Convert(in, out, nil); err != nil {

@@ -3,7 +3,6 @@ package api
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	pvutil "k8s.io/kubernetes/pkg/api/persistentvolume"
 	pvcutil "k8s.io/kubernetes/pkg/api/persistentvolumeclaim"
@@ -35,7 +34,6 @@ var PersistentVolumes = declare(kind[corev1.PersistentVolume, core.PersistentVol
 		return append(corevalidation.ValidatePersistentVolume(pv, opts), corevalidation.ValidatePersistentVolumeUpdate(pv, old, opts)...)
 	},
 	warnings: func(pv, _ *core.PersistentVolume) []string { return pvutil.GetWarningsForPersistentVolume(pv) },
-	fields:   func(pv *corev1.PersistentVolume) fields.Set { return fields.Set{"name": pv.Name} },
 })
 
 func preparePVUpdate(pv, old *core.PersistentVolume, sub string) {
@@ -88,7 +86,6 @@ var PersistentVolumeClaims = declare(kind[corev1.PersistentVolumeClaim, core.Per
 	warnings: func(pvc, _ *core.PersistentVolumeClaim) []string {
 		return pvcutil.GetWarningsForPersistentVolumeClaim(pvc)
 	},
-	fields: func(pvc *corev1.PersistentVolumeClaim) fields.Set { return fields.Set{"name": pvc.Name} },
 })
 
 // preparePVCSpec makes dataSource and dataSourceRef agree (KEP-1495).

@@ -7,15 +7,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
-
-	"strconv"
 )
 
 // Deployments are apps/v1 deployments.
@@ -118,9 +115,6 @@ var ReplicaSets = declare(kind[appsv1.ReplicaSet, apps.ReplicaSet, appsv1.Replic
 			return nil
 		}
 		return templateWarnings(&rs.Spec.Template, &old.Spec.Template, "spec", "template")
-	},
-	fields: func(rs *appsv1.ReplicaSet) fields.Set {
-		return fields.Set{"status.replicas": strconv.Itoa(int(rs.Status.Replicas))}
 	},
 })
 
