@@ -25,7 +25,8 @@ type Writer interface {
 }
 
 // Bootstrap puts the default roles and bindings in place: it makes those that are missing and adds what others lack. It takes
-// nothing away, and leaves alone what is annotated rbac.authorization.kubernetes.io/autoupdate: "false".
+// nothing away, and leaves alone what is annotated rbac.authorization.kubernetes.io/autoupdate: "false". Namespace
+// kube-system must exist.
 func Bootstrap(ctx context.Context, w Writer) error {
 	policy, err := Policy()
 	if err != nil {

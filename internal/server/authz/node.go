@@ -1,0 +1,178 @@
+package authz
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/knarr-io/knarr/internal/api"
+)
+
+// Node authorizes nodes (users system:node:NAME of group system:nodes): the rules of ClusterRole system:node, narrowed to the
+// node's own objects and to what the pods that run on it refer to
+// (https://kubernetes.io/docs/reference/access-authn-authz/node/). It keeps no graph: the pods of one node are few and
+// indexed.
+type Node struct {
+	cluster Cluster
+	rules   *ruleSet
+}
+
+// Cluster is what the Node authorizer reads.
+type Cluster interface {
+	// PodsOn visits the pods bound to a node until visit returns false.
+	PodsOn(node string, visit func(*corev1.Pod) bool)
+	// Get returns an object of the shared copy.
+	Get(res *api.Resource, key api.Key) (api.Object, bool)
+}
+
+// NewNode returns the authorizer of nodes.
+func NewNode(c Cluster) (*Node, error) {
+	rules, err := nodeRules()
+	if err != nil {
+		return nil, err
+	}
+	return &Node{cluster: c, rules: compile(rules)}, nil
+}
+
+// NodeName returns the node's name if who is one.
+func NodeName(who user.Info) (string, bool) {
+	if who == nil || !slices.Contains(who.GetGroups(), user.NodesGroup) {
+		return "", false
+	}
+	name, ok := strings.CutPrefix(who.GetName(), "system:node:")
+	return name, ok && name != ""
+}
+
+// Authorize implements Authorizer.
+func (n *Node) Authorize(_ context.Context, a *Attributes) (Decision, string, error) {
+	name, ok := NodeName(a.User)
+	if !ok || !a.IsResource {
+		return NoOpinion, "", nil
+	}
+	if !n.rules.allow(a) {
+		return NoOpinion, "", nil
+	}
+	if why := n.narrow(name, a); why != "" {
+		return NoOpinion, why, nil
+	}
+	return Allow, "", nil
+}
+
+// narrow says why a request that the role allows is not this node's to make, or "".
+func (n *Node) narrow(node string, a *Attributes) string {
+	switch (resource{a.Group, a.Resource, a.Subresource}) {
+	case resource{"", "secrets", ""}, resource{"", "configmaps", ""}, resource{"", "persistentvolumeclaims", ""},
+		resource{"", "persistentvolumeclaims", "status"}, resource{"", "serviceaccounts", ""}, resource{"", "serviceaccounts", "token"}:
+		return n.narrowReferenced(node, a)
+	case resource{"", "persistentvolumes", ""}:
+		return n.narrowVolume(node, a)
+	case resource{"", "nodes", ""}, resource{"", "nodes", "status"}:
+		return narrowNode(node, a)
+	case resource{"coordination.k8s.io", "leases", ""}:
+		switch {
+		case a.Namespace != corev1.NamespaceNodeLease:
+			return fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease)
+		case a.Verb != "create" && a.Name != node:
+			return "can only access node lease with the same name as the requesting node"
+		}
+	case resource{"storage.k8s.io", "csinodes", ""}:
+		if a.Verb != "create" && a.Name != node {
+			return "can only access CSINode with the same name as the requesting node"
+		}
+	case resource{"", "pods", ""}:
+		return n.narrowPods(node, a)
+	}
+	return ""
+}
+
+func narrowNode(node string, a *Attributes) string {
+	name := a.Name
+	if a.Verb == "list" || a.Verb == "watch" {
+		name = only(a, "metadata.name")
+	}
+	// A create has no name yet: the NodeRestriction admission plugin looks at the object.
+	if a.Verb != "create" && name != node {
+		return fmt.Sprintf("node %q cannot access nodes other than itself (list and watch take the field selector metadata.name=%s)", node, node)
+	}
+	return ""
+}
+
+// narrowPods: KEP-4601.
+func (n *Node) narrowPods(node string, a *Attributes) string {
+	switch a.Verb {
+	case "list", "watch":
+		if only(a, "spec.nodeName") != node {
+			return "can only list/watch pods with spec.nodeName field selector"
+		}
+	case "get":
+		if !n.find(node, func(p *corev1.Pod) bool { return p.Namespace == a.Namespace && p.Name == a.Name }) {
+			return fmt.Sprintf("no relationship found between node %q and this object", node)
+		}
+	}
+	return ""
+}
+
+// only returns the value to which the field selector of a list narrows field, or that of its name.
+func only(a *Attributes, field string) string {
+	if a.Fields == nil {
+		if field == "metadata.name" {
+			return a.Name
+		}
+		return ""
+	}
+	v, _ := a.Fields.RequiresExactMatch(field)
+	return v
+}
+
+func (n *Node) narrowReferenced(node string, a *Attributes) string {
+	name := a.Name
+	if a.Verb == "list" || a.Verb == "watch" {
+		name = only(a, "metadata.name")
+	}
+	if name == "" || a.Namespace == "" {
+		return "can only access one named object of this type"
+	}
+	var refers func(p *corev1.Pod) bool
+	switch a.Resource {
+	case "secrets":
+		refers = func(p *corev1.Pod) bool { return usesSecret(&p.Spec, name) }
+	case "configmaps":
+		refers = func(p *corev1.Pod) bool { return usesConfigMap(&p.Spec, name) }
+	case "persistentvolumeclaims":
+		refers = func(p *corev1.Pod) bool { return usesClaim(p, name) }
+	default:
+		refers = func(p *corev1.Pod) bool { return p.Spec.ServiceAccountName == name }
+	}
+	if n.find(node, func(p *corev1.Pod) bool { return p.Namespace == a.Namespace && refers(p) }) {
+		return ""
+	}
+	return fmt.Sprintf("no relationship found between node %q and this object", node)
+}
+
+// narrowVolume: a volume counts as used by the node if a claim of one of its pods is bound to it.
+func (n *Node) narrowVolume(node string, a *Attributes) string {
+	obj, ok := n.cluster.Get(api.PersistentVolumes, api.Key{Name: a.Name})
+	if ok {
+		if ref := obj.(*corev1.PersistentVolume).Spec.ClaimRef; ref != nil &&
+			n.find(node, func(p *corev1.Pod) bool { return p.Namespace == ref.Namespace && usesClaim(p, ref.Name) }) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("no relationship found between node %q and this object", node)
+}
+
+// find tells whether a pod of the node does. Mirror pods do not count: the node itself writes them, and could name any
+// secret in one.
+func (n *Node) find(node string, does func(*corev1.Pod) bool) (found bool) {
+	n.cluster.PodsOn(node, func(p *corev1.Pod) bool {
+		if _, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
+			found = does(p)
+		}
+		return !found
+	})
+	return found
+}
