@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/knarr-io/knarr/internal/cli"
+	"github.com/knarr-io/knarr/internal/cluster"
+	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/server/authn"
+	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/store"
+)
+
+// server is knarr server with its options understood.
+type server struct {
+	options
+	listenAddr netip.AddrPort
+	nodeAddr   netip.Addr
+	clusterNet netip.Prefix
+	serviceNet netip.Prefix
+	dnsAddr    netip.Addr
+	log        *slog.Logger
+}
+
+// shutdownGrace is how long requests under way may take when the server stops.
+const shutdownGrace = 5 * time.Second
+
+// run is the life of the server process.
+func (s *server) run(ctx context.Context) error {
+	began := time.Now()
+	lock, err := cluster.TakeLock(s.dataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	listener, err := listen(s.listenAddr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	keys, err := s.keys()
+	if err != nil {
+		return err
+	}
+	etcd, err := cluster.StartEtcd(ctx, filepath.Join(s.dataDir, "etcd"))
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+	plane := cluster.NewControlPlane(cluster.ControlPlaneConfig{
+		Backend:     store.NewEtcd(etcd.Client()),
+		ServiceCIDR: s.serviceNet,
+		ClusterCIDR: s.clusterNet,
+		CA:          keys.CAPEM(),
+		Initial:     cluster.Params{ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port())},
+		Log:         s.log,
+	})
+	tokens, err := authn.NewTokens(authn.TokensConfig{Key: keys.TokenKey(), Reader: plane.Registry.Reader()})
+	if err != nil {
+		return err
+	}
+	node := s.newNode(plane, tokens)
+	handler := server.New(server.Config{
+		Registry:      plane.Registry,
+		Authenticator: authn.Union{authn.NewClientCert(time.Now), tokens},
+		Tokens:        tokens,
+		Authorizer:    authz.Union{authz.Masters{}, plane.RBAC},
+		Issuer:        tokens,
+		Streams:       node.streams,
+		Version:       cli.KubernetesVersion(),
+		Address:       netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String(),
+		Log:           s.log,
+	})
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return keys.Run(ctx) })
+	g.Go(func() error { return plane.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-plane.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		if err := keys.WriteAdminKubeconfig(s.kubeconfig, "knarr", s.apiURL()); err != nil {
+			return err
+		}
+		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.kubeconfig, "after", time.Since(began).Round(time.Millisecond))
+		g.Go(func() error { return node.run(ctx) })
+		return serve(ctx, listener, handler, keys, s.log)
+	})
+	err = g.Wait()
+	s.log.Info("stopped; containers keep running and are taken over by the next start")
+	return err
+}
+
+// keys makes or reads the cluster's keys and certificates.
+func (s *server) keys() (*pki.PKI, error) {
+	names := append([]string{s.nodeName}, s.tlsSANs...)
+	ips := []netip.Addr{s.nodeAddr}
+	if a := s.listenAddr.Addr(); !a.IsUnspecified() {
+		ips = append(ips, a)
+	}
+	return pki.Ensure(filepath.Join(s.dataDir, "pki"), pki.Params{
+		Names: names, NodeIPs: ips, ServiceIPs: []netip.Addr{cluster.FirstServiceIP(s.serviceNet)}, ClusterDomain: s.domain,
+		Renewed: func(p *pki.PKI) error { return p.WriteAdminKubeconfig(s.kubeconfig, "knarr", s.apiURL()) },
+	})
+}
+
+// apiURL is where clients on this machine reach the API.
+func (s *server) apiURL() string {
+	addr := s.listenAddr.Addr()
+	if addr.IsUnspecified() {
+		addr = netip.MustParseAddr("127.0.0.1")
+	}
+	return "https://" + netip.AddrPortFrom(addr, s.listenAddr.Port()).String()
+}
+
+func listen(addr netip.AddrPort) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr.String())
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d is taken by another program: stop it, or choose another port with --listen %s:PORT", addr.Port(), addr.Addr())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", addr, err)
+	}
+	return l, nil
+}
+
+// serve answers HTTPS requests until ctx ends.
+func serve(ctx context.Context, l net.Listener, h http.Handler, keys *pki.PKI, log *slog.Logger) error {
+	srv := server.HTTPServer(h, log)
+	conf := keys.ServerTLS()
+	conf.NextProtos = []string{"h2", "http/1.1"}
+	srv.BaseContext = func(net.Listener) context.Context { return ctx }
+	stopped := make(chan error, 1)
+	go func() { stopped <- srv.Serve(tls.NewListener(l, conf)) }()
+	select {
+	case err := <-stopped:
+		return fmt.Errorf("serving the API: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		_ = srv.Close() // what has not ended by now is watches and streams
+	}
+	<-stopped
+	return nil
+}
+
+// nodeAddress is the given address, or the one this machine uses to reach others.
+func nodeAddress(given string) (netip.Addr, error) {
+	if given != "" {
+		a, err := netip.ParseAddr(given)
+		if err != nil {
+			return a, fmt.Errorf("--node-ip %q: %w", given, err)
+		}
+		return a, nil
+	}
+	return cli.MachineAddress()
+}

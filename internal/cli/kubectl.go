@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Kubectl is knarr kubectl: the kubectl that comes with Knarr, pointed at this machine's cluster.
+func Kubectl() *cobra.Command {
+	return &cobra.Command{
+		Use:                "kubectl ...",
+		Short:              "Run the kubectl that comes with Knarr on this machine's cluster",
+		Long:               "Run the kubectl that comes with Knarr. Unless KUBECONFIG or --kubeconfig says otherwise it talks to the cluster of\nthis machine (KNARR_DATA_DIR, by default " + DefaultDataDir + ").",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := libexecFile("kubectl")
+			if err != nil {
+				return err
+			}
+			env := os.Environ()
+			if os.Getenv("KUBECONFIG") == "" {
+				env = append(env, "KUBECONFIG="+KubeconfigPath(dataDirFromEnv()))
+			}
+			err = syscall.Exec(path, append([]string{"kubectl"}, args...), env)
+			return fmt.Errorf("running %s: %w", path, err)
+		},
+	}
+}
+
+// dataDirFromEnv is the data directory of commands that take no --data-dir.
+func dataDirFromEnv() string {
+	if d := os.Getenv("KNARR_DATA_DIR"); d != "" {
+		return d
+	}
+	return DefaultDataDir
+}
+
+// libexecFile finds an executable that comes with Knarr, beside it.
+func libexecFile(name string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding knarr's own executable: %w", err)
+	}
+	path := filepath.Join(filepath.Dir(self), "libexec", name)
+	if _, err := os.Stat(path); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("%s is missing: it comes with Knarr and belongs beside it (make build puts it there)", path)
+		}
+		return "", err
+	}
+	return path, nil
+}
