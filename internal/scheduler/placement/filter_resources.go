@@ -1,0 +1,78 @@
+package placement
+
+// lack is a set of resources of which a node has too little, as bits: the number of pods, cpu, memory, ephemeral
+// storage, then extended resources by number. Extended resources beyond the 58th share a bit.
+type lack uint64
+
+const (
+	lackPods lack = 1 << iota
+	lackCPU
+	lackMemory
+	lackEphemeral
+	// lackForGood says that even the empty node has too little, so that removing pods from it cannot help.
+	lackForGood
+	lackScalar // first of the extended resources
+)
+
+func lackOf(scalar int) lack {
+	return lackScalar << min(scalar, 58)
+}
+
+// fits says which resources n lacks for a pod that asks for req, with held added to what is in use (pods nominated to
+// the node, or, negative, victims taken away).
+func fits(n *node, req *resources, held *resources, heldPods int) lack {
+	var l lack
+	if n.pods+heldPods+1 > n.maxPods {
+		l |= lackPods
+	}
+	if req.milliCPU > 0 && req.milliCPU > n.alloc.milliCPU-n.used.milliCPU-held.milliCPU {
+		l |= lackCPU
+		if req.milliCPU > n.alloc.milliCPU {
+			l |= lackForGood
+		}
+	}
+	if req.memory > 0 && req.memory > n.alloc.memory-n.used.memory-held.memory {
+		l |= lackMemory
+		if req.memory > n.alloc.memory {
+			l |= lackForGood
+		}
+	}
+	if req.ephemeral > 0 && req.ephemeral > n.alloc.ephemeral-n.used.ephemeral-held.ephemeral {
+		l |= lackEphemeral
+		if req.ephemeral > n.alloc.ephemeral {
+			l |= lackForGood
+		}
+	}
+	for i, want := range req.scalar {
+		if want > 0 && want > n.alloc.at(i)-n.used.at(i)-held.at(i) {
+			l |= lackOf(i)
+			if want > n.alloc.at(i) {
+				l |= lackForGood
+			}
+		}
+	}
+	return l
+}
+
+// verdict turns a lack into words: "Too many pods", "Insufficient cpu", ...
+func (l lack) verdict(names *scalars) verdict {
+	v := verdict{filter: FilterResources, unresolvable: l&lackForGood != 0}
+	if l&lackPods != 0 {
+		v.reasons = append(v.reasons, "Too many pods")
+	}
+	if l&lackCPU != 0 {
+		v.reasons = append(v.reasons, "Insufficient cpu")
+	}
+	if l&lackMemory != 0 {
+		v.reasons = append(v.reasons, "Insufficient memory")
+	}
+	if l&lackEphemeral != 0 {
+		v.reasons = append(v.reasons, "Insufficient ephemeral-storage")
+	}
+	for i, name := range names.names {
+		if l&lackOf(i) != 0 {
+			v.reasons = append(v.reasons, "Insufficient "+string(name))
+		}
+	}
+	return v
+}

@@ -1,0 +1,106 @@
+package placement
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Decision is what became of one pod.
+type Decision struct {
+	Pod *corev1.Pod
+	// Node is where the pod goes; "" if nowhere.
+	Node string
+	// Score is the node's, for explanations.
+	Score int64
+	// Rejection says why the pod was not placed. It may be shared with other pods.
+	Rejection *Rejection
+}
+
+// Place decides for pods, in this order, each knowing of those before it. Placed pods are accounted for until RemovePod
+// takes them back or SetPod tells that they are bound. Pods that preempt others are nominated (see Nominate), and the
+// victims are noted as going away.
+func (st *State) Place(pods []*corev1.Pod) []Decision {
+	out := make([]Decision, len(pods))
+	for i, pod := range pods {
+		out[i] = st.placeOne(pod)
+	}
+	return out
+}
+
+func (st *State) placeOne(pod *corev1.Pod) Decision {
+	d := Decision{Pod: pod}
+	if st.live == 0 {
+		d.Rejection = &Rejection{Filters: FilterResources, PodReason: reasonNoNodes}
+		return d
+	}
+	if problem := st.volumeProblem(pod); problem != "" {
+		d.Rejection = &Rejection{Nodes: st.live, Filters: FilterVolumes, PodReason: problem, Preemption: st.unhelpful()}
+		return d
+	}
+	sh := st.shapeOf(pod)
+	st.hold(sh)
+	defer st.letGo(sh)
+
+	nominated := st.nominated[pod.UID]
+	if nominated != nil {
+		st.Unnominate(pod.UID) // its own room is not taken
+	}
+	c := st.classOf(sh)
+	if nominated != nil && c.check(st, nominated.node, nil) == nil {
+		d.Node = nominated.node.obj.Name
+		st.assume(pod, sh, nominated.node)
+		return d
+	}
+	if i, score := c.best(); i >= 0 {
+		d.Node, d.Score = st.nodes[i].obj.Name, score
+		st.assume(pod, sh, st.nodes[i])
+		return d
+	}
+	d.Rejection = st.reject(pod, c, nominated)
+	return d
+}
+
+// assume accounts for a pod just placed.
+func (st *State) assume(pod *corev1.Pod, sh *shape, n *node) {
+	st.seq++
+	n.stamp = st.seq
+	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+	st.RemovePod(key) // one of that name that was deleted, should its event come later than this pod's
+	st.place(pod, key, sh, n.obj.Name).assumed = true
+}
+
+// reject explains, and looks for pods to preempt. Without those the result holds for all pods of the class until
+// something changes.
+func (st *State) reject(pod *corev1.Pod, c *class, nominated *nomination) *Rejection {
+	shareable := nominated == nil && !neverPreempts(pod)
+	if shareable && c.rejection != nil && c.rejectedAt == st.logEnd() {
+		return c.rejection
+	}
+	r := c.explain(st)
+	st.preempt(pod, c, r, nominated)
+	if shareable && len(r.Victims) == 0 {
+		c.rejection, c.rejectedAt = r, st.logEnd()
+	}
+	return r
+}
+
+// Feasible says that Place would find a node for pod now, without preempting others.
+func (st *State) Feasible(pod *corev1.Pod) bool {
+	if st.live == 0 || st.volumeProblem(pod) != "" {
+		return false
+	}
+	c := st.classOf(st.shapeOf(pod))
+	for _, g := range c.groups {
+		if c.judge(&view{at: g.at}) == fine {
+			return true
+		}
+	}
+	if nom := st.nominated[pod.UID]; nom != nil {
+		n := nom.node
+		list := n.nominated
+		n.nominated = nil // its own room is not taken; of others' there is seldom any
+		defer func() { n.nominated = list }()
+		return c.check(st, n, nil) == nil
+	}
+	return false
+}

@@ -1,0 +1,37 @@
+package placement
+
+// maxScore is the best score that one rule gives.
+const maxScore = 100
+
+// Packing chooses between spreading load and filling nodes.
+type Packing int
+
+const (
+	// LeastAllocated prefers nodes with much free cpu and memory, as Kubernetes does by default.
+	LeastAllocated Packing = iota
+	// MostAllocated prefers nodes that are nearly full, so that others can be emptied.
+	MostAllocated
+)
+
+// scoreFit scores free (or, with MostAllocated, used) cpu and memory after the pod was added.
+func scoreFit(n *node, sh *shape, packing Packing) int64 {
+	var sum, weight int64
+	one := func(used, want, alloc int64) {
+		if alloc == 0 {
+			return
+		}
+		weight++
+		after := used + want
+		if packing == MostAllocated {
+			sum += min(after, alloc) * maxScore / alloc
+		} else if after <= alloc {
+			sum += (alloc - after) * maxScore / alloc
+		}
+	}
+	one(n.assumedCPU, sh.assumedCPU, n.alloc.milliCPU)
+	one(n.assumedMemory, sh.assumedMemory, n.alloc.memory)
+	if weight == 0 {
+		return 0
+	}
+	return sum / weight
+}
