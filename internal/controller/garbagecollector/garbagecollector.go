@@ -1,0 +1,270 @@
+// Package garbagecollector deletes objects whose owners are gone, and carries out what a deletion asked for its dependents:
+// in the background, in the foreground (dependents first) or orphaned.
+//
+// What flows through it: every object with owner references is looked at when it comes, when its references change and when
+// an owner goes; every object that is being deleted with one of the collector's finalizers when that begins and when a
+// dependent goes. There is no graph to keep: dependents are found in the shared copy's index of owner UIDs, owners by their name.
+// What must stay true: an object is deleted only if none of its owners exists, at exactly the revision at which that was seen; an
+// owner of an unknown kind counts as existing. See
+// https://kubernetes.io/docs/concepts/architecture/garbage-collection/.
+package garbagecollector
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/event"
+)
+
+const component = "garbage-collector-controller"
+
+type reconciler struct {
+	client    client.Client
+	resources []*api.Resource          // those whose objects may own and be owned
+	byName    map[string]*api.Resource // by PLURAL.GROUP, as keys name them
+}
+
+// New declares the garbage collector over resources.
+func New(c client.Client, resources []*api.Resource) controller.Controller {
+	r := &reconciler{client: c, byName: map[string]*api.Resource{}}
+	var watches []controller.Watch
+	for _, res := range resources {
+		// Events come by the thousand and own nothing.
+		if res == api.Events || res.Verbs != nil && !slices.Contains(res.Verbs, "delete") {
+			continue
+		}
+		r.resources = append(r.resources, res)
+		r.byName[res.GroupResource().String()] = res
+		watches = append(watches, controller.Watch{Resource: res, Keys: func(e client.Event) []api.Key { return r.keys(res, e) }})
+	}
+	return controller.Controller{
+		Name:       "garbagecollector",
+		Workers:    10,
+		Watches:    watches,
+		Writes:     []string{"*:metadata.ownerReferences of dangling owners", "*:metadata.finalizers[orphan,foregroundDeletion]", "*:deleted with their owners"},
+		Reconciler: r,
+	}
+}
+
+// keyOf names an object of any resource in a queue key: the resource as namespace, NAMESPACE/NAME as name.
+func keyOf(res *api.Resource, obj metav1.Object) api.Key {
+	return api.Key{Namespace: res.GroupResource().String(), Name: obj.GetNamespace() + "/" + obj.GetName()}
+}
+
+func (r *reconciler) parse(key api.Key) (*api.Resource, api.Key) {
+	namespace, name, _ := strings.Cut(key.Name, "/")
+	return r.byName[key.Namespace], api.Key{Namespace: namespace, Name: name}
+}
+
+// keys maps a change to what it may set going: the object itself, its dependents if it went, and its owners that wait for it.
+func (r *reconciler) keys(res *api.Resource, e client.Event) []api.Key {
+	obj := e.Object
+	if e.Type == client.Deleted {
+		var keys []api.Key
+		for _, d := range r.dependents(context.Background(), obj) {
+			keys = append(keys, keyOf(d.res, d.Object))
+		}
+		return append(keys, r.waitingOwners(obj, obj.GetOwnerReferences())...)
+	}
+	var keys []api.Key
+	had, has := []metav1.OwnerReference(nil), obj.GetOwnerReferences()
+	wasCollecting := false
+	if e.Old != nil {
+		had, wasCollecting = e.Old.GetOwnerReferences(), collecting(e.Old)
+	}
+	changed := !slices.EqualFunc(had, has, sameReference)
+	if changed && len(has) > 0 || collecting(obj) && (!wasCollecting || changed) {
+		keys = append(keys, keyOf(res, obj))
+	}
+	if changed && len(had) > 0 {
+		keys = append(keys, r.waitingOwners(obj, had)...)
+	}
+	return keys
+}
+
+// collecting says whether obj is being deleted and waits for the collector.
+func collecting(obj metav1.Object) bool {
+	return obj.GetDeletionTimestamp() != nil && (hasFinalizer(obj, metav1.FinalizerOrphanDependents) || hasFinalizer(obj, metav1.FinalizerDeleteDependents))
+}
+
+func hasFinalizer(obj metav1.Object, name string) bool {
+	return slices.Contains(obj.GetFinalizers(), name)
+}
+
+func sameReference(a, b metav1.OwnerReference) bool {
+	return a.UID == b.UID && a.Name == b.Name && a.Kind == b.Kind && a.APIVersion == b.APIVersion && blocks(a) == blocks(b)
+}
+
+func blocks(ref metav1.OwnerReference) bool {
+	return ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
+}
+
+// waitingOwners returns the keys of those owners of obj that are being deleted in the foreground.
+func (r *reconciler) waitingOwners(obj metav1.Object, refs []metav1.OwnerReference) []api.Key {
+	var keys []api.Key
+	for _, ref := range refs {
+		owner, state := r.owner(context.Background(), obj, ref)
+		if state == waiting {
+			keys = append(keys, keyOf(owner.res, owner.Object))
+		}
+	}
+	return keys
+}
+
+// object is an object and its resource.
+type object struct {
+	api.Object
+	res *api.Resource
+}
+
+// dependents returns all objects that name owner in their owner references.
+func (r *reconciler) dependents(ctx context.Context, owner metav1.Object) []object {
+	var out []object
+	for _, res := range r.resources {
+		objs, err := r.client.List(ctx, res, client.ListOptions{Index: client.IndexOwner, Value: string(owner.GetUID())})
+		if err != nil {
+			continue // only if the index is missing, which a test would show
+		}
+		for _, o := range objs {
+			out = append(out, object{o, res})
+		}
+	}
+	return out
+}
+
+// owner looks up one owner of obj and says what state it is in.
+func (r *reconciler) owner(ctx context.Context, obj metav1.Object, ref metav1.OwnerReference) (object, ownerState) {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return object{}, unknown
+	}
+	res := api.ByKind(gv.WithKind(ref.Kind))
+	if res == nil {
+		return object{}, unknown
+	}
+	key := api.Key{Name: ref.Name}
+	if res.Namespaced {
+		if obj.GetNamespace() == "" {
+			return object{}, misplaced
+		}
+		key.Namespace = obj.GetNamespace()
+	}
+	o, err := r.client.Get(ctx, res, key)
+	switch {
+	case apierrors.IsNotFound(err), err == nil && o.GetUID() != ref.UID:
+		return object{res: res}, dangling
+	case err != nil:
+		return object{}, unknown
+	case o.GetDeletionTimestamp() != nil && hasFinalizer(o, metav1.FinalizerDeleteDependents):
+		return object{o, res}, waiting
+	}
+	return object{o, res}, solid
+}
+
+// Reconcile looks at the object that key names.
+func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
+	res, k := r.parse(key)
+	if res == nil {
+		return 0, nil
+	}
+	o, err := r.client.Get(ctx, res, k)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	obj := object{o, res}
+	switch {
+	case o.GetDeletionTimestamp() == nil:
+		return 0, r.collect(ctx, obj)
+	case hasFinalizer(o, metav1.FinalizerOrphanDependents):
+		return 0, r.orphan(ctx, obj)
+	case hasFinalizer(o, metav1.FinalizerDeleteDependents):
+		return 0, r.foreground(ctx, obj)
+	}
+	return 0, nil // on its way; its dependents' turn comes when it is gone
+}
+
+// collect deletes obj if its owners are gone, or cleans its references.
+func (r *reconciler) collect(ctx context.Context, obj object) error {
+	refs := obj.GetOwnerReferences()
+	if len(refs) == 0 {
+		return nil
+	}
+	states := make([]ownerState, len(refs))
+	for i, ref := range refs {
+		var owner object
+		owner, states[i] = r.owner(ctx, obj, ref)
+		switch states[i] {
+		case misplaced:
+			r.tellMisplaced(ctx, obj, ref)
+		case dangling:
+			if owner.res.Namespaced && r.elsewhere(ctx, owner.res, ref) {
+				r.tellMisplaced(ctx, obj, ref)
+			}
+		}
+	}
+	act := plan(obj, states, func() []metav1.Object {
+		var out []metav1.Object
+		for _, d := range r.dependents(ctx, obj) {
+			out = append(out, d.Object)
+		}
+		return out
+	})
+	return r.apply(ctx, obj, act)
+}
+
+// elsewhere says whether the owner that ref means exists, in another namespace than its dependent.
+func (r *reconciler) elsewhere(ctx context.Context, res *api.Resource, ref metav1.OwnerReference) bool {
+	all, err := r.client.List(ctx, res, client.ListOptions{})
+	return err == nil && slices.ContainsFunc(all, func(o api.Object) bool { return o.GetUID() == ref.UID })
+}
+
+func (r *reconciler) tellMisplaced(ctx context.Context, obj object, ref metav1.OwnerReference) {
+	event.Write(ctx, r.client, component, time.Now(), event.Warning(obj.Object, "OwnerRefInvalidNamespace",
+		"ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
+		ref.APIVersion, ref.Kind, obj.GetNamespace(), ref.Name, ref.UID, obj.GetNamespace()))
+}
+
+// orphan takes obj out of its dependents' references and then lets it go.
+func (r *reconciler) orphan(ctx context.Context, obj object) error {
+	for _, d := range r.dependents(ctx, obj) {
+		if err := r.dropReferences(ctx, d, obj.GetUID()); err != nil {
+			return fmt.Errorf("orphaning %s %s: %w", d.res.Plural, api.KeyOf(d), err)
+		}
+	}
+	return r.dropFinalizer(ctx, obj, metav1.FinalizerOrphanDependents)
+}
+
+// foreground deletes the dependents of obj, and lets it go when none is left that blocks it.
+func (r *reconciler) foreground(ctx context.Context, obj object) error {
+	deps := r.dependents(ctx, obj)
+	if !slices.ContainsFunc(deps, func(d object) bool { return blocking(d, obj.GetUID()) }) {
+		return r.dropFinalizer(ctx, obj, metav1.FinalizerDeleteDependents)
+	}
+	for _, d := range deps {
+		if d.GetDeletionTimestamp() == nil {
+			if err := r.collect(ctx, d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil // comes back when one of them is gone
+}
+
+// blocking says whether d keeps its owner with this UID from being removed.
+func blocking(d metav1.Object, owner types.UID) bool {
+	return slices.ContainsFunc(d.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == owner && blocks(ref) })
+}
