@@ -1,0 +1,79 @@
+# Knarr. `make help` lists the targets; CONTRIBUTING.md says how to work on it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+DATA_DIR ?= /var/lib/knarr
+export KNARR_DATA_DIR = $(DATA_DIR)
+
+include build/Makefile.inc
+
+# What the build needs besides Go and make, and why (the README repeats this):
+#   gcc, libc6-dev   runc, the pause program and the race detector are or need C
+#   libseccomp-dev   runc's system call filters
+#   pkg-config       finds libseccomp
+DEBIAN_BUILD = gcc libc6-dev libseccomp-dev pkg-config
+# The end-to-end tests look at the machine with these.
+DEBIAN_TEST = nftables iproute2 procps curl
+
+KNARR_TAGS = $(CONTAINERD_TAGS)
+KNARR_LDFLAGS = -s -w -X github.com/knarr-io/knarr/internal/cli.Release=$(RELEASE)
+TEST_TAGS = -tags "$(KNARR_TAGS)"
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: deps deps-test
+deps:
+	@build/install-packages $(DEBIAN_BUILD)
+deps-test: deps
+	@build/install-packages $(DEBIAN_TEST)
+
+.PHONY: build
+build: deps $(LIBEXEC_BINARIES) knarr ## build bin/knarr and what it ships with
+
+.PHONY: knarr
+knarr:
+	CGO_ENABLED=0 $(GO) build -trimpath -tags "$(KNARR_TAGS)" -ldflags '$(KNARR_LDFLAGS)' -o bin/knarr ./cmd/knarr
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(LIBEXEC)/knarr-cni ./cmd/knarr-cni
+
+.PHONY: up
+up: build ## start a single-machine cluster with the example application (as root)
+	@bin/knarr up
+	@examples/guestbook/up
+
+.PHONY: down
+down: ## stop it and remove every trace, data included (as root)
+	@if [ -x bin/knarr ]; then bin/knarr down --delete-data; else echo "bin/knarr is not built, so nothing runs"; fi
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l cmd internal test examples build); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet $(TEST_TAGS) ./...
+	$(GO) tool staticcheck $(TEST_TAGS) ./...
+
+.PHONY: unit
+unit: ## unit tests and simulated clusters, with the race detector
+	$(GO) test -race $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+
+.PHONY: e2e
+e2e: deps-test build ## end-to-end tests on real containerd (as root)
+	KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) $(GO) test $(TEST_TAGS) -count=1 -timeout 20m -p 1 $(E2E_PACKAGES)
+
+# Packages with tests that need root, real namespaces or a real runtime.
+E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test cmd | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: test
+test: deps-test lint unit e2e ## lint, unit, simulated and end-to-end tests: what CI runs
+	@echo "Not run here: make bench (figures, never a verdict) and the Kubernetes conformance suite (not set up yet)."
+
+.PHONY: bench
+bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
+	$(GO) run $(TEST_TAGS) ./test/bench -knarr $(abspath bin/knarr)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin build/cache
