@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,9 @@ func startProcess(ctx context.Context, o *Options, generation string) (*process,
 	args := append(slices.Clone(o.Command[1:]), "--config", o.configFile(), generationFlag, generation, "--notify-ready")
 	cmd := exec.Command(o.Command[0], args...)
 	cmd.Dir = "/"
+	// After a restart containerd looks for the shim, and the shim for runc, in PATH, whatever the configuration says;
+	// without it, it takes the containers for dead.
+	cmd.Env = append(os.Environ(), "PATH="+o.BinDir+":"+cmp.Or(os.Getenv("PATH"), "/usr/sbin:/usr/bin:/sbin:/bin"))
 	cmd.Stdout, cmd.Stderr = output, output // a file, not a pipe: the child outlives us
 	cmd.ExtraFiles = []*os.File{readyW}
 	// A session of its own: signals from our terminal or to our process group must not reach it.

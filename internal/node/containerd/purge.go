@@ -131,7 +131,8 @@ func killContainers(ctx context.Context, states []runcState) error {
 	return kill(ctx, pids)
 }
 
-// startTicks returns when a process was started, field 22 of proc_pid_stat(5).
+// startTicks returns when a process was started, field 22 of proc_pid_stat(5). A zombie is gone already: who has to wait
+// for it may never do so.
 func startTicks(pid int) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -141,6 +142,9 @@ func startTicks(pid int) (uint64, error) {
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("/proc/%d/stat: %d fields after the name", pid, len(fields))
+	}
+	if fields[0] == "Z" {
+		return 0, fs.ErrNotExist
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }
