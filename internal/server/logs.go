@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/knarr-io/knarr/internal/api"
+)
+
+// logs streams a container's log as text.
+func (x *exchange) logs() error {
+	opts := &corev1.PodLogOptions{}
+	if err := x.parameters(opts); err != nil {
+		return err
+	}
+	if errs := validateLogOptions(opts); len(errs) > 0 {
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), x.t.Name, errs)
+	}
+	pod, err := x.pod()
+	if err != nil {
+		return err
+	}
+	if opts.Container, err = containerOf(pod, opts.Container); err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		// Nothing has run yet, so there is nothing to print; Kubernetes answers likewise.
+		x.w.Header().Set("Content-Type", "text/plain")
+		x.w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	streams, err := x.streams(pod)
+	if err != nil {
+		return err
+	}
+	out := &logWriter{x: x}
+	if opts.Follow {
+		out.control = http.NewResponseController(x.w)
+	}
+	err = streams.Logs(x.r.Context(), api.KeyOf(pod), opts, out)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil
+	case err != nil && x.w.code == 0:
+		return nodeError(err)
+	case err != nil:
+		x.s.log.Debug("a log ended early", "pod", api.KeyOf(pod), "container", opts.Container, "err", err)
+		panic(http.ErrAbortHandler) // the client must see that this is not the end of the log
+	case x.w.code == 0:
+		out.begin()
+	}
+	return nil
+}
+
+// nodeError passes on statuses and words everything else that a node says as a bad request, as Kubernetes does.
+func nodeError(err error) error {
+	var st apierrors.APIStatus
+	if errors.As(err, &st) {
+		return err
+	}
+	return apierrors.NewBadRequest(err.Error())
+}
+
+// logWriter begins the answer with the first bytes, so that errors before them can still be told, and flushes a followed
+// log line by line.
+type logWriter struct {
+	x       *exchange
+	control *http.ResponseController
+}
+
+func (w *logWriter) begin() {
+	w.x.w.Header().Set("Content-Type", "text/plain")
+	w.x.w.Header().Set("Cache-Control", "no-cache, private")
+	w.x.w.WriteHeader(http.StatusOK)
+}
+
+func (w *logWriter) Write(b []byte) (int, error) {
+	if w.x.w.code == 0 {
+		w.begin()
+	}
+	n, err := w.x.w.Write(b)
+	if err == nil && w.control != nil {
+		err = w.control.Flush()
+	}
+	return n, err
+}
+
+func validateLogOptions(o *corev1.PodLogOptions) (errs field.ErrorList) {
+	if o.TailLines != nil && *o.TailLines < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("tailLines"), *o.TailLines, "must be greater than or equal to 0"))
+	}
+	if o.LimitBytes != nil && *o.LimitBytes < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("limitBytes"), *o.LimitBytes, "must be greater than 0"))
+	}
+	switch {
+	case o.SinceSeconds != nil && o.SinceTime != nil:
+		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+	case o.SinceSeconds != nil && *o.SinceSeconds < 1:
+		errs = append(errs, field.Invalid(field.NewPath("sinceSeconds"), *o.SinceSeconds, "must be greater than 0"))
+	}
+	if s := o.Stream; s != nil {
+		if *s != corev1.LogStreamAll && *s != corev1.LogStreamStdout && *s != corev1.LogStreamStderr {
+			errs = append(errs, field.NotSupported(field.NewPath("stream"), *s, []string{corev1.LogStreamAll, corev1.LogStreamStdout, corev1.LogStreamStderr}))
+		} else if *s != corev1.LogStreamAll && o.TailLines != nil {
+			errs = append(errs, field.Forbidden(field.NewPath(""), "`tailLines` and specific `stream` are mutually exclusive for now"))
+		}
+	}
+	return errs
+}
+
+// pod returns the pod that the target names.
+func (x *exchange) pod() (*corev1.Pod, error) {
+	rev, err := x.s.cfg.Registry.Get(x.r.Context(), api.Pods, x.t.key())
+	if err != nil {
+		return nil, err
+	}
+	return rev.Object.(*corev1.Pod), nil
+}
+
+// streams returns the way to the node that pod runs on.
+func (x *exchange) streams(pod *corev1.Pod) (Streams, error) {
+	if pod.Spec.NodeName == "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", pod.Name))
+	}
+	if x.s.cfg.Streams == nil {
+		return nil, apierrors.NewServiceUnavailable("this server has no way to its nodes")
+	}
+	s, err := x.s.cfg.Streams(x.r.Context(), pod.Spec.NodeName)
+	if err != nil {
+		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q of pod %q cannot be reached: %v", pod.Spec.NodeName, pod.Name, err))
+	}
+	return s, nil
+}
+
+// containerOf checks the container that a request names, or finds the one that it means.
+func containerOf(pod *corev1.Pod, name string) (string, error) {
+	var all, inits, ephemeral []string
+	for _, c := range pod.Spec.Containers {
+		all = append(all, c.Name)
+	}
+	for _, c := range pod.Spec.InitContainers {
+		inits = append(inits, c.Name)
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		ephemeral = append(ephemeral, c.Name)
+	}
+	for _, list := range [][]string{all, inits, ephemeral} {
+		for _, n := range list {
+			if n == name {
+				return name, nil
+			}
+		}
+	}
+	if name != "" {
+		return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, pod.Name))
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	msg := fmt.Sprintf("a container name must be specified for pod %s, choose one of: [%s]", pod.Name, strings.Join(all, " "))
+	if len(inits) > 0 {
+		msg += fmt.Sprintf(" or one of the init containers: [%s]", strings.Join(inits, " "))
+	}
+	return "", apierrors.NewBadRequest(msg)
+}
+
+// port reads a port number of a proxy path.
+func port(s string) (int, bool) {
+	n, err := strconv.Atoi(s)
+	return n, err == nil && n > 0 && n < 65536
+}

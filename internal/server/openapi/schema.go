@@ -1,0 +1,183 @@
+package openapi
+
+import (
+	"reflect"
+	"strings"
+
+	"github.com/knarr-io/knarr/internal/api"
+)
+
+// object is a JSON object under construction.
+type object = map[string]any
+
+// builder collects the schemas that a document refers to.
+type builder struct {
+	v3      bool
+	schemas object
+}
+
+func newBuilder(v3 bool) *builder { return &builder{v3: v3, schemas: object{}} }
+
+// refTo returns a reference to the schema of struct type t, adding it where it is not there yet.
+func (b *builder) refTo(t reflect.Type) object {
+	name := modelName(t)
+	if _, ok := b.schemas[name]; !ok {
+		b.schemas[name] = object{} // types refer to themselves
+		b.schemas[name] = b.model(t)
+	}
+	if b.v3 {
+		return object{"$ref": "#/components/schemas/" + name}
+	}
+	return object{"$ref": "#/definitions/" + name}
+}
+
+// modelName is the name that Kubernetes publishes a type under: io.k8s.api.apps.v1.Deployment.
+func modelName(t reflect.Type) string {
+	if n, ok := reflect.Zero(t).Interface().(interface{ OpenAPIModelName() string }); ok {
+		return n.OpenAPIModelName()
+	}
+	host, path, _ := strings.Cut(t.PkgPath(), "/")
+	parts := strings.Split(host, ".")
+	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
+		parts[i], parts[j] = parts[j], parts[i]
+	}
+	return strings.Join(parts, ".") + "." + strings.ReplaceAll(path, "/", ".") + "." + t.Name()
+}
+
+// model is the schema of a named type: its own idea of itself, or its fields.
+func (b *builder) model(t reflect.Type) object {
+	s := object{}
+	docs := docsOf(t)
+	if d := docs[""]; d != "" {
+		s["description"] = d
+	}
+	zero := reflect.Zero(t).Interface()
+	if typ, ok := zero.(interface{ OpenAPISchemaType() []string }); ok {
+		if f, ok := zero.(interface{ OpenAPISchemaFormat() string }); ok && f.OpenAPISchemaFormat() != "" {
+			s["format"] = f.OpenAPISchemaFormat()
+		}
+		if one, ok := zero.(interface{ OpenAPIV3OneOfTypes() []string }); ok && b.v3 {
+			var of []any
+			for _, o := range one.OpenAPIV3OneOfTypes() {
+				of = append(of, object{"type": o})
+			}
+			s["oneOf"] = of
+			return s
+		}
+		if names := typ.OpenAPISchemaType(); len(names) > 0 {
+			s["type"] = names[0]
+		}
+		return s
+	}
+	s["type"] = "object"
+	properties, required := object{}, []any{}
+	b.fields(t, docs, properties, &required)
+	if len(properties) > 0 {
+		s["properties"] = properties
+	}
+	if len(required) > 0 {
+		s["required"] = required
+	}
+	return s
+}
+
+// docsOf returns the descriptions of a type's fields by JSON name, and its own under "".
+func docsOf(t reflect.Type) map[string]string {
+	if d, ok := reflect.Zero(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
+		return d.SwaggerDoc()
+	}
+	return nil
+}
+
+// fields adds the JSON fields of t, those of embedded structs as its own.
+func (b *builder) fields(t reflect.Type, docs map[string]string, properties object, required *[]any) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
+		if name == "" && (f.Anonymous || strings.Contains(opts, "inline")) {
+			inner := f.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct {
+				b.fields(inner, docsOf(inner), properties, required)
+			}
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		properties[name] = b.property(f, docs[name])
+		if !strings.Contains(opts, "omitempty") && !strings.Contains(opts, "omitzero") && f.Type.Kind() != reflect.Pointer {
+			*required = append(*required, name)
+		}
+	}
+}
+
+// property is the schema of one field.
+func (b *builder) property(f reflect.StructField, doc string) object {
+	s := b.value(f.Type)
+	if doc != "" {
+		if _, ref := s["$ref"]; ref && b.v3 {
+			s = object{"allOf": []any{s}} // a $ref hides what stands beside it
+		}
+		s["description"] = doc
+	}
+	if v := f.Tag.Get("patchStrategy"); v != "" {
+		s["x-kubernetes-patch-strategy"] = v
+	}
+	if v := f.Tag.Get("patchMergeKey"); v != "" {
+		s["x-kubernetes-patch-merge-key"] = v
+	}
+	return s
+}
+
+// value is the schema of a Go type as a value.
+func (b *builder) value(t reflect.Type) object {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return b.value(t.Elem())
+	case reflect.Struct:
+		return b.refTo(t)
+	case reflect.Map:
+		return object{"type": "object", "additionalProperties": b.value(t.Elem())}
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return object{"type": "string", "format": "byte"}
+		}
+		return object{"type": "array", "items": b.value(t.Elem())}
+	case reflect.Bool:
+		return object{"type": "boolean"}
+	case reflect.Int64, reflect.Uint64, reflect.Int, reflect.Uint:
+		return object{"type": "integer", "format": "int64"}
+	case reflect.Int32, reflect.Uint32, reflect.Int16, reflect.Uint16, reflect.Int8, reflect.Uint8:
+		return object{"type": "integer", "format": "int32"}
+	case reflect.Float32, reflect.Float64:
+		return object{"type": "number", "format": "double"}
+	case reflect.String:
+		return object{"type": "string"}
+	}
+	return object{"type": "object"}
+}
+
+// addKind adds the schema of a kind, marked with the name by which clients look it up.
+func (b *builder) addKind(t reflect.Type, kinds ...object) {
+	b.refTo(t)
+	s := b.schemas[modelName(t)].(object)
+	have, _ := s["x-kubernetes-group-version-kind"].([]any)
+	for _, k := range kinds {
+		have = append(have, k)
+	}
+	s["x-kubernetes-group-version-kind"] = have
+}
+
+// typeOf returns the Go type of a kind, or nil where the scheme does not have it.
+func typeOf(k kind) reflect.Type {
+	return api.Scheme.AllKnownTypes()[k.GroupVersionKind]
+}

@@ -1,0 +1,188 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/registry"
+)
+
+// DialFunc connects to an address of the pod network.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// proxy passes a request on to a pod, or to an endpoint of a service.
+func (x *exchange) proxy() error {
+	scheme, name, portName, err := splitProxyName(x.t.Name)
+	if err != nil {
+		return err
+	}
+	x.t.Name = name
+	if err := x.admit(admission.Connect, nil, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	var host string
+	switch x.t.Res {
+	case api.Pods:
+		host, err = x.podAddress(portName)
+	case api.Services:
+		host, err = x.endpointAddress(portName)
+	default:
+		return errNoPath()
+	}
+	if err != nil {
+		return err
+	}
+	dial := x.s.cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	prefix := strings.TrimSuffix(x.r.URL.Path, x.t.Rest)
+	p := &httputil.ReverseProxy{
+		// Pods rarely have certificates that anyone could check; Kubernetes does not either.
+		Transport: &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+		Rewrite: func(r *httputil.ProxyRequest) {
+			path := "/" + x.t.Rest
+			if strings.HasSuffix(r.In.URL.Path, "/") && !strings.HasSuffix(path, "/") {
+				path += "/"
+			}
+			r.Out.URL = &url.URL{Scheme: scheme, Host: host, Path: path, RawQuery: r.In.URL.RawQuery}
+			r.Out.Host = ""
+			for h := range r.Out.Header {
+				if strings.HasPrefix(h, "Impersonate-") {
+					r.Out.Header.Del(h)
+				}
+			}
+			r.SetXForwarded()
+			r.Out.Header.Set("X-Forwarded-Prefix", strings.TrimSuffix(prefix, "/"))
+		},
+		FlushInterval: -1,
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			x.fail(apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach %s: %v", host, err)))
+		},
+	}
+	p.ServeHTTP(x.w, x.r)
+	return nil
+}
+
+// splitProxyName reads [SCHEME:]NAME[:PORT], as the API writes it.
+func splitProxyName(s string) (scheme, name, port string, err error) {
+	parts := strings.Split(s, ":")
+	scheme = "http"
+	switch {
+	case len(parts) == 1:
+		return scheme, s, "", nil
+	case len(parts) == 2:
+		return scheme, parts[0], parts[1], nil
+	case len(parts) == 3 && (parts[0] == "" || parts[0] == "http" || parts[0] == "https"):
+		if parts[0] != "" {
+			scheme = parts[0]
+		}
+		return scheme, parts[1], parts[2], nil
+	}
+	return "", "", "", apierrors.NewBadRequest(fmt.Sprintf("invalid proxy request %q: use NAME, NAME:PORT or http(s):NAME:PORT", s))
+}
+
+// podAddress is where a pod's port is.
+func (x *exchange) podAddress(portName string) (string, error) {
+	pod, err := x.pod()
+	if err != nil {
+		return "", err
+	}
+	number := ""
+	if n, ok := port(portName); ok {
+		number = strconv.Itoa(n)
+	}
+	for _, c := range pod.Spec.Containers {
+		for _, p := range c.Ports {
+			if number == "" && (portName == "" || p.Name == portName) {
+				number = strconv.Itoa(int(p.ContainerPort))
+			}
+		}
+	}
+	switch {
+	case number == "" && portName == "":
+		number = "80"
+	case number == "":
+		return "", apierrors.NewBadRequest(fmt.Sprintf("pod %s has no port named %q", pod.Name, portName))
+	}
+	return address(pod.Status.PodIP, number)
+}
+
+// endpointAddress is where one ready endpoint of a service is.
+func (x *exchange) endpointAddress(portName string) (string, error) {
+	ctx := x.r.Context()
+	rev, err := x.s.cfg.Registry.Get(ctx, api.Services, x.t.key())
+	if err != nil {
+		return "", err
+	}
+	svc := rev.Object.(*corev1.Service)
+	wanted, err := servicePort(svc, portName)
+	if err != nil {
+		return "", err
+	}
+	list, err := x.s.cfg.Registry.List(ctx, api.EndpointSlices, registry.ListOptions{Selection: registry.Selection{
+		Namespace: svc.Namespace, Labels: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: svc.Name})}})
+	if err != nil {
+		return "", err
+	}
+	var found [][2]string
+	for _, rev := range list.Items {
+		slice := rev.Object.(*discoveryv1.EndpointSlice)
+		for _, p := range slice.Ports {
+			if p.Port == nil || (p.Name != nil && *p.Name != wanted) || (p.Name == nil && wanted != "") {
+				continue
+			}
+			for _, e := range slice.Endpoints {
+				if (e.Conditions.Ready == nil || *e.Conditions.Ready) && len(e.Addresses) > 0 {
+					found = append(found, [2]string{e.Addresses[0], strconv.Itoa(int(*p.Port))})
+				}
+			}
+		}
+	}
+	if len(found) == 0 {
+		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", x.t.Name))
+	}
+	one := found[rand.N(len(found))]
+	return address(one[0], one[1])
+}
+
+// servicePort returns the name of the port that a request means.
+func servicePort(svc *corev1.Service, want string) (string, error) {
+	n, isNumber := port(want)
+	for _, p := range svc.Spec.Ports {
+		if (want == "" && len(svc.Spec.Ports) == 1) || (want != "" && p.Name == want) || (isNumber && int(p.Port) == n) {
+			return p.Name, nil
+		}
+	}
+	return "", apierrors.NewServiceUnavailable(fmt.Sprintf("service %q has no port %q", svc.Name, want))
+}
+
+// address joins an IP and a port. Addresses of the machine itself and of its links are refused: whoever can write a pod's
+// status must not reach what listens there.
+func address(ip, port string) (string, error) {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return "", apierrors.NewServiceUnavailable("the pod has no address yet")
+	}
+	if a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsUnspecified() || a.IsMulticast() {
+		return "", apierrors.NewBadRequest("address not allowed: " + ip)
+	}
+	return net.JoinHostPort(ip, port), nil
+}

@@ -1,0 +1,121 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/authn"
+	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/discovery"
+	"github.com/knarr-io/knarr/internal/server/openapi"
+	"github.com/knarr-io/knarr/internal/server/patch"
+	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/wire"
+)
+
+// Config is what a server works with. Registry, Authenticator and Authorizer are required.
+type Config struct {
+	Registry      *registry.Registry
+	Authenticator authn.Authenticator
+	// Tokens answers TokenReviews; nil refuses every token.
+	Tokens authn.TokenAuthenticator
+	// Authorizer decides about every request but health. If it is an authz.RuleResolver as well, SelfSubjectRulesReviews
+	// are answered from it.
+	Authorizer authz.Authorizer
+	// Admission is asked about what is not a write of an object: tokens, evictions, bindings, exec and the like. It is the
+	// registry's chain.
+	Admission admission.Chain
+	// Issuer signs service account tokens; nil answers TokenRequests with 503.
+	Issuer TokenIssuer
+	// Streams returns the way to the containers of a node; nil answers logs, exec, attach and port-forward with 503.
+	Streams func(ctx context.Context, node string) (Streams, error)
+	// Dial connects to a pod's address for the proxy subresources; nil means the network of this machine.
+	Dial DialFunc
+
+	Version version.Info
+	// Address is the host:port that /api names.
+	Address string
+	// Ready are the checks of /readyz, in order. /livez and /healthz tell that the process answers.
+	Ready []Check
+	// Documents are further paths with fixed JSON content, such as /openid/v1/jwks; they need authorization like any other.
+	Documents map[string]func() ([]byte, error)
+
+	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
+	// and 200 as in Kubernetes.
+	MaxReads, MaxWrites int
+	Log                 *slog.Logger
+}
+
+// Check is one line of /readyz.
+type Check struct {
+	Name  string
+	Check func(ctx context.Context) error
+}
+
+// Streams is the way to the containers of one node: the agent's, directly or over its connection.
+type Streams interface {
+	// Logs writes a container's log to w until its end, or, where opts follow, until ctx ends.
+	Logs(ctx context.Context, key api.Key, opts *corev1.PodLogOptions, w io.Writer) error
+	// ExecURL, AttachURL and PortForwardURL prepare a stream and return where the runtime serves it, once.
+	ExecURL(ctx context.Context, key api.Key, opts *corev1.PodExecOptions) (*url.URL, error)
+	AttachURL(ctx context.Context, key api.Key, opts *corev1.PodAttachOptions) (*url.URL, error)
+	PortForwardURL(ctx context.Context, key api.Key, opts *corev1.PodPortForwardOptions) (*url.URL, error)
+}
+
+// Server is the API over HTTP.
+type Server struct {
+	cfg       Config
+	log       *slog.Logger
+	decoder   *wire.Decoder
+	managers  *patch.Managers
+	discovery *discovery.Documents
+	openapi   *openapi.Documents
+	limits    *limits
+	metrics   *metrics
+	started   time.Time
+	special   map[string]http.HandlerFunc // exact paths outside resources
+}
+
+// New returns the API as an http.Handler.
+func New(cfg Config) *Server {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Address == "" {
+		cfg.Address = "127.0.0.1:6443"
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Log,
+		decoder:   wire.NewDecoder(api.Scheme),
+		managers:  patch.NewManagers(api.Scheme, api.TypeConverter),
+		discovery: discovery.New(api.Builtin, reviewKinds(), cfg.Address),
+		openapi:   openapi.New(api.Builtin, reviewKinds(), cfg.Version.GitVersion),
+		limits:    newLimits(cfg.MaxReads, cfg.MaxWrites),
+		metrics:   newMetrics(),
+		started:   time.Now(),
+	}
+	s.special = s.specialPaths()
+	return s
+}
+
+// HTTPServer returns an http.Server for h with the limits that a public API needs. Watches and streams may last, so there
+// is no bound on writing an answer.
+func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       3 * time.Minute,
+		MaxHeaderBytes:    1 << 20,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: 30 * time.Second, PingTimeout: 30 * time.Second},
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,159 @@
+// Package stream connects the client of exec, attach or port-forward with the runtime's streaming server.
+//
+// What flows through it: an upgraded HTTP connection on each side. [Relay] copies bytes where both sides speak the same
+// protocol (SPDY, WebSocket v4); [Translate] speaks WebSocket v5 with the client (KEP-4006) and SPDY with the runtime, which
+// has no half-close over WebSocket; [Tunnel] carries a port-forward's SPDY connection inside a WebSocket (KEP-4006). What
+// must stay true: the runtime is asked before the client is told anything, so that its refusal becomes a proper answer; when
+// one side ends, both are closed, and no goroutine outlives the call.
+package stream
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Protocols of the WebSocket side.
+const (
+	ProtocolV5     = "v5.channel.k8s.io"
+	ProtocolTunnel = "SPDY/3.1+portforward.k8s.io"
+)
+
+// Options are the streams of an exec or attach.
+type Options struct {
+	Stdin, Stdout, Stderr, TTY bool
+}
+
+// refusal is an error that came before the client was told anything.
+type refusal struct{ err error }
+
+func (r refusal) Error() string { return r.err.Error() }
+func (r refusal) Unwrap() error { return r.err }
+
+// Refused tells an error after which the client still waits for an answer.
+func Refused(err error) bool {
+	var r refusal
+	return errors.As(err, &r)
+}
+
+// Wants reports whether r asks for a WebSocket with the given subprotocol.
+func Wants(r *http.Request, protocol string) bool {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return false
+	}
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for p := range strings.SplitSeq(line, ",") {
+			if strings.TrimSpace(p) == protocol {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// upgradeHeaders are those that matter to the other side of an upgrade; credentials are not among them.
+var upgradeHeaders = []string{"Connection", "Upgrade", "X-Stream-Protocol-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"}
+
+// upgrade sends an upgrade request with the given headers to u and returns the connection after a 101 answer.
+func upgrade(ctx context.Context, u *url.URL, header http.Header) (net.Conn, *bufio.Reader, *http.Response, error) {
+	conn, err := dial(ctx, u)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	req := &http.Request{Method: http.MethodPost, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	if strings.EqualFold(header.Get("Upgrade"), "websocket") {
+		req.Method = http.MethodGet
+	}
+	if err := req.Write(conn); err != nil {
+		_ = conn.Close()
+		return nil, nil, nil, err
+	}
+	br := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		_ = conn.Close()
+		return nil, nil, nil, fmt.Errorf("the runtime's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		_ = conn.Close()
+		return nil, nil, nil, fmt.Errorf("the runtime refused the stream: %s: %s", resp.Status, strings.TrimSpace(string(text)))
+	}
+	return conn, br, resp, nil
+}
+
+func dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+	d := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	if u.Scheme == "https" {
+		// The runtime's server has a certificate that it made itself; it listens on this machine only.
+		return (&tls.Dialer{NetDialer: d, Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", u.Host)
+	}
+	return d.DialContext(ctx, "tcp", u.Host)
+}
+
+// Relay passes the client's upgrade request on to u as it is and then copies bytes both ways.
+func Relay(w http.ResponseWriter, r *http.Request, u *url.URL) error {
+	header := http.Header{}
+	for _, h := range upgradeHeaders {
+		if v := r.Header.Values(h); len(v) > 0 {
+			header[http.CanonicalHeaderKey(h)] = v
+		}
+	}
+	backend, fromBackend, resp, err := upgrade(r.Context(), u, header)
+	if err != nil {
+		return refusal{err}
+	}
+	defer backend.Close()
+	client, fromClient, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return refusal{err}
+	}
+	defer client.Close()
+	if err := writeSwitch(client, resp.Header); err != nil {
+		return err
+	}
+	return join(r.Context(), client, fromClient, backend, fromBackend)
+}
+
+// writeSwitch writes a 101 answer with the headers of the runtime's own.
+func writeSwitch(w io.Writer, header http.Header) error {
+	bw := bufio.NewWriter(w)
+	if _, err := bw.WriteString("HTTP/1.1 101 Switching Protocols\r\n"); err != nil {
+		return err
+	}
+	if err := header.Write(bw); err != nil {
+		return err
+	}
+	if _, err := bw.WriteString("\r\n"); err != nil {
+		return err
+	}
+	return bw.Flush()
+}
+
+// join copies between two connections, whose first bytes may be buffered, until one ends; then it closes both and waits for
+// the other direction.
+func join(ctx context.Context, a net.Conn, fromA io.Reader, b net.Conn, fromB io.Reader) error {
+	stop := context.AfterFunc(ctx, func() { _, _ = a.Close(), b.Close() })
+	defer stop()
+	errs := make(chan error, 2)
+	pipe := func(dst net.Conn, src io.Reader) {
+		_, err := io.Copy(dst, src)
+		errs <- err
+	}
+	go pipe(b, fromA)
+	go pipe(a, fromB)
+	err := <-errs
+	_, _ = a.Close(), b.Close()
+	<-errs
+	return err
+}

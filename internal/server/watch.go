@@ -1,0 +1,214 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/wire"
+	"github.com/knarr-io/knarr/internal/store"
+)
+
+const (
+	// bookmarkEvery is how long a quiet watch waits to tell the revision that it has reached (KEP-956).
+	bookmarkEvery = time.Minute
+	// watchAtLeast is the shortest life of a watch whose client names none; the longest is twice that.
+	watchAtLeast = 30 * time.Minute
+	// flushAt is how many bytes of events are gathered before they are sent on while more are at hand.
+	flushAt = 64 << 10
+)
+
+// watch streams events until the client, its timeout or the registry ends it. It runs on the request's goroutine alone.
+func (x *exchange) watch() error {
+	opts, err := x.listOptions()
+	if err != nil {
+		return err
+	}
+	contentType, ok := wire.StreamType(x.accept.Format)
+	if !ok {
+		return errNotAcceptable()
+	}
+	life := watchAtLeast + rand.N(watchAtLeast)
+	if opts.TimeoutSeconds != nil {
+		life = time.Duration(*opts.TimeoutSeconds) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), life)
+	defer cancel()
+	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents
+	w, err := x.s.cfg.Registry.Watch(ctx, x.t.Res, registry.WatchOptions{
+		Selection: x.selection(opts), ResourceVersion: opts.ResourceVersion,
+		Initial: initial, None: opts.SendInitialEvents != nil && !*opts.SendInitialEvents,
+	})
+	if err != nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+		return err
+	}
+	x.w.Header().Set("Content-Type", contentType)
+	x.w.Header().Set("Cache-Control", "no-cache, private")
+	x.w.WriteHeader(http.StatusOK)
+	out := &feed{x: x, control: http.NewResponseController(x.w), columns: true}
+	if err != nil {
+		return out.end(err)
+	}
+	defer w.Stop()
+	return out.run(ctx, w, opts, initial)
+}
+
+// feed is one watch's answer under way.
+type feed struct {
+	x       *exchange
+	control *http.ResponseController
+	buf     []byte
+	columns bool  // column definitions are still to be sent
+	told    int64 // the revision that the client knows to have reached
+}
+
+func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.ListOptions, initial bool) error {
+	for _, rev := range w.Initial {
+		if err := o.event("ADDED", rev); err != nil {
+			return o.end(err)
+		}
+	}
+	w.Initial = nil
+	if initial && opts.AllowWatchBookmarks {
+		if err := o.bookmark(w.InitialRevision, map[string]string{metav1.InitialEventsAnnotationKey: "true"}); err != nil {
+			return o.end(err)
+		}
+	}
+	if err := o.flush(); err != nil {
+		return nil
+	}
+	for {
+		events, err := o.next(ctx, w, opts.AllowWatchBookmarks)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded): // time for a bookmark
+			if rev, ok := w.Progress(); ok && rev > o.told {
+				err = o.bookmark(rev, nil)
+			} else {
+				err = nil
+			}
+			if err != nil {
+				return o.end(err)
+			}
+		case err != nil:
+			return o.end(err)
+		}
+		for _, e := range events {
+			if err := o.event(eventNames[e.Type], e.Revision); err != nil {
+				return o.end(err)
+			}
+		}
+		if err := o.flush(); err != nil {
+			return nil
+		}
+	}
+}
+
+var eventNames = map[store.EventType]string{store.Added: "ADDED", store.Modified: "MODIFIED", store.Deleted: "DELETED"}
+
+// next waits for events, and where bookmarks are wanted no longer than until the next is due.
+func (o *feed) next(ctx context.Context, w *registry.Watch, bookmarks bool) ([]store.Event, error) {
+	if !bookmarks {
+		return w.Next(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bookmarkEvery)
+	defer cancel()
+	return w.Next(ctx)
+}
+
+// event appends one event to the buffer, from the shared bytes of its revision unless a transformation is asked for.
+func (o *feed) event(kind string, rev *store.Revision) (err error) {
+	o.told = rev.Rev
+	gvk, item := o.x.t.kind(), []byte(nil)
+	if as := o.x.accept.As; as.Kind != "" {
+		obj, err := o.x.transform(rev.Object, o.columns)
+		if err != nil {
+			return err
+		}
+		o.columns = false
+		gvk = as
+		item, err = wire.Item(obj, gvk, o.x.accept.Format)
+		if err != nil {
+			return err
+		}
+	} else if item, err = o.x.item(rev); err != nil {
+		return err
+	}
+	return o.append(kind, gvk, item)
+}
+
+func (o *feed) append(kind string, gvk schema.GroupVersionKind, item []byte) (err error) {
+	if o.buf, err = wire.AppendEvent(o.buf, kind, gvk, item, o.x.accept.Format); err != nil {
+		return err
+	}
+	if len(o.buf) >= flushAt {
+		return o.flush()
+	}
+	return nil
+}
+
+// bookmark appends an event that carries nothing but a revision.
+func (o *feed) bookmark(rev int64, annotations map[string]string) error {
+	o.told = rev
+	gvk := o.x.t.kind()
+	empty, err := api.Scheme.New(gvk)
+	if err != nil {
+		return err
+	}
+	obj := empty.(api.Object)
+	obj.SetResourceVersion(store.FormatRevision(rev))
+	obj.SetAnnotations(annotations)
+	switch as := o.x.accept.As; as {
+	case tableKind:
+		// A table without rows: a row would be shown as an object.
+		item, err := wire.Item(&metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, Rows: []metav1.TableRow{}}, as, o.x.accept.Format)
+		if err != nil {
+			return err
+		}
+		return o.append("BOOKMARK", as, item)
+	case partialKind:
+		item, err := wire.Item(partial(obj), as, o.x.accept.Format)
+		if err != nil {
+			return err
+		}
+		return o.append("BOOKMARK", as, item)
+	}
+	item, err := wire.Item(obj, gvk, o.x.accept.Format)
+	if err != nil {
+		return err
+	}
+	return o.append("BOOKMARK", gvk, item)
+}
+
+// end tells the client why the watch ends, as an ERROR event.
+func (o *feed) end(err error) error {
+	status := statusOf(err).ErrStatus
+	item, encErr := wire.Item(&status, statusKind, o.x.accept.Format)
+	if encErr == nil && o.append("ERROR", statusKind, item) == nil {
+		_ = o.flush() // the client may be gone
+	}
+	return nil
+}
+
+func (o *feed) flush() error {
+	if len(o.buf) > 0 {
+		if _, err := o.x.w.Write(o.buf); err != nil {
+			return err
+		}
+		o.buf = o.buf[:0]
+		if cap(o.buf) > 16<<10 { // most watches are quiet: thousands of them must not keep their largest batch
+			o.buf = nil
+		}
+	}
+	return o.control.Flush()
+}
