@@ -2,21 +2,191 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync/atomic"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/cli"
+	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/cluster"
-	"github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/dns"
+	"github.com/knarr-io/knarr/internal/network"
+	"github.com/knarr-io/knarr/internal/node"
+	"github.com/knarr-io/knarr/internal/node/containerd"
+	"github.com/knarr-io/knarr/internal/node/runtime"
+	apiserver "github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
 )
 
 // machine is this machine as a node: runtime, network, DNS and agent.
-type machine struct{}
-
-func (s *server) newNode(*cluster.ControlPlane, *authn.Tokens) *machine { return &machine{} }
-
-func (m *machine) streams(_ context.Context, node string) (server.Streams, error) {
-	return nil, apierrors.NewServiceUnavailable("node " + node + " is not connected")
+type machine struct {
+	*server
+	client client.Client
+	tokens *authn.Tokens
+	agent  atomic.Pointer[node.Agent]
 }
 
-func (m *machine) run(ctx context.Context) error { return nil }
+func (s *server) newMachine(plane *cluster.ControlPlane, tokens *authn.Tokens) *machine {
+	return &machine{server: s, client: plane.Client, tokens: tokens}
+}
+
+// streams is the API server's way to the containers of a node.
+func (m *machine) streams(_ context.Context, name string) (apiserver.Streams, error) {
+	if a := m.agent.Load(); a != nil && name == m.nodeName {
+		return a, nil
+	}
+	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q is not connected to this server", name))
+}
+
+// run is the node's part of the server's life.
+func (m *machine) run(ctx context.Context) error {
+	if m.noAgent {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	endpoint := m.criEndpoint
+	if endpoint == "" {
+		supervisor, err := containerd.New(containerd.Options{DataDir: m.dataDir, Libexec: m.libexec, Logger: m.log})
+		if err != nil {
+			return fmt.Errorf("preparing the container runtime: %w", err)
+		}
+		endpoint = supervisor.Endpoint()
+		g.Go(func() error { return supervisor.Run(ctx) })
+		g.Go(func() error {
+			if err := supervisor.WaitReady(ctx); err != nil {
+				return ignoreCancelled(ctx, err)
+			}
+			return m.runOn(ctx, endpoint)
+		})
+		return g.Wait()
+	}
+	return m.runOn(ctx, endpoint)
+}
+
+func ignoreCancelled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// runOn runs agent, network and DNS over a runtime that answers.
+func (m *machine) runOn(ctx context.Context, endpoint string) error {
+	rt, err := runtime.NewCRI(endpoint)
+	if err != nil {
+		return fmt.Errorf("the container runtime at %s: %w", endpoint, err)
+	}
+	defer rt.Close()
+	agent, err := node.New(node.Config{
+		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, Tokens: m.requestToken,
+		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
+		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: cli.KubernetesVersion().GitVersion, Logger: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	m.agent.Store(agent)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return agent.Run(ctx) })
+	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt)) })
+	return g.Wait()
+}
+
+func (s *server) instance() string { return cluster.Instance(s.dataDir, cli.DefaultDataDir) }
+
+// runNetwork runs the pod network and DNS once the node knows its addresses.
+func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {
+	pods, err := m.podCIDR(ctx)
+	if err != nil {
+		return err
+	}
+	net, err := network.New(network.Config{
+		Instance: m.instance(), DataDir: m.dataDir, NodeName: m.nodeName, NodeIP: m.nodeAddr,
+		PodCIDR: pods, ClusterCIDR: m.clusterNet, ServiceCIDR: m.serviceNet, ClusterDNS: m.dnsAddr, Client: m.client, Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	names, err := dns.New(dns.Config{
+		Listen: []netip.AddrPort{netip.AddrPortFrom(m.dnsAddr, 53)}, Zone: m.domain,
+		Reverse: []netip.Prefix{m.serviceNet, m.clusterNet}, Upstreams: m.upstreamDNS, Client: m.client, Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return net.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-net.Up():
+		case <-ctx.Done():
+			return nil
+		}
+		if err := m.reclaim(ctx, net, rt); err != nil {
+			m.log.Warn("pod links and addresses of an earlier run could not all be freed", "err", err)
+		}
+		return names.Run(ctx)
+	})
+	return g.Wait()
+}
+
+// reclaim frees the links and addresses of pods that ended while nobody looked.
+func (m *machine) reclaim(ctx context.Context, net *network.Node, rt runtime.Runtime) error {
+	sandboxes, err := rt.ListPodSandbox(ctx, &cri.PodSandboxFilter{})
+	if err != nil {
+		return err
+	}
+	live := map[string]bool{}
+	for _, s := range sandboxes {
+		live[s.Id] = true
+	}
+	return net.Reclaim(ctx, live)
+}
+
+// podCIDR waits for the addresses that the control plane gives this node.
+func (m *machine) podCIDR(ctx context.Context) (netip.Prefix, error) {
+	w, err := client.Watch[*corev1.Node](ctx, m.client, client.ListOptions{})
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	defer w.Stop()
+	for {
+		events, err := w.Next(ctx)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		for _, e := range events {
+			n, ok := e.Object.(*corev1.Node)
+			if !ok || n.Name != m.nodeName || n.Spec.PodCIDR == "" || e.Type == client.Deleted {
+				continue
+			}
+			p, err := netip.ParsePrefix(n.Spec.PodCIDR)
+			if err != nil {
+				return p, fmt.Errorf("node %s has an unusable spec.podCIDR: %w", n.Name, err)
+			}
+			return p, nil
+		}
+	}
+}
+
+// requestToken signs a token for a pod, as the serviceaccounts/token subresource does for agents elsewhere.
+func (m *machine) requestToken(ctx context.Context, namespace, account string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	out, err := m.tokens.TokenRequest(api.Key{Namespace: namespace, Name: account}, req)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("a token for service account %s/%s", namespace, account), err)
+	}
+	return out, nil
+}

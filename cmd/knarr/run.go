@@ -18,7 +18,7 @@ import (
 	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/pki"
-	"github.com/knarr-io/knarr/internal/server"
+	apiserver "github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/store"
@@ -72,8 +72,8 @@ func (s *server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	node := s.newNode(plane, tokens)
-	handler := server.New(server.Config{
+	node := s.newMachine(plane, tokens)
+	handler := apiserver.New(apiserver.Config{
 		Registry:      plane.Registry,
 		Authenticator: authn.Union{authn.NewClientCert(time.Now), tokens},
 		Tokens:        tokens,
@@ -141,7 +141,7 @@ func listen(addr netip.AddrPort) (net.Listener, error) {
 
 // serve answers HTTPS requests until ctx ends.
 func serve(ctx context.Context, l net.Listener, h http.Handler, keys *pki.PKI, log *slog.Logger) error {
-	srv := server.HTTPServer(h, log)
+	srv := apiserver.HTTPServer(h, log)
 	conf := keys.ServerTLS()
 	conf.NextProtos = []string{"h2", "http/1.1"}
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/knarr-io/knarr/internal/image"
+	"github.com/knarr-io/knarr/internal/node/containerd"
+)
+
+// Image is knarr image: the images on this machine.
+func Image() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{Use: "image", Short: "Build, import, list and remove container images on this machine"}
+	cmd.PersistentFlags().StringVar(&dataDir, "data-dir", dataDirFromEnv(), "the cluster's data directory")
+	open := func() (*image.Store, error) {
+		options := containerd.Options{DataDir: dataDir}
+		s, err := image.OpenStore(options.Endpoint())
+		if err != nil {
+			return nil, fmt.Errorf("the runtime of %s does not answer (is knarr running? `knarr up` starts it): %w", dataDir, err)
+		}
+		return s, nil
+	}
+	cmd.AddCommand(imageImport(open), imageList(open), imageRemove(open), imageBuild())
+	return cmd
+}
+
+type openStore func() (*image.Store, error)
+
+func imageImport(open openStore) *cobra.Command {
+	return &cobra.Command{
+		Use: "import FILE...", Short: "Import images from archives (docker save, OCI layout; - is standard input)", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := open()
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			for _, path := range args {
+				if err := importFile(cmd.Context(), store, path, cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func importFile(ctx context.Context, store *image.Store, path string, out io.Writer) error {
+	f := os.Stdin
+	if path != "-" {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	images, err := store.Import(ctx, f)
+	if err != nil {
+		return fmt.Errorf("importing %s: %w", path, err)
+	}
+	if len(images) == 0 {
+		return fmt.Errorf("importing %s: the archive holds no named image", path)
+	}
+	for _, i := range images {
+		fmt.Fprintln(out, i.Name)
+	}
+	return nil
+}
+
+func imageList(open openStore) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List images", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			store, err := open()
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			images, err := store.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
+			fmt.Fprintln(w, "NAME\tDIGEST\tSIZE")
+			for _, i := range images {
+				digest := i.Digest
+				if len(digest) > 19 {
+					digest = digest[:19]
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, digest, resource.NewQuantity(i.Size, resource.BinarySI))
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func imageRemove(open openStore) *cobra.Command {
+	return &cobra.Command{
+		Use: "rm NAME...", Short: "Remove images", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := open()
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			var errs []error
+			for _, name := range args {
+				if err := store.Remove(cmd.Context(), name); err != nil {
+					errs = append(errs, fmt.Errorf("removing %s: %w", name, err))
+				}
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+func imageBuild() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "build DIR",
+		Short: "Assemble images from files and Debian packages, without a registry or a build daemon",
+		Long: `Assemble the images that DIR/image.yaml describes - files, Debian packages with what they depend on, entrypoint - into an
+archive that knarr image import, docker load and ctr images import take.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec, err := image.Load(args[0])
+			if err != nil {
+				return err
+			}
+			img, err := image.Build(cmd.Context(), args[0], spec)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
+				return err
+			}
+			f, err := os.Create(output)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(image.Write(f, img), f.Close()); err != nil {
+				return fmt.Errorf("writing %s: %w", output, err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "image.tar", "archive to write")
+	return cmd
+}
