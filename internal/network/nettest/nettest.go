@@ -114,3 +114,19 @@ func up(name, addr string) error {
 	}
 	return netlink.LinkSetUp(link)
 }
+
+// ConnectHere joins the namespace of the calling process (see Isolate) and b.
+func ConnectHere(t testing.TB, nameA, addrA string, b *NS, nameB, addrB string) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = nameA
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerNamespace = nameB, netlink.NsFd(b.FD())
+	if err := netlink.LinkAdd(veth); err != nil {
+		t.Fatalf("veth pair: %v", err)
+	}
+	if err := up(nameA, addrA); err != nil {
+		t.Fatalf("%s: %v", nameA, err)
+	}
+	b.Must(nameB, func() error { return up(nameB, addrB) })
+}
