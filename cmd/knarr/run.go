@@ -18,6 +18,7 @@ import (
 	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/node/hollow"
 	apiserver "github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
@@ -99,6 +100,9 @@ func (s *server) run(ctx context.Context) error {
 		}
 		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.kubeconfig, "after", time.Since(began).Round(time.Millisecond))
 		g.Go(func() error { return node.run(ctx) })
+		g.Go(func() error {
+			return hollow.Run(ctx, hollow.Config{Count: s.hollow, Client: plane.Client, Version: cli.KubernetesVersion().GitVersion, Log: s.log})
+		})
 		return serve(ctx, listener, handler, keys, s.log)
 	})
 	err = g.Wait()

@@ -1,0 +1,77 @@
+// Package hollow runs nodes that only pretend: the real agent over the fake runtime, many in one process, to try out a large cluster
+// on a small machine and to measure the control plane.
+//
+// What flows through it: each hollow node registers, keeps its lease and drives its pods as a real one does; containers "start" at
+// once. What must stay true: nothing on the machine is touched.
+package hollow
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node"
+	"github.com/knarr-io/knarr/internal/node/runtime"
+)
+
+// Config says how many hollow nodes there are and what they claim to have.
+type Config struct {
+	Count  int
+	Client client.Client
+	// Version is shown as the nodes' kubelet version.
+	Version string
+	Log     *slog.Logger
+}
+
+// maxPods is how many pods a hollow node takes.
+const maxPods = 250
+
+// Run runs the nodes until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range cfg.Count {
+		agent, err := newAgent(cfg, i)
+		if err != nil {
+			return fmt.Errorf("hollow node %d: %w", i, err)
+		}
+		g.Go(func() error { return agent.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// Name is the name of hollow node i.
+func Name(i int) string { return fmt.Sprintf("hollow-%04d", i) }
+
+func newAgent(cfg Config, i int) (*node.Agent, error) {
+	// Blocks of 100.64.0.0/10, which are for carriers' inner networks and so in nobody's way (RFC 6598).
+	cidr := fmt.Sprintf("100.%d.%d.0/24", 64+i/256, i%256)
+	return node.New(node.Config{
+		NodeName: Name(i),
+		Client:   cfg.Client,
+		Runtime:  runtime.NewFake(runtime.FakeOptions{Name: Name(i), PodCIDR: cidr}),
+		Tokens:   noTokens,
+		NodeIPs:  []string{fmt.Sprintf("100.127.%d.%d", i/256, i%256)},
+		PodCIDRs: []string{cidr},
+		MaxPods:  maxPods,
+		Capacity: corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse("32"), corev1.ResourceMemory: resource.MustParse("256Gi"),
+			corev1.ResourcePods: *resource.NewQuantity(maxPods, resource.DecimalSI), corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"),
+		},
+		Labels:  map[string]string{"knarr.io/hollow": "true", "kubernetes.io/hostname": Name(i)},
+		Version: cfg.Version,
+		Hollow:  true,
+		Logger:  cfg.Log,
+	})
+}
+
+// noTokens stands in for token requests: no process would read the token.
+func noTokens(context.Context, string, string, *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	return &authenticationv1.TokenRequest{}, nil
+}
