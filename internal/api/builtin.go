@@ -7,7 +7,8 @@ import (
 )
 
 // Builtin are the resources that every Knarr server serves, in the order of discovery. Adding a resource is declaring a
-// kind in a file of its own and naming it here. It is never changed.
+// kind and naming it here. It is never changed. Kinds that nothing would act on yet (DaemonSet, StatefulSet, Job, Ingress,
+// ReplicationController, ...) are not served: a clear "not found" is better than an object that stays as it is for ever.
 var Builtin = []*Resource{
 	// core/v1
 	ConfigMaps,
