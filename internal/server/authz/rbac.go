@@ -268,18 +268,3 @@ func (z *RBAC) RulesFor(who user.Info, namespace string) (out Rules, incomplete 
 	}
 	return out, len(missing) > 0, err
 }
-
-// RoleRules returns the rules of the role that a binding in namespace refers to.
-func (z *RBAC) RoleRules(namespace string, r rbacv1.RoleRef) ([]rbacv1.PolicyRule, bool) {
-	key := roleKey{name: r.Name}
-	if r.Kind == "Role" {
-		key.namespace = namespace
-	}
-	z.mu.RLock()
-	defer z.mu.RUnlock()
-	set, ok := z.roles[key]
-	if !ok {
-		return nil, false
-	}
-	return set.rules, true
-}
