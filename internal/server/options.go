@@ -112,7 +112,7 @@ func (x *exchange) parameters(options runtime.Object) error {
 // listOptions reads and checks the query of a list, watch or deletecollection.
 func (x *exchange) listOptions() (*metainternal.ListOptions, error) {
 	opts := &metainternal.ListOptions{}
-	if err := metainternalscheme.ParameterCodec.DecodeParameters(x.q, schema.GroupVersion{Version: "v1"}, opts); err != nil {
+	if err := metainternalscheme.ParameterCodec.DecodeParameters(x.q, metav1.SchemeGroupVersion, opts); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	if x.t.Verb == "watch" {

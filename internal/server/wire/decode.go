@@ -43,6 +43,9 @@ func (d *Decoder) Decode(body []byte, f Format, gvk schema.GroupVersionKind, int
 	}
 	obj, actual, err := dec.Decode(body, &gvk, into)
 	if err != nil {
+		if runtime.IsNotRegisteredError(err) && actual != nil && actual.GroupVersion() != gvk.GroupVersion() {
+			return nil, nil, versionError(*actual, gvk)
+		}
 		strict, ok := runtime.AsStrictDecodingError(err)
 		if !ok || obj == nil || validation == metav1.FieldValidationStrict {
 			return nil, nil, decodeError(err, gvk, actual, body)
@@ -51,11 +54,15 @@ func (d *Decoder) Decode(body []byte, f Format, gvk schema.GroupVersionKind, int
 	}
 	switch {
 	case actual.GroupVersion() != gvk.GroupVersion():
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", actual.GroupVersion(), gvk.GroupVersion()))
+		return nil, nil, versionError(*actual, gvk)
 	case actual.Kind != gvk.Kind:
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: the kind in the data does not match the expected kind", actual.Kind, actual.Version, gvk.Kind))
 	}
 	return obj, warnings, nil
+}
+
+func versionError(have, want schema.GroupVersionKind) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", have.GroupVersion(), want.GroupVersion()))
 }
 
 // Messages returns the texts of errs, each once.
