@@ -32,6 +32,9 @@ type Waiting struct {
 	Reason, Message string
 }
 
+// pullShown is how long a failed pull is shown as ErrImagePull before it becomes ImagePullBackOff.
+const pullShown = 3 * time.Second
+
 // Backoff doubles a delay from 10 s to 300 s and forgets after 10 quiet minutes.
 type Backoff struct {
 	Delay time.Duration // 0: nothing failed yet
@@ -63,11 +66,10 @@ type ContainerMemory struct {
 	Crash   Backoff   // restarts of a container that exits
 	Pull    Backoff   // image pulls
 	Waiting Waiting   // why the last try to start it failed
+	Failed  time.Time // when that was
 	RetryAt time.Time // no try before
 	// PostStart is true while the postStart hook runs: the container does not count as started.
 	PostStart bool
-	// RunFailed is when the last run failed to start, for the back-off of failures that leave no exited container.
-	RunFailed time.Time
 }
 
 // Failure ends a pod for a reason of the node's: refused, out of time, evicted.

@@ -43,8 +43,8 @@ type Plan struct {
 	// Teardown asks to stop all sandboxes and give back volumes and cgroups; Remove to remove what is left in the
 	// runtime; Finish to report the pod's end to the API (and delete it there, if it is to be deleted).
 	Teardown, Remove, Finish bool
-	// Prune names dead containers that nobody needs any more.
-	Prune []string
+	// Prune names dead containers that nobody needs any more, PruneSandboxes dead sandboxes that are empty.
+	Prune, PruneSandboxes []string
 	// Waiting says, by container name, why it is not started now.
 	Waiting map[string]Waiting
 	// Wake is when to look again even if nothing happens; zero for never.
@@ -89,7 +89,7 @@ func Decide(in Input) Plan {
 		return p
 	}
 	in.containers(&p, sb)
-	p.Prune = prune(&in)
+	p.Prune, p.PruneSandboxes = prune(&in), pruneSandboxes(&in)
 	return p
 }
 
@@ -277,8 +277,15 @@ func (in *Input) mustRestart(c *corev1.Container, run *Container) string {
 func (in *Input) start(p *Plan, c *corev1.Container, last *Container) {
 	m := in.Memory.peek(c.Name)
 	if in.Now.Before(m.RetryAt) {
-		p.wait(c.Name, m.Waiting)
 		p.wake(m.RetryAt)
+		if m.Waiting.Reason == ReasonErrImagePull {
+			if shown := m.Failed.Add(pullShown); in.Now.Before(shown) {
+				p.wake(shown)
+			} else {
+				m.Waiting = Waiting{ReasonImagePullBackOff, fmt.Sprintf("Back-off pulling image %q: %s: %s", c.Image, ReasonErrImagePull, m.Waiting.Message)}
+			}
+		}
+		p.wait(c.Name, m.Waiting)
 		return
 	}
 	if in.Busy.Start {
@@ -307,6 +314,21 @@ func prune(in *Input) []string {
 		}
 		if newer > 1 || (newer == 1 && c.State == Created) {
 			out = append(out, c.ID)
+		}
+	}
+	return out
+}
+
+// pruneSandboxes returns older sandboxes in which no container is left.
+func pruneSandboxes(in *Input) []string {
+	var out []string
+	for i := 1; i < len(in.Observed.Sandboxes); i++ {
+		used := false
+		for j := range in.Observed.Containers {
+			used = used || in.Observed.Containers[j].SandboxID == in.Observed.Sandboxes[i].ID
+		}
+		if !used {
+			out = append(out, in.Observed.Sandboxes[i].ID)
 		}
 	}
 	return out

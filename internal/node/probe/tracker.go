@@ -172,3 +172,19 @@ func (t *Tracker) afterStartup(now time.Time) {
 		}
 	}
 }
+
+// Inherit begins with the health that was told of the container before, by an agent that is gone.
+func (t *Tracker) Inherit(started, ready bool, now time.Time) {
+	if started && !t.health.Started {
+		t.health.Started = true
+		t.afterStartup(now)
+	}
+	if s := &t.probes[Readiness]; s.probe != nil && ready {
+		t.health.Ready, s.any, s.last, s.count = true, true, true, 1
+	}
+	for k := Startup; k < kinds; k++ {
+		if s := &t.probes[k]; s.probe != nil && s.next.Before(now) {
+			s.next = now.Add(spread(t.ID, k, s.probe))
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package node
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
+)
+
+func podRequests(pod *corev1.Pod) corev1.ResourceList {
+	return resource.PodRequests(pod, resource.PodResourcesOptions{})
+}
+
+// admit decides once whether the node can run the pod: the scheduler may have been wrong or left out (spec.nodeName). A pod that is there
+// already stays. w.mu must be held.
+func (w *worker) admit(pod *corev1.Pod, obs *lifecycle.Observed) {
+	if w.admitted {
+		return
+	}
+	w.admitted = true
+	if w.mem.Gone || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return
+	}
+	present := len(obs.Sandboxes) > 0 || len(obs.Containers) > 0 || pod.Status.StartTime != nil
+	f := w.a.reserve(w, pod, present)
+	if f == nil {
+		return
+	}
+	w.mem.Failure = f
+	w.a.log.Info("pod refused", "pod", w.key, "reason", f.Reason, "message", f.Message)
+	w.a.events.warning(w.pod, "", f.Reason, f.Message)
+}
+
+// claim is what an admitted pod holds of the node.
+type claim struct {
+	requests corev1.ResourceList
+	ports    []hostPort
+}
+
+type hostPort struct {
+	ip       string
+	port     int32
+	protocol corev1.Protocol
+}
+
+// reserve gives the pod its share of the node, or says why not. force is for pods that run already.
+func (a *Agent) reserve(w *worker, pod *corev1.Pod, force bool) *lifecycle.Failure {
+	c := claim{w.requests, hostPorts(pod)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !force {
+		if f := refuse(pod, c, a.node, a.allocatable, a.claims); f != nil {
+			return f
+		}
+	}
+	if a.claims == nil {
+		a.claims = map[types.UID]claim{}
+	}
+	a.claims[w.uid] = c
+	return nil
+}
+
+// release gives the pod's share back.
+func (a *Agent) release(uid types.UID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.claims, uid)
+}
+
+// refuse says why a pod does not fit beside the claims of others, in the kubelet's words. It is pure.
+func refuse(pod *corev1.Pod, c claim, node *corev1.Node, allocatable corev1.ResourceList, others map[types.UID]claim) *lifecycle.Failure {
+	if node != nil {
+		ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node)
+		if err != nil || !ok {
+			return &lifecycle.Failure{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+		}
+	}
+	if max := allocatable.Pods().Value(); max > 0 && int64(len(others)) >= max {
+		return outOf(corev1.ResourcePods, 1, int64(len(others)), max)
+	}
+	for name, want := range c.requests {
+		have, known := allocatable[name]
+		if !known {
+			if want.IsZero() || name == corev1.ResourceEphemeralStorage {
+				continue
+			}
+		}
+		if want.IsZero() {
+			continue
+		}
+		used := have.DeepCopy()
+		used.Sub(have)
+		for _, o := range others {
+			used.Add(o.requests[name])
+		}
+		sum := used.DeepCopy()
+		sum.Add(want)
+		if sum.Cmp(have) > 0 {
+			value := func(q interface{ Value() int64 }, milli int64) int64 {
+				if name == corev1.ResourceCPU {
+					return milli
+				}
+				return q.Value()
+			}
+			return outOf(name, value(&want, want.MilliValue()), value(&used, used.MilliValue()), value(&have, have.MilliValue()))
+		}
+	}
+	for _, p := range c.ports {
+		for _, o := range others {
+			for _, q := range o.ports {
+				if p.port == q.port && p.protocol == q.protocol && (p.ip == q.ip || p.ip == "" || q.ip == "") {
+					return &lifecycle.Failure{Reason: "NodePorts", Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func outOf(name corev1.ResourceName, requested, used, capacity int64) *lifecycle.Failure {
+	return &lifecycle.Failure{Reason: "OutOf" + string(name),
+		Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity)}
+}
+
+func hostPorts(pod *corev1.Pod) []hostPort {
+	var out []hostPort
+	add := func(list []corev1.Container, sidecars bool) {
+		for i := range list {
+			if sidecars && !lifecycle.IsSidecar(&list[i]) {
+				continue
+			}
+			for _, p := range list[i].Ports {
+				if p.HostPort == 0 {
+					continue
+				}
+				h := hostPort{ip: p.HostIP, port: p.HostPort, protocol: p.Protocol}
+				if h.ip == "0.0.0.0" || h.ip == "::" {
+					h.ip = ""
+				}
+				if h.protocol == "" {
+					h.protocol = corev1.ProtocolTCP
+				}
+				out = append(out, h)
+			}
+		}
+	}
+	add(pod.Spec.Containers, false)
+	add(pod.Spec.InitContainers, true)
+	return out
+}

@@ -1,0 +1,292 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/runtime"
+)
+
+// apply begins what the plan asks for. w.mu must be held.
+func (w *worker) apply(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Observed, p *lifecycle.Plan) {
+	for i := range p.Stop {
+		w.stop(ctx, pod, p.Stop[i])
+	}
+	switch {
+	case p.Sandbox:
+		w.begin(ctx, &w.busy.Sandbox, func(ctx context.Context) { w.makeSandbox(ctx, pod, p.Attempt, p.StopSandboxes) })
+	case len(p.Start) > 0:
+		w.begin(ctx, &w.busy.Start, func(ctx context.Context) { w.startAll(ctx, pod, obs, p.Start) })
+	case p.Teardown:
+		w.begin(ctx, &w.busy.Teardown, func(ctx context.Context) { w.teardown(ctx, obs) })
+	case p.Remove:
+		w.begin(ctx, &w.busy.Teardown, func(ctx context.Context) { w.remove(ctx, obs) })
+	case w.needsVolumes(obs, p):
+		w.begin(ctx, &w.busy.Start, func(ctx context.Context) { w.refreshVolumes(ctx, pod) })
+	case len(p.Prune)+len(p.PruneSandboxes) > 0:
+		w.begin(ctx, &w.busy.Teardown, func(ctx context.Context) { w.prune(ctx, obs, p) })
+	}
+}
+
+// begin runs an operation that may take long, and looks at the pod again when it is over. busy says meanwhile that it runs. w.mu must be
+// held.
+func (w *worker) begin(ctx context.Context, busy *bool, op func(context.Context)) {
+	if *busy {
+		return
+	}
+	*busy = true
+	ctx, cancel := context.WithCancel(ctx)
+	if busy != &w.busy.Teardown {
+		w.cancel = cancel
+	}
+	ok := w.a.spawn(func() {
+		op(ctx)
+		cancel()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		*busy = false
+		w.obs = nil
+		w.looks++
+		w.notifyLocked()
+	})
+	if !ok {
+		cancel()
+	}
+}
+
+// facts are what the downward API tells of the pod's place. w.mu must be held.
+func (w *worker) facts() podspec.Facts {
+	return podspec.Facts{PodIPs: w.podIPs(), HostIPs: w.a.cfg.NodeIPs, Allocatable: w.a.allocatable}
+}
+
+// sandboxRetry is how long after a failure a sandbox is tried again: 0.5 s doubling to 2 min.
+func (w *worker) sandboxRetry() {
+	b := &w.mem.SandboxBackoff
+	b.Delay = min(max(2*b.Delay, 500*time.Millisecond), 2*time.Minute)
+	w.mem.SandboxRetryAt = time.Now().Add(b.Delay)
+}
+
+// makeSandbox gives the pod its control group, volumes and sandbox.
+func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32, old []string) {
+	fail := func(reason, message string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		w.a.events.warning(w.pod, "", reason, message)
+		w.sandboxRetry()
+	}
+	for _, id := range old {
+		if err := w.a.rt.StopPodSandbox(ctx, id); err != nil {
+			fail("FailedKillPod", fmt.Sprintf("error killing pod: failed to \"KillPodSandbox\" for %q: %v", pod.UID, err))
+			return
+		}
+	}
+	parent, err := w.a.cgroups.Setup(string(pod.UID), podspec.ForPod(pod))
+	if err != nil {
+		fail("FailedCreatePodContainer", err.Error())
+		return
+	}
+	w.a.sources.use(w, pod)
+	w.mu.Lock()
+	w.parent = parent
+	facts := w.facts()
+	w.mu.Unlock()
+	if err := w.setupVolumes(ctx, pod, facts); err != nil {
+		fail("FailedMount", err.Error())
+		return
+	}
+	cfg, err := w.sandboxConfig(ctx, pod, attempt)
+	if err != nil {
+		fail("FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
+		return
+	}
+	if !w.a.cfg.Hollow {
+		if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
+			fail("FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
+			return
+		}
+	}
+	call, cancel := w.a.steady(ctx)
+	defer cancel()
+	if _, err := w.a.rt.RunPodSandbox(call, cfg, ""); err != nil {
+		fail("FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sandbox, w.mem.SandboxBackoff = cfg, lifecycle.Backoff{}
+}
+
+// sandboxConfig translates the pod, with its own user namespace where it asks for one.
+func (w *worker) sandboxConfig(ctx context.Context, pod *corev1.Pod, attempt uint32) (*cri.PodSandboxConfig, error) {
+	n, err := w.nodeFor(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	return podspec.Sandbox(pod, n, attempt)
+}
+
+// nodeFor returns what the translation of this pod needs to know.
+func (w *worker) nodeFor(ctx context.Context, pod *corev1.Pod) (*podspec.Node, error) {
+	n := &podspec.Node{LogDir: w.a.cfg.logDir(), SeccompDir: w.a.cfg.DataDir + "/seccomp", Capacity: w.a.capacity, DNS: w.a.dns}
+	w.mu.Lock()
+	n.CgroupParent = w.parent
+	w.mu.Unlock()
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		var err error
+		if n.UserNamespace, err = w.a.userNamespace(ctx, pod); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// setupVolumes makes the volumes or brings them up to date.
+func (w *worker) setupVolumes(ctx context.Context, pod *corev1.Pod, facts podspec.Facts) error {
+	w.mu.Lock()
+	w.refresh = false
+	w.mu.Unlock()
+	mounted, renew, err := w.a.volumes.Setup(ctx, pod, w.a.sources, facts)
+	if err != nil {
+		return err
+	}
+	if mounted == nil {
+		mounted = noneMounted
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.volumes, w.renew = mounted, renew
+	return nil
+}
+
+// needsVolumes tells whether the volumes of a running pod have to be set up again: they changed, a token is due, or the agent was
+// restarted. w.mu must be held.
+func (w *worker) needsVolumes(obs *lifecycle.Observed, p *lifecycle.Plan) bool {
+	sb := obs.Sandbox()
+	return !p.Terminating && !w.busy.Start && !w.busy.Sandbox && sb != nil && sb.Ready && (w.refresh || w.volumes == nil)
+}
+
+func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) {
+	w.a.sources.use(w, pod)
+	w.mu.Lock()
+	facts := w.facts()
+	pod = w.pod // the newest labels
+	w.mu.Unlock()
+	err := w.setupVolumes(ctx, pod, facts)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.a.events.warning(w.pod, "", "FailedMount", err.Error())
+	if w.volumes == nil {
+		w.volumes = noneMounted // tried; containers that run keep what they have
+	}
+	w.renew = time.Now().Add(10 * time.Second)
+}
+
+// teardown stops the sandboxes and gives back what the pod held.
+func (w *worker) teardown(ctx context.Context, obs *lifecycle.Observed) {
+	err := func() error {
+		for i := range obs.Sandboxes {
+			if err := w.a.rt.StopPodSandbox(ctx, obs.Sandboxes[i].ID); err != nil && !runtime.IsNotFound(err) {
+				return fmt.Errorf("stopping sandbox: %w", err)
+			}
+		}
+		if err := w.a.volumes.Teardown(string(w.uid)); err != nil {
+			return err
+		}
+		return w.a.cgroups.Remove(string(w.uid))
+	}()
+	w.a.sources.release(w)
+	w.a.release(w.uid)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failedEnd(ctx, err)
+		return
+	}
+	w.mem.TornDown = true
+}
+
+// remove removes what is left of a deleted pod in the runtime, and its logs.
+func (w *worker) remove(ctx context.Context, obs *lifecycle.Observed) {
+	err := func() error {
+		for i := range obs.Sandboxes {
+			if err := w.a.rt.RemovePodSandbox(ctx, obs.Sandboxes[i].ID); err != nil && !runtime.IsNotFound(err) {
+				return fmt.Errorf("removing sandbox: %w", err)
+			}
+		}
+		for i := range obs.Containers {
+			if err := w.a.rt.RemoveContainer(ctx, obs.Containers[i].ID); err != nil && !runtime.IsNotFound(err) {
+				return fmt.Errorf("removing container: %w", err)
+			}
+		}
+		if w.a.cfg.Hollow {
+			return nil
+		}
+		return os.RemoveAll(podspec.LogDirectory(w.a.cfg.logDir(), w.pod))
+	}()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failedEnd(ctx, err)
+		return
+	}
+	w.mem.Removed = true
+}
+
+// failedEnd notes that ending the pod failed; it is tried again. w.mu must be held.
+func (w *worker) failedEnd(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	w.a.log.Warn("ending a pod failed, trying again", "pod", w.key, "err", err)
+	if !w.mem.Gone {
+		w.a.events.warning(w.pod, "", "FailedKillPod", "error killing pod: "+err.Error())
+	}
+	w.mu.Unlock()
+	pause(ctx, time.Second)
+	w.mu.Lock()
+}
+
+// pause waits for d or until ctx is cancelled.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// prune removes dead runs and sandboxes that nobody needs any more.
+func (w *worker) prune(ctx context.Context, obs *lifecycle.Observed, p *lifecycle.Plan) {
+	for _, id := range p.Prune {
+		if c := obs.ByID(id); c != nil && !w.a.cfg.Hollow {
+			w.a.warn("removing an old log", removeLog(w.logPath(c.Name, c.Attempt)), "pod", w.key)
+		}
+		if err := w.a.rt.RemoveContainer(ctx, id); err != nil && ctx.Err() == nil {
+			w.a.log.Warn("removing a dead container failed", "pod", w.key, "container", id, "err", err)
+			pause(ctx, time.Second)
+		}
+		w.mu.Lock()
+		delete(w.messages, id)
+		w.mu.Unlock()
+	}
+	for _, id := range p.PruneSandboxes {
+		if err := w.a.rt.RemovePodSandbox(ctx, id); err != nil && ctx.Err() == nil {
+			w.a.log.Warn("removing a dead sandbox failed", "pod", w.key, "sandbox", id, "err", err)
+			pause(ctx, time.Second)
+		}
+	}
+}

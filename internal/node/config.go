@@ -1,0 +1,147 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/cgroup"
+	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/probe"
+	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/volume"
+)
+
+// TokenRequester asks the API for a token of a service account (the serviceaccounts/token subresource).
+type TokenRequester func(ctx context.Context, namespace, serviceAccount string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
+
+// Config is what an agent needs.
+type Config struct {
+	NodeName string
+	// DataDir holds everything the agent keeps: pods/, pods-logs/, seccomp/. It must be absolute unless Hollow.
+	DataDir string
+	Client  client.Client
+	Runtime runtime.Runtime
+	Tokens  TokenRequester
+
+	ClusterDNS    []string // addresses for pods' resolv.conf
+	ClusterDomain string   // "cluster.local"
+	ResolvConf    string   // the node's own; "/etc/resolv.conf"
+	NodeIPs       []string // the primary first
+	PodCIDRs      []string // told to the runtime and, if the Node has none, written to its spec
+	CgroupRoot    string   // "/knarr"
+	MaxPods       int      // 250
+	// Reserved is what pods cannot have of the machine: cpu, memory, ephemeral-storage. 100m and 256Mi by default.
+	Reserved corev1.ResourceList
+	// Capacity stands in for the machine's own measures; hollow nodes need it.
+	Capacity corev1.ResourceList
+	// Labels and Taints are set when the node is registered.
+	Labels map[string]string
+	Taints []corev1.Taint
+	// Version is shown as the node's kubelet version, e.g. "v1.37.2+knarr".
+	Version string
+
+	// Hollow makes the agent leave the machine alone: no volumes, control groups, log files or network probes, and no events but
+	// warnings. It is meant for a fake Runtime.
+	Hollow bool
+	Logger *slog.Logger
+
+	// HeartbeatInterval is how often lease and conditions are looked at; 10 s. StatusInterval is how often an unchanged node status is
+	// written; 5 min.
+	HeartbeatInterval, StatusInterval time.Duration
+	// MaxLogSize is the length in bytes at which a container's log is rotated; 10 MiB. MaxLogFiles are kept; 5.
+	MaxLogSize  int64
+	MaxLogFiles int
+	// ImageGCHigh and ImageGCLow are percentages of disk use between which unused images are removed; 85 and 80.
+	ImageGCHigh, ImageGCLow int
+}
+
+// Volumes makes pods' volumes; [volume.Disk], or nothing on hollow nodes.
+type Volumes interface {
+	Setup(ctx context.Context, pod *corev1.Pod, src volume.Source, facts podspec.Facts) (map[string]volume.Mounted, time.Time, error)
+	Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]volume.Mounted, env []*cri.KeyValue) ([]*cri.Mount, error)
+	Hosts(uid string, content []byte) (string, error)
+	MessageFile(uid, container string, attempt int32) (string, error)
+	Message(uid, container string, attempt int32) string
+	Teardown(uid string) error
+	Pods() []string
+}
+
+// Cgroups makes pods' control groups; [cgroup.Manager], or nothing on hollow nodes.
+type Cgroups interface {
+	Setup(uid string, r podspec.PodResources) (parent string, err error)
+	Remove(uid string) error
+	Pods() []string
+	V2() bool
+}
+
+// Prober runs probes; [probe.Prober], or one that always succeeds on hollow nodes.
+type Prober interface {
+	Run(ctx context.Context, p *corev1.Probe, t probe.Target) (ok bool, output string)
+	Get(ctx context.Context, a *corev1.HTTPGetAction, timeout time.Duration, t probe.Target) (code int, body string, err error)
+}
+
+func (c *Config) defaults() error {
+	switch {
+	case c.NodeName == "":
+		return errors.New("node: NodeName is missing")
+	case c.Client == nil || c.Runtime == nil:
+		return errors.New("node: Client and Runtime are needed")
+	case !c.Hollow && !filepath.IsAbs(c.DataDir):
+		return errors.New("node: DataDir must be an absolute path")
+	case c.Hollow && c.Capacity == nil:
+		return errors.New("node: a hollow node needs Capacity")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&c.ClusterDomain, "cluster.local")
+	setDefault(&c.ResolvConf, "/etc/resolv.conf")
+	setDefault(&c.CgroupRoot, "/knarr")
+	setDefault(&c.Version, "v1.37.2+knarr")
+	setDefault(&c.MaxPods, 250)
+	setDefault(&c.HeartbeatInterval, 10*time.Second)
+	setDefault(&c.StatusInterval, 5*time.Minute)
+	setDefault(&c.MaxLogSize, 10<<20)
+	setDefault(&c.MaxLogFiles, 5)
+	setDefault(&c.ImageGCHigh, 85)
+	setDefault(&c.ImageGCLow, 80)
+	return nil
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Config) volumes() Volumes {
+	if c.Hollow {
+		return noVolumes{}
+	}
+	return &volume.Disk{Dir: filepath.Join(c.DataDir, "pods")}
+}
+
+func (c *Config) cgroups() (Cgroups, error) {
+	if c.Hollow {
+		return noCgroups{}, nil
+	}
+	return cgroup.New("/sys/fs/cgroup", c.CgroupRoot)
+}
+
+func (c *Config) prober() Prober {
+	if c.Hollow {
+		return healthy{}
+	}
+	return &probe.Prober{Exec: c.Runtime, Version: c.Version}
+}
+
+func (c *Config) logDir() string { return filepath.Join(c.DataDir, "pods-logs") }

@@ -1,0 +1,257 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/podspec"
+)
+
+// Limits of events: those of Kubernetes' event correlator, so that a pod that fails every second does not fill the store.
+const (
+	eventBurst    = 25
+	eventRefill   = 5 * time.Minute // one more event per object
+	eventMemory   = 4096            // distinct events remembered for counting
+	eventWaiting  = 1000            // events not yet written; the oldest are dropped while the API is away
+	eventComplete = 10 * time.Minute
+)
+
+// recorder writes events, counting those that repeat.
+type recorder struct {
+	a *Agent
+
+	mu      sync.Mutex
+	known   map[eventKey]*corev1.Event
+	budget  map[types.UID]*eventBudget
+	queue   []*corev1.Event
+	queued  map[eventKey]bool
+	seq     int
+	running bool
+}
+
+type eventKey struct {
+	uid                          types.UID
+	field, kind, reason, message string
+}
+
+type eventBudget struct {
+	left float64
+	at   time.Time
+}
+
+func newRecorder(a *Agent) *recorder {
+	return &recorder{a: a, known: map[eventKey]*corev1.Event{}, budget: map[types.UID]*eventBudget{}, queued: map[eventKey]bool{}}
+}
+
+// normal records an ordinary event of a pod or, if container is not "", of one of its containers. Hollow nodes record none.
+func (r *recorder) normal(pod *corev1.Pod, container, reason, message string) {
+	if !r.a.cfg.Hollow {
+		r.record(podReference(pod, container), corev1.EventTypeNormal, reason, message)
+	}
+}
+
+// warning records an event that somebody should look at.
+func (r *recorder) warning(pod *corev1.Pod, container, reason, message string) {
+	r.record(podReference(pod, container), corev1.EventTypeWarning, reason, message)
+}
+
+// node records an event of the node itself.
+func (r *recorder) node(kind, reason, message string) {
+	name := r.a.cfg.NodeName
+	r.record(corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: name, UID: types.UID(name)}, kind, reason, message)
+}
+
+func podReference(pod *corev1.Pod, container string) corev1.ObjectReference {
+	ref := corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion}
+	if container == "" {
+		return ref
+	}
+	list := "containers"
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == container {
+			list = "initContainers"
+		}
+	}
+	if podspec.Target(pod, container) != "" {
+		list = "ephemeralContainers"
+	}
+	ref.FieldPath = fmt.Sprintf("spec.%s{%s}", list, container)
+	return ref
+}
+
+func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message string) {
+	if len(message) > 1024 {
+		message = message[:1021] + "..."
+	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.allow(ref.UID, now) {
+		return
+	}
+	k := eventKey{ref.UID, ref.FieldPath, kind, reason, message}
+	stamp := metav1.NewTime(now.Truncate(time.Second))
+	e := r.known[k]
+	if e != nil && now.Sub(e.LastTimestamp.Time) < eventComplete {
+		next := *e
+		next.Count++
+		next.LastTimestamp = stamp
+		e = &next
+	} else {
+		r.seq++
+		ns := ref.Namespace
+		if ns == "" {
+			ns = metav1.NamespaceDefault
+		}
+		e = &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x%02x", ref.Name, now.UnixNano(), r.seq&0xff), Namespace: ns},
+			InvolvedObject: ref, Reason: reason, Message: message, Type: kind, Count: 1, FirstTimestamp: stamp, LastTimestamp: stamp,
+			Source: corev1.EventSource{Component: "kubelet", Host: r.a.cfg.NodeName}, ReportingController: "kubelet", ReportingInstance: r.a.cfg.NodeName,
+		}
+	}
+	if len(r.known) >= eventMemory {
+		clear(r.known)
+	}
+	r.known[k] = e
+	if !r.queued[k] {
+		r.queued[k] = true
+		r.queue = append(r.queue, e)
+		if len(r.queue) > eventWaiting {
+			r.queue = r.queue[1:]
+		}
+	}
+	if !r.running {
+		r.running = r.a.spawn(r.run)
+	}
+}
+
+// allow tells whether the object has not had too many events lately.
+func (r *recorder) allow(uid types.UID, now time.Time) bool {
+	if len(r.budget) >= eventMemory {
+		clear(r.budget)
+	}
+	b := r.budget[uid]
+	if b == nil {
+		b = &eventBudget{left: eventBurst, at: now}
+		r.budget[uid] = b
+	}
+	b.left = min(b.left+float64(now.Sub(b.at))/float64(eventRefill), eventBurst)
+	b.at = now
+	if b.left < 1 {
+		return false
+	}
+	b.left--
+	return true
+}
+
+func (r *recorder) run() {
+	ctx := r.a.ctx
+	var wait retry
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		batch := make([]api.Object, 0, len(r.queue))
+		for _, e := range r.queue {
+			k := keyOf(e)
+			if latest := r.known[k]; latest != nil {
+				e = latest
+			}
+			delete(r.queued, k)
+			batch = append(batch, e)
+		}
+		r.queue = nil
+		if len(batch) == 0 {
+			r.running = false
+			r.mu.Unlock()
+			return
+		}
+		r.mu.Unlock()
+		if r.write(ctx, batch) {
+			wait.reset()
+		} else {
+			wait.wait(ctx)
+		}
+	}
+	r.mu.Lock()
+	r.running = false
+	r.mu.Unlock()
+}
+
+func keyOf(e *corev1.Event) eventKey {
+	return eventKey{e.InvolvedObject.UID, e.InvolvedObject.FieldPath, e.Type, e.Reason, e.Message}
+}
+
+// write creates new events and counts up the others. It returns false if the API is away; what it could not take is kept.
+func (r *recorder) write(ctx context.Context, batch []api.Object) bool {
+	var fresh []api.Object
+	var away []*corev1.Event
+	for _, o := range batch {
+		e := o.(*corev1.Event)
+		if e.ResourceVersion == "" {
+			fresh = append(fresh, e)
+			continue
+		}
+		out, err := client.Mutate(ctx, r.a.cfg.Client, api.KeyOf(e), "", func(have *corev1.Event) bool {
+			have.Count, have.LastTimestamp = e.Count, e.LastTimestamp
+			return true
+		})
+		if err == nil {
+			r.stored(out)
+		} else if !refused(err) {
+			away = append(away, e)
+		}
+	}
+	if len(fresh) > 0 {
+		for i, res := range r.a.cfg.Client.CreateMany(ctx, fresh) {
+			e := fresh[i].(*corev1.Event)
+			switch {
+			case res.Err == nil:
+				r.stored(res.Object.(*corev1.Event))
+			case refused(res.Err):
+				r.drop(e)
+			default:
+				away = append(away, e)
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range away {
+		if k := keyOf(e); !r.queued[k] && len(r.queue) < eventWaiting {
+			r.queued[k] = true
+			r.queue = append(r.queue, e)
+		}
+	}
+	return len(away) == 0
+}
+
+// refused tells an answer that will not change from an API that is away.
+func refused(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsBadRequest(err)
+}
+
+// stored remembers the event as the API has it, with a count that may have gone up meanwhile.
+func (r *recorder) stored(e *corev1.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := keyOf(e)
+	next := *e
+	if have := r.known[k]; have != nil && have.Name == e.Name {
+		next.Count, next.LastTimestamp = max(have.Count, e.Count), have.LastTimestamp
+	}
+	r.known[k] = &next
+}
+
+func (r *recorder) drop(e *corev1.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, keyOf(e))
+}

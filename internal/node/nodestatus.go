@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	goruntime "runtime"
+	"sort"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const maxImages = 50 // in the node's status, as the kubelet's
+
+// health is what the node's conditions are made from.
+type health struct {
+	runtime, network, memory, disk, pids string // what is wrong; "" for nothing
+}
+
+// nodeConditions returns the node's conditions; those that did not change keep their transition time. It is pure.
+func nodeConditions(old []corev1.NodeCondition, h health, now time.Time) []corev1.NodeCondition {
+	stamp := metav1.NewTime(now.Truncate(time.Second))
+	pressure := func(t corev1.NodeConditionType, wrong, no, yes, fine string) corev1.NodeCondition {
+		if wrong != "" {
+			return corev1.NodeCondition{Type: t, Status: corev1.ConditionTrue, Reason: yes, Message: wrong}
+		}
+		return corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: no, Message: fine}
+	}
+	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"}
+	var wrong []string
+	for _, w := range []string{h.runtime, h.network} {
+		if w != "" {
+			wrong = append(wrong, w)
+		}
+	}
+	if len(wrong) > 0 {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", "["+strings.Join(wrong, ", ")+"]"
+		if len(wrong) == 1 {
+			ready.Message = wrong[0]
+		}
+	}
+	out := []corev1.NodeCondition{
+		pressure(corev1.NodeMemoryPressure, h.memory, "KubeletHasSufficientMemory", "KubeletHasInsufficientMemory", "kubelet has sufficient memory available"),
+		pressure(corev1.NodeDiskPressure, h.disk, "KubeletHasNoDiskPressure", "KubeletHasDiskPressure", "kubelet has no disk pressure"),
+		pressure(corev1.NodePIDPressure, h.pids, "KubeletHasSufficientPID", "KubeletHasInsufficientPID", "kubelet has sufficient PID available"),
+		ready,
+	}
+	for i := range out {
+		out[i].LastHeartbeatTime, out[i].LastTransitionTime = stamp, stamp
+		for _, o := range old {
+			if o.Type == out[i].Type && o.Status == out[i].Status {
+				out[i].LastTransitionTime = o.LastTransitionTime
+			}
+		}
+	}
+	for _, o := range old { // others' (NetworkUnavailable)
+		known := false
+		for i := range out {
+			known = known || out[i].Type == o.Type
+		}
+		if !known {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// sameConditions compares without times.
+func sameConditions(a, b []corev1.NodeCondition) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Type != b[i].Type || a[i].Status != b[i].Status || a[i].Reason != b[i].Reason || a[i].Message != b[i].Message {
+			return false
+		}
+	}
+	return true
+}
+
+// checkHealth asks the runtime and measures the machine.
+func (a *Agent) checkHealth(ctx context.Context) health {
+	var h health
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	st, err := a.rt.Status(ctx)
+	if err != nil {
+		h.runtime = fmt.Sprintf("container runtime is down: %v", err)
+	} else {
+		for _, c := range st.GetStatus().GetConditions() {
+			if c.Status {
+				continue
+			}
+			switch c.Type {
+			case cri.RuntimeReady:
+				h.runtime = fmt.Sprintf("container runtime not ready: RuntimeReady=false reason:%s message:%s", c.Reason, c.Message)
+			case cri.NetworkReady:
+				h.network = fmt.Sprintf("container runtime network not ready: NetworkReady=false reason:%s message:%s", c.Reason, c.Message)
+			}
+		}
+	}
+	if a.cfg.Hollow {
+		return h
+	}
+	if left, err := memInfo("MemAvailable"); err == nil && left < 100<<20 {
+		h.memory = fmt.Sprintf("kubelet has insufficient memory available: %d MiB left", left>>20)
+	}
+	if used, err := a.diskUsed(); err == nil && used >= 95 {
+		h.disk = fmt.Sprintf("kubelet has disk pressure: the disk of the data directory is %d %% full", used)
+	}
+	if left, max := pidsLeft(); left*20 < max {
+		h.pids = fmt.Sprintf("kubelet has insufficient PID available: %d of %d left", left, max)
+	}
+	return h
+}
+
+// nodeStatus fills everything of the status but the conditions.
+func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
+	s.Capacity, s.Allocatable = a.capacity, a.allocatable
+	s.Addresses = nil
+	for _, ip := range a.cfg.NodeIPs {
+		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+	}
+	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: a.cfg.NodeName})
+	info := &s.NodeInfo
+	info.KubeletVersion, info.OperatingSystem, info.Architecture = a.cfg.Version, goruntime.GOOS, goruntime.GOARCH
+	info.KubeProxyVersion = ""
+	if v, err := a.rt.Version(ctx); err == nil {
+		info.ContainerRuntimeVersion = v.RuntimeName + "://" + v.RuntimeVersion
+	}
+	if a.cfg.Hollow {
+		info.OSImage, info.KernelVersion, info.MachineID, info.SystemUUID, info.BootID = "hollow", "hollow", a.cfg.NodeName, a.cfg.NodeName, a.cfg.NodeName
+		return
+	}
+	info.MachineID, info.BootID = readLine("/etc/machine-id"), readLine("/proc/sys/kernel/random/boot_id")
+	info.SystemUUID = readLine("/sys/class/dmi/id/product_uuid")
+	if info.SystemUUID == "" {
+		info.SystemUUID = info.MachineID
+	}
+	info.KernelVersion, info.OSImage = readLine("/proc/sys/kernel/osrelease"), osImage()
+	if all, err := a.rt.ListImages(ctx, nil); err == nil {
+		s.Images = imageList(all)
+	}
+	if st, err := a.rt.Status(ctx); err == nil {
+		s.RuntimeHandlers = nil
+		for _, h := range st.RuntimeHandlers {
+			f := h.GetFeatures()
+			rro, userns := f.GetRecursiveReadOnlyMounts(), f.GetUserNamespaces()
+			s.RuntimeHandlers = append(s.RuntimeHandlers, corev1.NodeRuntimeHandler{Name: h.Name,
+				Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &rro, UserNamespaces: &userns}})
+		}
+		sort.Slice(s.RuntimeHandlers, func(i, j int) bool { return s.RuntimeHandlers[i].Name < s.RuntimeHandlers[j].Name })
+	}
+}
+
+// imageList returns the largest images, with all their names.
+func imageList(all []*cri.Image) []corev1.ContainerImage {
+	sort.SliceStable(all, func(i, j int) bool {
+		if all[i].Size != all[j].Size {
+			return all[i].Size > all[j].Size
+		}
+		return all[i].Id < all[j].Id
+	})
+	var out []corev1.ContainerImage
+	for _, i := range all[:min(len(all), maxImages)] {
+		names := append(append([]string(nil), i.RepoDigests...), i.RepoTags...)
+		if len(names) > 5 {
+			names = names[:5]
+		}
+		out = append(out, corev1.ContainerImage{Names: names, SizeBytes: int64(i.Size)})
+	}
+	return out
+}
+
+// sameNodeStatus compares all but the conditions.
+func sameNodeStatus(a, b *corev1.NodeStatus) bool {
+	x, y := *a, *b
+	x.Conditions, y.Conditions = nil, nil
+	return apiequality.Semantic.DeepEqual(&x, &y)
+}

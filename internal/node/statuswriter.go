@@ -1,0 +1,202 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+)
+
+// statusWriter writes pods' statuses, many at once: while one write is under way the next ones gather.
+type statusWriter struct {
+	a *Agent
+
+	mu      sync.Mutex
+	dirty   []*worker
+	marked  map[*worker]bool
+	running bool
+}
+
+func newStatusWriter(a *Agent) *statusWriter {
+	return &statusWriter{a: a, marked: map[*worker]bool{}}
+}
+
+// changed tells that w's status may differ from the API's.
+func (s *statusWriter) changed(w *worker) {
+	if w.mem.Gone || !w.statusDiffers() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.marked[w] {
+		return
+	}
+	s.marked[w] = true
+	s.dirty = append(s.dirty, w)
+	if !s.running {
+		s.running = s.a.spawn(s.run)
+	}
+}
+
+func (s *statusWriter) take() []*worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	batch := s.dirty
+	s.dirty = nil
+	clear(s.marked)
+	if len(batch) == 0 {
+		s.running = false
+	}
+	return batch
+}
+
+func (s *statusWriter) run() {
+	ctx := s.a.ctx
+	var r retry
+	for ctx.Err() == nil {
+		batch := s.take()
+		if len(batch) == 0 {
+			return
+		}
+		failed := s.write(ctx, batch)
+		if len(failed) == 0 {
+			r.reset()
+			continue
+		}
+		r.wait(ctx)
+		for _, w := range failed {
+			s.again(w)
+		}
+	}
+	s.mu.Lock()
+	s.running = false
+	s.mu.Unlock()
+}
+
+func (s *statusWriter) again(w *worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.marked[w] {
+		s.marked[w] = true
+		s.dirty = append(s.dirty, w)
+	}
+}
+
+// write writes the statuses of batch and returns those to be tried again after a while.
+func (s *statusWriter) write(ctx context.Context, batch []*worker) (failed []*worker) {
+	var objs []api.Object
+	var of []*worker
+	for _, w := range batch {
+		if pod := w.statusObject(); pod != nil {
+			objs, of = append(objs, pod), append(of, w)
+		}
+	}
+	if len(objs) == 0 {
+		return nil
+	}
+	for i, r := range s.a.cfg.Client.UpdateMany(ctx, objs, "status") {
+		w := of[i]
+		switch {
+		case r.Err == nil:
+			w.wrote(r.Object.(*corev1.Pod))
+		case apierrors.IsNotFound(r.Err):
+			w.wrote(nil)
+		case apierrors.IsConflict(r.Err):
+			w.refreshPod(ctx)
+			s.again(w)
+		case apierrors.IsInvalid(r.Err) || apierrors.IsForbidden(r.Err):
+			s.a.log.Error("a pod's status was refused", "pod", w.key, "err", r.Err)
+			w.wrote(nil)
+		default:
+			s.a.log.Warn("writing a pod's status failed, trying again", "pod", w.key, "err", r.Err)
+			failed = append(failed, w)
+		}
+	}
+	return failed
+}
+
+// statusDiffers tells whether the API's status is not the one last computed. w.mu must be held.
+func (w *worker) statusDiffers() bool {
+	if w.last == nil {
+		return false
+	}
+	want := merged(w.last, &w.pod.Status)
+	return !apiequality.Semantic.DeepEqual(&want, &w.pod.Status)
+}
+
+// statusObject returns the pod with its new status, or nil where nothing is to be written.
+func (w *worker) statusObject() *corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mem.Gone || !w.statusDiffers() {
+		return nil
+	}
+	pod := *w.pod
+	pod.Status = merged(w.last, &w.pod.Status)
+	return &pod
+}
+
+// wrote notes the outcome of a status write: the pod as stored, or nil where there is no more to write. The end of a pod waits for it.
+func (w *worker) wrote(pod *corev1.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if pod != nil && pod.UID == w.uid && newer(pod.ResourceVersion, w.pod.ResourceVersion) {
+		w.pod = pod
+	}
+	if w.finishing {
+		w.notifyLocked()
+	}
+}
+
+// refreshPod reads the pod anew after a conflict.
+func (w *worker) refreshPod(ctx context.Context) {
+	pod, err := client.Get[*corev1.Pod](ctx, w.a.cfg.Client, w.key)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && pod.UID != w.uid:
+		w.gone()
+	case err == nil:
+		w.setPod(pod)
+	}
+}
+
+// finish ends the pod in the API once its last status is written there, or the worker if the API has the pod no more. w.mu must be held.
+func (w *worker) finish(pod *corev1.Pod) {
+	if w.mem.Gone {
+		w.a.spawn(func() { w.a.forget(w) })
+		return
+	}
+	w.finishing = true
+	if w.asked || pod.DeletionTimestamp == nil || w.statusDiffers() || w.busy.Teardown {
+		return
+	}
+	w.begin(w.a.ctx, &w.busy.Teardown, func(ctx context.Context) {
+		var zero int64
+		err := client.Delete[*corev1.Pod](ctx, w.a.cfg.Client, w.key, metav1.DeleteOptions{
+			GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &w.uid}})
+		switch {
+		case err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+			// The watch tells that it is gone; with finalizers it stays until others are done.
+			w.deleted(err)
+		case ctx.Err() == nil:
+			w.a.log.Warn("removing an ended pod from the API failed, trying again", "pod", w.key, "err", err)
+			pause(ctx, time.Second)
+		}
+	})
+}
+
+// deleted notes that the API was asked to remove the pod.
+func (w *worker) deleted(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = true
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		w.mem.Gone = true
+	}
+}
