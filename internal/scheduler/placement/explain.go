@@ -22,6 +22,8 @@ type Rejection struct {
 	// Nominated is the node that will have room once Victims are gone.
 	Nominated string
 	Victims   []*corev1.Pod
+	// Waiting says that victims chosen earlier are still on their way out; the nomination stays.
+	Waiting bool
 }
 
 // Message is the text of the PodScheduled condition and the FailedScheduling event, as kube-scheduler writes it.

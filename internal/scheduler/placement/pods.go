@@ -2,6 +2,7 @@ package placement
 
 import (
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -46,28 +47,37 @@ func (st *State) RemovePod(key types.NamespacedName) bool {
 }
 
 // Assumed says that the pod was placed by Place and has not been seen as bound by SetPod.
-func (st *State) Assumed(key types.NamespacedName) bool {
+func (st *State) Assumed(key types.NamespacedName, uid types.UID) bool {
 	pi := st.pods[key]
-	return pi != nil && pi.assumed
+	return pi != nil && pi.assumed && pi.pod.UID == uid
 }
 
-// PlacedOn returns the node of a placed pod.
-func (st *State) PlacedOn(key types.NamespacedName) (node string, ok bool) {
-	pi := st.pods[key]
-	if pi == nil {
-		return "", false
-	}
-	return pi.nodeName, true
-}
+// PodKeys returns the keys of all placed pods.
+func (st *State) PodKeys() []types.NamespacedName { return slices.Collect(maps.Keys(st.pods)) }
 
-// Keys returns the keys of all placed pods.
-func (st *State) Keys() []types.NamespacedName {
-	keys := make([]types.NamespacedName, 0, len(st.pods))
-	for key := range st.pods {
-		keys = append(keys, key)
+// NodeKeys returns the keys of all nodes.
+func (st *State) NodeKeys() []types.NamespacedName {
+	var keys []types.NamespacedName
+	for name := range st.byName {
+		keys = append(keys, types.NamespacedName{Name: name})
 	}
 	return keys
 }
+
+// NamespaceKeys returns the keys of all namespaces.
+func (st *State) NamespaceKeys() []types.NamespacedName {
+	var keys []types.NamespacedName
+	for name := range st.namespaces {
+		keys = append(keys, types.NamespacedName{Name: name})
+	}
+	return keys
+}
+
+// ClaimKeys returns the keys of all PersistentVolumeClaims.
+func (st *State) ClaimKeys() []types.NamespacedName { return slices.Collect(maps.Keys(st.claims)) }
+
+// BudgetKeys returns the keys of all PodDisruptionBudgets.
+func (st *State) BudgetKeys() []types.NamespacedName { return slices.Collect(maps.Keys(st.budgets)) }
 
 // place accounts for a pod on the node called name.
 func (st *State) place(pod *corev1.Pod, key types.NamespacedName, sh *shape, name string) *podInfo {

@@ -74,6 +74,7 @@ func (st *State) preempt(pod *corev1.Pod, c *class, r *Rejection, nominated *nom
 	}
 	if nominated != nil && c.waitsFor(st, nominated) {
 		st.Nominate(pod, nominated.node.obj.Name)
+		r.Waiting = true
 		r.Preemption = "not eligible due to a terminating pod on the nominated node."
 		return
 	}
@@ -141,14 +142,21 @@ func (st *State) Spared(pod *corev1.Pod) {
 	}
 }
 
+// Outranks says that some placed pod has a lower priority.
+func (st *State) Outranks(priority int32) bool {
+	for other := range st.priorities {
+		if other < priority {
+			return true
+		}
+	}
+	return false
+}
+
 // chooseVictims returns the least harmful set of victims, or nil and, by reason, the nodes on which there is none.
 func (st *State) chooseVictims(c *class) (*victims, map[string]int) {
 	outcome := map[string]int{}
 	var candidates []*node
-	anyLower := false
-	for priority := range st.priorities {
-		anyLower = anyLower || priority < c.example.priority
-	}
+	anyLower := st.Outranks(c.example.priority)
 	for _, n := range st.nodes {
 		if n == nil {
 			continue

@@ -1,0 +1,58 @@
+package scheduler
+
+import (
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/knarr-io/knarr/internal/client"
+)
+
+// commit binds the batches that the loop decided on.
+func (s *Scheduler) commit(ctx context.Context) error {
+	for {
+		var flights []flight
+		select {
+		case flights = <-s.batches:
+		case <-ctx.Done():
+			return nil
+		}
+		bindings := make([]client.Binding, len(flights))
+		for i, f := range flights {
+			bindings[i] = client.Binding{Pod: f.key, UID: string(f.pod.UID), Node: f.node}
+		}
+		results := s.client.BindMany(ctx, bindings)
+		if !s.call(ctx, func() { s.landed(flights, results) }) {
+			return nil
+		}
+		s.report.scheduled(flights, results)
+	}
+}
+
+// landed learns what became of a batch.
+func (s *Scheduler) landed(flights []flight, results []client.Result) {
+	s.flying--
+	for i, f := range flights {
+		p := s.queue.pods[f.key]
+		known := p != nil && p.pod.UID == f.pod.UID
+		err := results[i].Err
+		if err == nil {
+			if known { // the watch may have told already
+				s.queue.remove(f.key)
+			}
+			continue
+		}
+		if s.state.Assumed(f.key, f.pod.UID) && s.state.RemovePod(f.key) {
+			s.helps |= helpPodGone
+		}
+		if !known {
+			continue // deleted or assigned by somebody else meanwhile
+		}
+		if apierrors.IsNotFound(err) {
+			s.queue.remove(f.key)
+			continue
+		}
+		s.log.Warn("binding failed, will retry", "pod", f.key.String(), "node", f.node, "err", err)
+		s.queue.fail(p)
+	}
+}

@@ -1,0 +1,122 @@
+package placement
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// BenchmarkPlace measures placing alone, in pods per second: pods of 20 owners come in turn, in batches of 500, and each
+// batch is confirmed as bound as it would be by the watch. Building pods is not counted.
+func BenchmarkPlace(b *testing.B) {
+	kinds := []struct {
+		name string
+		spec func(p *corev1.Pod)
+	}{
+		{"plain", func(*corev1.Pod) {}},
+		{"owned", owned}, // what ReplicaSets make: default spreading over hosts and zones
+		{"spread", func(p *corev1.Pod) { owned(p); spreadOver(p, corev1.LabelTopologyZone, corev1.DoNotSchedule) }},
+		{"spreadhost", func(p *corev1.Pod) { owned(p); spreadOver(p, corev1.LabelHostname, corev1.DoNotSchedule) }},
+		{"antiaffinity", func(p *corev1.Pod) { owned(p); apart(p) }},
+		{"preferred", func(p *corev1.Pod) { owned(p); rather(p) }},
+	}
+	for _, kind := range kinds {
+		for _, size := range []struct{ nodes, pods int }{{5000, 10000}, {5000, 50000}} {
+			b.Run(fmt.Sprintf("%s/nodes=%d/pods=%d", kind.name, size.nodes, size.pods), func(b *testing.B) {
+				benchmarkPlace(b, size.nodes, size.pods, kind.spec)
+			})
+		}
+	}
+	for _, nodes := range []int{100, 1000, 10000} { // the cost per pod must not grow with the nodes
+		b.Run(fmt.Sprintf("flat/nodes=%d/pods=5000", nodes), func(b *testing.B) { benchmarkPlace(b, nodes, 5000, owned) })
+	}
+}
+
+func benchmarkPlace(b *testing.B, nodes, pods int, spec func(*corev1.Pod)) {
+	b.ReportAllocs()
+	for range b.N {
+		b.StopTimer()
+		st := New(Options{})
+		for i := range nodes {
+			st.SetNode(benchNode(i))
+		}
+		all := make([]*corev1.Pod, pods)
+		for i := range all {
+			all[i] = benchPod(i)
+			spec(all[i])
+		}
+		b.StartTimer()
+		for start := 0; start < pods; start += 500 {
+			for _, d := range st.Place(all[start:min(start+500, pods)]) {
+				if d.Node == "" {
+					b.Fatal(d.Rejection.Message())
+				}
+				bound := *d.Pod
+				bound.Spec.NodeName = d.Node
+				st.SetPod(&bound)
+			}
+		}
+	}
+	b.ReportMetric(float64(pods*b.N)/b.Elapsed().Seconds(), "pods/s")
+	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(pods*b.N), "us/pod")
+}
+
+func benchNode(i int) *corev1.Node {
+	name := fmt.Sprintf("node-%d", i)
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
+			corev1.LabelHostname: name, corev1.LabelTopologyZone: fmt.Sprintf("zone-%d", i%3),
+		}},
+		Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("64"),
+			corev1.ResourceMemory: resource.MustParse("256Gi"),
+			corev1.ResourcePods:   resource.MustParse("110"),
+		}},
+	}
+}
+
+func benchPod(i int) *corev1.Pod {
+	app := fmt.Sprintf("app-%d", i%20)
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: fmt.Sprintf("%s-%d", app, i), UID: types.UID(fmt.Sprintf("uid-%d", i)),
+			Labels: map[string]string{"app": app, "pod-template-hash": "5d4f8c7b9"},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("100m"),
+			corev1.ResourceMemory: resource.MustParse("128Mi"),
+		}}}}},
+	}
+}
+
+func owned(p *corev1.Pod) {
+	yes := true
+	p.OwnerReferences = []metav1.OwnerReference{{UID: types.UID(p.Labels["app"]), Controller: &yes}}
+}
+
+func own(p *corev1.Pod) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": p.Labels["app"]}}
+}
+
+func spreadOver(p *corev1.Pod, key string, when corev1.UnsatisfiableConstraintAction) {
+	p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
+		MaxSkew: 1, TopologyKey: key, WhenUnsatisfiable: when, LabelSelector: own(p),
+	}}
+}
+
+func apart(p *corev1.Pod) {
+	p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname, LabelSelector: own(p)}},
+	}}
+}
+
+func rather(p *corev1.Pod) {
+	p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{Weight: 10,
+			PodAffinityTerm: corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: own(p)}}},
+	}}
+}

@@ -1,0 +1,209 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+)
+
+// source is one watched resource.
+type source struct {
+	resource *api.Resource
+	set      func(api.Object)
+	remove   func(api.Key)
+	keys     func() []api.Key // of all objects told
+
+	synced bool
+	before map[api.Key]bool // between Reset and Synced: those told earlier and not again
+}
+
+// fed is a batch of events of one source.
+type fed struct {
+	from   *source
+	events []client.Event
+}
+
+func (s *Scheduler) watched() []*source {
+	return []*source{
+		{resource: api.Nodes, set: s.setNode, remove: s.removeNode, keys: s.state.NodeKeys},
+		{resource: api.Namespaces, set: s.setNamespace, keys: s.state.NamespaceKeys,
+			remove: func(key api.Key) { s.state.RemoveNamespace(key.Name) }},
+		{resource: api.PersistentVolumeClaims, set: s.setClaim, remove: s.state.RemoveClaim, keys: s.state.ClaimKeys},
+		{resource: api.PodDisruptionBudgets, remove: s.state.RemoveBudget, keys: s.state.BudgetKeys,
+			set: func(o api.Object) { s.state.SetBudget(o.(*policyv1.PodDisruptionBudget)) }},
+		{resource: api.Pods, set: s.setPod, remove: s.removePod, keys: s.podKeys},
+	}
+}
+
+// watch feeds the loop with one source's events.
+func (s *Scheduler) watch(ctx context.Context, src *source) error {
+	w, err := s.client.Watch(ctx, src.resource, client.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", src.resource.Plural, err)
+	}
+	defer w.Stop()
+	for {
+		events, err := w.Next(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("watching %s: %w", src.resource.Plural, err)
+		}
+		in := fed{src, append([]client.Event(nil), events...)} // the slice is ours only until the next call
+		select {
+		case s.feed <- in:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// apply takes events in.
+func (s *Scheduler) apply(in fed) {
+	src := in.from
+	for _, e := range in.events {
+		switch e.Type {
+		case client.Added, client.Modified:
+			delete(src.before, api.KeyOf(e.Object))
+			src.set(e.Object)
+		case client.Deleted:
+			src.remove(api.KeyOf(e.Object))
+		case client.Reset:
+			src.synced, src.before = false, map[api.Key]bool{}
+			for _, key := range src.keys() {
+				src.before[key] = true
+			}
+		case client.Synced:
+			for key := range src.before {
+				src.remove(key)
+			}
+			src.before, src.synced = nil, true
+			if s.synced() {
+				s.restoreNominations()
+			}
+		}
+	}
+}
+
+// synced says that the state is known in full; nothing is placed before.
+func (s *Scheduler) synced() bool {
+	for _, src := range s.sources {
+		if !src.synced {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Scheduler) setNode(o api.Object) {
+	if s.state.SetNode(o.(*corev1.Node)) {
+		s.helps |= helpNode
+	}
+}
+
+func (s *Scheduler) removeNode(key api.Key) {
+	s.state.RemoveNode(key.Name)
+	s.helps |= helpNodeGone
+}
+
+func (s *Scheduler) setNamespace(o api.Object) {
+	s.state.SetNamespace(o.(*corev1.Namespace))
+	s.helps |= helpNamespace
+}
+
+func (s *Scheduler) setClaim(o api.Object) {
+	s.state.SetClaim(o.(*corev1.PersistentVolumeClaim))
+	s.helps |= helpClaim
+}
+
+// setPod sorts a pod: it holds its node's resources, waits for a node, or does not matter (any more).
+func (s *Scheduler) setPod(o api.Object) {
+	pod, key := o.(*corev1.Pod), api.KeyOf(o)
+	switch {
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		s.removePod(key)
+	case pod.Spec.NodeName != "":
+		s.queue.remove(key)
+		if s.state.SetPod(pod) {
+			s.helps |= helpPodPlaced | helpPodGone // its labels, its size, or that it counts may have changed
+		}
+	case pod.DeletionTimestamp != nil || pod.Spec.SchedulerName != s.name || len(pod.Spec.SchedulingGates) > 0:
+		s.forget(key)
+	default:
+		s.pend(pod)
+	}
+}
+
+// removePod forgets a pod that ended or went away.
+func (s *Scheduler) removePod(key api.Key) {
+	if s.state.RemovePod(key) {
+		s.helps |= helpPodGone
+	}
+	s.forget(key)
+}
+
+// forget takes a pod out of the queue.
+func (s *Scheduler) forget(key api.Key) {
+	p := s.queue.pods[key]
+	if p == nil {
+		return
+	}
+	s.queue.remove(key)
+	if s.state.Unnominate(p.pod.UID) {
+		s.helps |= helpRoom
+	}
+}
+
+func (s *Scheduler) podKeys() []api.Key {
+	keys := s.state.PodKeys()
+	for key := range s.queue.pods {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// pend enqueues a pod, or takes its changes in.
+func (s *Scheduler) pend(pod *corev1.Pod) {
+	key := api.KeyOf(pod)
+	p := s.queue.pods[key]
+	if p != nil && p.pod.UID != pod.UID { // one of the same name came after it
+		s.forget(key)
+		p = nil
+	}
+	if p == nil {
+		if s.state.Assumed(key, pod.UID) {
+			return // bound already; this is how it was before
+		}
+		s.queue.add(pod)
+		if s.synced() {
+			s.restoreNomination(pod)
+		}
+		return
+	}
+	old := p.pod
+	p.pod = pod
+	if !maps.Equal(old.Labels, pod.Labels) || !equality.Semantic.DeepEqual(&old.Spec, &pod.Spec) {
+		s.queue.touch(p)
+	}
+}
+
+// restoreNominations keeps room again for pods that preempted others before a restart.
+func (s *Scheduler) restoreNominations() {
+	for _, p := range s.queue.pods {
+		s.restoreNomination(p.pod)
+	}
+}
+
+func (s *Scheduler) restoreNomination(pod *corev1.Pod) {
+	if node := pod.Status.NominatedNodeName; node != "" {
+		s.state.Nominate(pod, node)
+	}
+}
