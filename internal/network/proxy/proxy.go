@@ -10,6 +10,7 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,7 @@ type Kernel interface {
 	Apply(services.Changes) error
 	Affinity() ([]services.Remembered, error)
 	Forget([]services.Remembered) error
+	Watch(ctx context.Context, deleted func()) error
 }
 
 // Config is what a Proxy needs.
@@ -54,6 +56,7 @@ type Proxy struct {
 	cfg      Config
 	changes  chan change
 	requests chan request
+	deleted  chan struct{} // somebody may have deleted the table
 	ready    chan struct{}
 
 	// The loop's own.
@@ -84,7 +87,7 @@ func New(cfg Config) *Proxy {
 	if cfg.Window == 0 {
 		cfg.Window = DefaultWindow
 	}
-	p := &Proxy{cfg: cfg, changes: make(chan change), requests: make(chan request), ready: make(chan struct{}),
+	p := &Proxy{cfg: cfg, changes: make(chan change), requests: make(chan request), deleted: make(chan struct{}, 1), ready: make(chan struct{}),
 		table: services.NewTable(), dirty: map[api.Key]struct{}{}, health: newHealthServers(cfg.Log)}
 	for owner, elements := range cfg.HostPorts {
 		p.table.Set(hostPortOwner(owner), elements)
@@ -114,12 +117,11 @@ func (p *Proxy) SetHostPorts(ctx context.Context, owner string, elements []servi
 // Run keeps the kernel in step until ctx ends. What it wrote stays.
 func (p *Proxy) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		p.watch(ctx)
-	}()
-	defer func() { cancel(); <-done }()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { p.watch(ctx) })
+	wg.Go(func() { p.watchKernel(ctx) })
 	defer p.health.close()
 	p.begin()
 	return p.loop(ctx)
@@ -155,6 +157,8 @@ func (p *Proxy) loop(ctx context.Context) error {
 		case r := <-p.requests:
 			p.table.Set(hostPortOwner(r.owner), r.elements)
 			waiting = append(waiting, r)
+		case <-p.deleted:
+			p.checkTable()
 		case <-timer:
 			timer = nil
 		}
@@ -178,6 +182,14 @@ func (p *Proxy) loop(ctx context.Context) error {
 			r.done <- err
 		}
 		waiting = nil
+	}
+}
+
+// checkTable makes the next step write everything anew if the table is gone.
+func (p *Proxy) checkTable() {
+	if exists, err := p.cfg.Kernel.Exists(); err == nil && !exists && p.written {
+		p.cfg.Log.Warn("somebody deleted the nftables table, writing it anew")
+		p.written = false
 	}
 }
 

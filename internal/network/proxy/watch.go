@@ -42,6 +42,26 @@ func (p *Proxy) watch(ctx context.Context) {
 	}
 }
 
+// watchKernel tells the loop when somebody may have deleted the table, until ctx ends.
+func (p *Proxy) watchKernel(ctx context.Context) {
+	deleted := func() {
+		select {
+		case p.deleted <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
+	for ctx.Err() == nil {
+		if err := p.cfg.Kernel.Watch(ctx, deleted); err != nil {
+			p.cfg.Log.Warn("watching nftables failed, beginning again", "err", err)
+		}
+		select {
+		case <-time.After(retryTime):
+			deleted()
+		case <-ctx.Done():
+		}
+	}
+}
+
 // watchOne sends the events of one resource to the loop, until the watch fails or ctx ends.
 func (p *Proxy) watchOne(ctx context.Context, i int, res *api.Resource, key func(api.Object) (api.Key, bool)) error {
 	w, err := p.cfg.Client.Watch(ctx, res, client.ListOptions{})
