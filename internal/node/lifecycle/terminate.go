@@ -7,6 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// forcedGrace is what a pod is given that the API removed while it ran: it was deleted by force.
+const forcedGrace = 2 * time.Second
+
 // finished tells whether the pod has run to its end by itself: every regular container has exited and none is started
 // again, or an init container failed for good. Sidecars may still run; they end now.
 func finished(in *Input) bool {
@@ -43,7 +46,11 @@ func terminate(in *Input, p *Plan) {
 		since = in.Now
 	}
 	// What is left of the time the pod was given; sidecars come last but get at least two seconds.
-	left := max(since.Add(Grace(in.Pod)).Sub(in.Now), time.Second)
+	grace := Grace(in.Pod)
+	if in.Memory.Gone {
+		grace = min(grace, forcedGrace)
+	}
+	left := max(since.Add(grace).Sub(in.Now), time.Second)
 	running := false
 	for _, run := range in.runningFirst() {
 		running = true
