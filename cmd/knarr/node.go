@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 
 	authenticationv1 "k8s.io/api/authentication/v1"

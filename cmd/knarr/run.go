@@ -21,7 +21,6 @@ import (
 	"github.com/knarr-io/knarr/internal/node/hollow"
 	apiserver "github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
-	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -61,7 +60,7 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer etcd.Close()
-	plane := cluster.NewControlPlane(cluster.ControlPlaneConfig{
+	plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
 		Backend:     store.NewEtcd(etcd.Client()),
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
@@ -69,6 +68,9 @@ func (s *server) run(ctx context.Context) error {
 		Initial:     cluster.Params{ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port())},
 		Log:         s.log,
 	})
+	if err != nil {
+		return err
+	}
 	tokens, err := authn.NewTokens(authn.TokensConfig{Key: keys.TokenKey(), Reader: plane.Registry.Reader()})
 	if err != nil {
 		return err
@@ -78,7 +80,7 @@ func (s *server) run(ctx context.Context) error {
 		Registry:      plane.Registry,
 		Authenticator: authn.Union{authn.NewClientCert(time.Now), tokens},
 		Tokens:        tokens,
-		Authorizer:    authz.Union{authz.Masters{}, plane.RBAC},
+		Authorizer:    plane.Authorizer(),
 		Issuer:        tokens,
 		Streams:       node.streams,
 		Version:       cli.KubernetesVersion(),

@@ -26,15 +26,15 @@ func (r *Registry) Create(ctx context.Context, res *api.Resource, obj api.Object
 	generate := obj.GetGenerateName()
 	generated := generate != "" && obj.GetName() == ""
 	for try := 0; ; try++ {
+		draft := obj
 		if generated {
-			obj.SetName(generateName(generate))
+			draft = obj.DeepCopyObject().(api.Object) // as it came, should the name have to be drawn again
+			draft.SetName(generateName(generate))
 		}
-		if try == 0 {
-			if err := r.prepareCreate(ctx, res, obj, opts); err != nil {
-				return nil, err
-			}
+		if err := r.prepareCreate(ctx, res, draft, opts); err != nil {
+			return nil, err
 		}
-		out, err := r.commitCreate(ctx, res, obj, len(opts.DryRun) > 0)
+		out, err := r.commitCreate(ctx, res, draft, len(opts.DryRun) > 0)
 		if generated && apierrors.IsAlreadyExists(err) && try < generateNameTries {
 			continue
 		}

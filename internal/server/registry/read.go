@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -357,4 +358,13 @@ func (r Reader) List(res *api.Resource, namespace string, visit func(api.Object)
 		prefix = namespace + "/"
 	}
 	r.registry.table(res).Snapshot().Ascend(prefix, "", func(rev *store.Revision) bool { return visit(rev.Object) })
+}
+
+// PodsOn visits the pods bound to a node until visit returns false.
+func (r Reader) PodsOn(node string, visit func(*corev1.Pod) bool) {
+	for _, rev := range r.registry.table(api.Pods).Lookup(IndexNode, node) {
+		if !visit(rev.Object.(*corev1.Pod)) {
+			return
+		}
+	}
 }

@@ -98,9 +98,7 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	}
 	obj.SetResourceVersion(current.GetResourceVersion())
 	obj.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
-	if sub != "status" {
-		res.Default(obj)
-	}
+	res.Default(obj)
 	attrs := &admission.Attributes{
 		Operation: admission.Update, Resource: res, Subresource: sub, Key: api.KeyOf(obj), Object: obj, Old: current,
 		Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
