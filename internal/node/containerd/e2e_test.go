@@ -40,7 +40,7 @@ const testImage = "docker.io/knarr/test:1"
 const testCgroup = "/knarr-test"
 
 // e2eOptions gives a data directory of its own to a test that runs real containers, and purges it at the end.
-func e2eOptions(t *testing.T) Options {
+func e2eOptions(t testing.TB) Options {
 	t.Helper()
 	if os.Getenv("KNARR_E2E") != "1" {
 		t.Skip("starts containerd and real containers, which needs root and bin/libexec (make libexec): set KNARR_E2E=1")
@@ -68,7 +68,7 @@ func e2eOptions(t *testing.T) Options {
 	return Options{DataDir: dir, Libexec: libexec, Command: []string{os.Args[0], "containerd"}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(string(bytes.TrimSpace(p)))
@@ -76,7 +76,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 // supervise runs a supervisor until the test calls stop, and returns when it is ready.
-func supervise(t *testing.T, o Options) (s *Supervisor, stop func()) {
+func supervise(t testing.TB, o Options) (s *Supervisor, stop func()) {
 	t.Helper()
 	s, err := New(o)
 	if err != nil {
@@ -105,7 +105,7 @@ func supervise(t *testing.T, o Options) (s *Supervisor, stop func()) {
 	return s, stop
 }
 
-func dial(t *testing.T, s *Supervisor) *runtime.CRI {
+func dial(t testing.TB, s *Supervisor) *runtime.CRI {
 	t.Helper()
 	c, err := runtime.NewCRI(s.Endpoint())
 	if err != nil {
@@ -116,7 +116,7 @@ func dial(t *testing.T, s *Supervisor) *runtime.CRI {
 }
 
 // importTestImage puts an image with busybox in.
-func importTestImage(t *testing.T, s *Supervisor) {
+func importTestImage(t testing.TB, s *Supervisor) {
 	t.Helper()
 	ctx := context.Background()
 	built, err := image.Build(ctx, ".", &image.Spec{

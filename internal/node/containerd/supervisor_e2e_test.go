@@ -41,7 +41,7 @@ func startPod(t *testing.T, c *runtime.CRI) (sandbox, container string) {
 	return sandbox, container
 }
 
-func onlyChild(t *testing.T, o *Options) int {
+func onlyChild(t testing.TB, o *Options) int {
 	t.Helper()
 	found, err := findProcesses(o.configFile())
 	if err != nil || len(found) != 1 {
