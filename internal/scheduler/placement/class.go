@@ -113,6 +113,7 @@ func (c *class) catchUp(st *State) {
 }
 
 func (c *class) grow(st *State) {
+	c.entries = slices.Grow(c.entries, len(st.nodes)-len(c.entries))
 	for len(c.entries) < len(st.nodes) {
 		c.entries = append(c.entries, entry{why: noVerdict})
 	}
@@ -212,10 +213,12 @@ func (c *class) judgeStatic(n *node) *static {
 		s.why = c.verdicts.final(FilterNodeAffinity, reasonNodeAffinity)
 	}
 	if shared := c.statics[s]; shared != nil {
-		return shared
+		return shared // most nodes are alike
 	}
-	c.statics[s] = &s
-	return &s
+	shared := new(static)
+	*shared = s
+	c.statics[s] = shared
+	return shared
 }
 
 // locate puts node i into its group, or turns it down.

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -81,9 +82,15 @@ func newTable(st *State, spec tableSpec) *table {
 
 // grow makes room for n nodes and for all domains there are.
 func (t *table) grow(n int) {
+	t.domain = slices.Grow(t.domain, n-len(t.domain))
+	t.seen = slices.Grow(t.seen, n-len(t.seen))
 	for len(t.domain) < n {
 		t.domain = append(t.domain, noDomain)
 		t.seen = append(t.seen, 0)
+	}
+	if more := len(t.topo.members) - len(t.sum); more > 64 {
+		t.sum, t.nodes = slices.Grow(t.sum, more), slices.Grow(t.nodes, more)
+		t.usable, t.mark = slices.Grow(t.usable, more), slices.Grow(t.mark, more)
 	}
 	for len(t.sum) < len(t.topo.members) {
 		t.sum = append(t.sum, 0)
