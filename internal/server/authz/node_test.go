@@ -1,0 +1,138 @@
+package authz
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/knarr-io/knarr/internal/api"
+)
+
+// pods is a cluster for tests, with one volume bound to claim shop/data.
+type pods []*corev1.Pod
+
+func (l pods) PodsOn(node string, visit func(*corev1.Pod) bool) {
+	for _, p := range l {
+		if p.Spec.NodeName == node && !visit(p) {
+			return
+		}
+	}
+}
+
+func (l pods) Get(res *api.Resource, key api.Key) (api.Object, bool) {
+	if res != api.PersistentVolumes || key.Name != "pv" {
+		return nil, false
+	}
+	return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "shop", Name: "data"}}}, true
+}
+
+func TestNode(t *testing.T) {
+	ref := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	on := func(node, name string, change func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: corev1.PodSpec{NodeName: node, ServiceAccountName: "till"}}
+		if change != nil {
+			change(p)
+		}
+		return p
+	}
+	cluster := pods{
+		on("n1", "till-1", func(p *corev1.Pod) {
+			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{ref("pull")}
+			p.Spec.Volumes = []corev1.Volume{
+				{Name: "a", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "tls"}}},
+				{Name: "b", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}},
+				{Name: "c", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+					{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("kube-root-ca.crt")}}}}}},
+				{Name: "scratch", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}},
+			}
+			p.Spec.InitContainers = []corev1.Container{{Env: []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref("env")}}}}}}
+			p.Spec.Containers = []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("settings")}}}}}
+		}),
+		on("n1", "mirror", func(p *corev1.Pod) {
+			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{ref("stolen")}
+		}),
+		on("n2", "other", func(p *corev1.Pod) {
+			p.Spec.ServiceAccountName = "boss"
+			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{ref("theirs")}
+		}),
+	}
+	z, err := NewNode(cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n1 := &user.DefaultInfo{Name: "system:node:n1", Groups: []string{"system:nodes", "system:authenticated"}}
+	tests := []struct {
+		ask    string
+		fields string
+		want   bool
+	}{
+		{"get /secrets shop/pull", "", true},
+		{"get /secrets shop/tls", "", true},
+		{"get /secrets shop/env", "", true},
+		{"get /secrets shop/theirs", "", false},
+		{"get /secrets shop/stolen", "", false},
+		{"get /secrets bank/tls", "", false},
+		{"list /secrets shop/", "", false},
+		{"watch /secrets shop/", "metadata.name=tls", true},
+		{"watch /secrets shop/", "metadata.name=theirs", false},
+		{"update /secrets shop/tls", "", false},
+		{"get /configmaps shop/kube-root-ca.crt", "", true},
+		{"get /configmaps shop/settings", "", true},
+		{"get /configmaps shop/other", "", false},
+		{"get /persistentvolumeclaims shop/data", "", true},
+		{"get /persistentvolumeclaims shop/till-1-scratch", "", true},
+		{"get /persistentvolumeclaims shop/other", "", false},
+		{"get /persistentvolumes /pv", "", true},
+		{"get /persistentvolumes /other", "", false},
+		{"create /serviceaccounts/token shop/till", "", true},
+		{"create /serviceaccounts/token shop/boss", "", false},
+		{"get /serviceaccounts shop/till", "", true},
+		{"list /pods /", "spec.nodeName=n1", true},
+		{"list /pods /", "spec.nodeName=n2", false},
+		{"list /pods /", "spec.nodeName!=n2", false},
+		{"watch /pods /", "", false},
+		{"get /pods shop/till-1", "", true},
+		{"get /pods shop/other", "", false},
+		{"update /pods/status shop/till-1", "", true},
+		{"update /pods shop/till-1", "", false},
+		{"create /pods/exec shop/till-1", "", false},
+		{"create /nodes /", "", true},
+		{"get /nodes /n1", "", true},
+		{"get /nodes /n2", "", false},
+		{"list /nodes /", "", false},
+		{"watch /nodes /", "metadata.name=n1", true},
+		{"patch /nodes/status /n1", "", true},
+		{"patch /nodes/status /n2", "", false},
+		{"delete /nodes /n1", "", false},
+		{"update coordination.k8s.io/leases kube-node-lease/n1", "", true},
+		{"update coordination.k8s.io/leases kube-node-lease/n2", "", false},
+		{"create coordination.k8s.io/leases kube-node-lease/", "", true},
+		{"create coordination.k8s.io/leases default/", "", false},
+		{"watch /services /", "", true},
+		{"create /events shop/", "", true},
+		{"get /metrics", "", false},
+	}
+	for _, tc := range tests {
+		a := ask(n1, tc.ask)
+		if tc.fields != "" {
+			a.Fields = fields.ParseSelectorOrDie(tc.fields)
+		}
+		d, why, err := z.Authorize(t.Context(), a)
+		if (d == Allow) != tc.want || d == Deny || err != nil {
+			t.Errorf("%s %s: %v %q %v", tc.ask, tc.fields, d, why, err)
+		}
+	}
+	for _, who := range []user.Info{jane("system:nodes"), &user.DefaultInfo{Name: "system:node:n1"}, &user.DefaultInfo{Name: "system:node:", Groups: []string{"system:nodes"}}, nil} {
+		if d, _, _ := z.Authorize(t.Context(), ask(who, "get /nodes /n1")); d != NoOpinion {
+			t.Errorf("%v is no node", who)
+		}
+	}
+	if _, why, _ := z.Authorize(t.Context(), ask(n1, "get /secrets shop/theirs")); !strings.Contains(why, `no relationship found between node "n1" and this object`) {
+		t.Errorf("reason %q", why)
+	}
+}
