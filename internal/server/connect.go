@@ -28,6 +28,7 @@ func (x *exchange) exec() error {
 	if len(opts.Command) == 0 {
 		return apierrors.NewBadRequest("you must specify at least 1 command for the container")
 	}
+	opts.Stderr = opts.Stderr && !opts.TTY // a terminal has one output
 	return x.command(pod, stream.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY},
 		func(ctx context.Context, s Streams) (*url.URL, error) { return s.ExecURL(ctx, api.KeyOf(pod), opts) })
 }
@@ -42,6 +43,7 @@ func (x *exchange) attach() error {
 	if err != nil {
 		return err
 	}
+	opts.Stderr = opts.Stderr && !opts.TTY // a terminal has one output
 	return x.command(pod, stream.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY},
 		func(ctx context.Context, s Streams) (*url.URL, error) { return s.AttachURL(ctx, api.KeyOf(pod), opts) })
 }
@@ -50,9 +52,6 @@ func (x *exchange) attach() error {
 func (x *exchange) command(pod *corev1.Pod, opts stream.Options, prepare func(context.Context, Streams) (*url.URL, error)) error {
 	if !opts.Stdin && !opts.Stdout && !opts.Stderr {
 		return apierrors.NewBadRequest("you must specify at least one of stdin, stdout, stderr")
-	}
-	if opts.TTY {
-		opts.Stderr = false // a terminal has one output
 	}
 	return x.connect(pod, prepare, func(u *url.URL) error {
 		if stream.Wants(x.r, stream.ProtocolV5) {

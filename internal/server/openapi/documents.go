@@ -7,14 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 	"sync"
 
 	openapiv2 "github.com/google/gnostic-models/openapiv2"
 	openapiv3 "github.com/google/gnostic-models/openapiv3"
 	"google.golang.org/protobuf/proto"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -128,26 +126,20 @@ func (d *Documents) buildV2() object {
 // add adds the kinds of gv and returns its paths.
 func (b *builder) add(d *Documents, gv schema.GroupVersion) object {
 	paths := object{}
-	marked := map[reflect.Type]bool{}
 	mark := func(k kind) {
-		t := typeOf(k)
-		if t == nil || marked[t] {
-			return
+		if t := typeOf(k); t != nil {
+			b.addKind(t, k.extension())
 		}
-		marked[t] = true
-		b.addKind(t, k.extension())
 	}
 	for _, rt := range routes(d.resources, d.reviews, gv) {
 		paths[rt.path] = b.item(rt)
-		if rt.kind.GroupVersion() == gv {
-			mark(rt.kind)
-			if slices.Contains(rt.verbs, "list") {
-				mark(kind{gv.WithKind(rt.kind.Kind + "List")})
-			}
+		mark(rt.kind)
+		if slices.Contains(rt.verbs, "list") {
+			mark(kind{gv.WithKind(rt.kind.Kind + "List")})
 		}
 	}
-	if gv == (schema.GroupVersion{Version: "v1"}) {
-		b.addKind(reflect.TypeFor[metav1.Status](), object{"group": "", "version": "v1", "kind": "Status"})
+	for _, k := range []string{"DeleteOptions", "Status"} { // of every group's paths
+		mark(kind{schema.GroupVersionKind{Version: "v1", Kind: k}})
 	}
 	return paths
 }

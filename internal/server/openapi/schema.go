@@ -75,6 +75,12 @@ func (b *builder) model(t reflect.Type) object {
 	if len(properties) > 0 {
 		s["properties"] = properties
 	}
+	if known, ok := requiredOf[modelName(t)]; ok {
+		required = required[:0]
+		for _, f := range strings.Fields(known) {
+			required = append(required, f)
+		}
+	}
 	if len(required) > 0 {
 		s["required"] = required
 	}
@@ -167,14 +173,16 @@ func (b *builder) value(t reflect.Type) object {
 }
 
 // addKind adds the schema of a kind, marked with the name by which clients look it up.
-func (b *builder) addKind(t reflect.Type, kinds ...object) {
+func (b *builder) addKind(t reflect.Type, name object) {
 	b.refTo(t)
 	s := b.schemas[modelName(t)].(object)
 	have, _ := s["x-kubernetes-group-version-kind"].([]any)
-	for _, k := range kinds {
-		have = append(have, k)
+	for _, k := range have {
+		if reflect.DeepEqual(k, any(name)) {
+			return
+		}
 	}
-	s["x-kubernetes-group-version-kind"] = have
+	s["x-kubernetes-group-version-kind"] = append(have, name)
 }
 
 // typeOf returns the Go type of a kind, or nil where the scheme does not have it.
