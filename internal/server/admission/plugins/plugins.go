@@ -43,6 +43,7 @@ func Default(cfg Config) admission.Chain {
 		ServiceAccount{cfg.Reader},
 		NodeRestriction{cfg.Reader},
 		TaintNodesByCondition{},
+		PodSecurity{cfg.Reader},
 		Priority{cfg.Reader},
 		DefaultTolerationSeconds{},
 		RuntimeClass{cfg.Reader},
