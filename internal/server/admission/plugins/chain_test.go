@@ -2,6 +2,7 @@ package plugins_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ type cluster struct {
 func start(t *testing.T) *cluster {
 	t.Helper()
 	c, reg := clienttest.NewRegistry(t)
-	reader := admission.StoreReader{Store: reg.Store()}
+	reader := reg.Reader()
 	rbac := authz.NewRBAC()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
@@ -245,6 +246,32 @@ func TestWaitingForTheDefaultAccount(t *testing.T) {
 		clienttest.Create(t, c.Local, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "new", Name: "default"}})
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// BenchmarkChain is what admission adds to the creation of a pod by a controller, in a namespace without limits or quotas.
+func BenchmarkChain(b *testing.B) {
+	c, reg := clienttest.NewRegistry(b)
+	clienttest.Create(b, c, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}})
+	rbac := authz.NewRBAC()
+	chain := plugins.Default(plugins.Config{Reader: reg.Reader(), RBAC: rbac, Authorizer: rbac, Quotas: c})
+	b.Run("pod created", func(b *testing.B) {
+		for b.Loop() {
+			p := pod("p")
+			a := &admission.Attributes{Operation: admission.Create, Resource: api.Pods, Key: api.KeyOf(p), Object: p}
+			if err := errors.Join(chain.Admit(b.Context(), a), chain.Validate(b.Context(), a)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("pod status written", func(b *testing.B) {
+		p := pod("p")
+		a := &admission.Attributes{Operation: admission.Update, Subresource: "status", Resource: api.Pods, Key: api.KeyOf(p), Object: p, Old: p}
+		for b.Loop() {
+			if err := errors.Join(chain.Admit(b.Context(), a), chain.Validate(b.Context(), a)); err != nil {
+				b.Fatal(err)
+			}
 		}
 	})
 }
