@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -107,7 +108,7 @@ func (x *exchange) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.Pod
 			continue // an empty selector matches every pod in policy/v1, a missing one none
 		}
 		if found != nil {
-			return nil, apierrors.NewInternalError(fmt.Errorf("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."))
+			return nil, apierrors.NewInternalError(errors.New("this pod has more than one PodDisruptionBudget, which the eviction subresource does not support"))
 		}
 		found = pdb
 	}

@@ -37,14 +37,15 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	x := &exchange{s: s, w: w, r: r, t: t, q: q}
 	defer func() {
 		p := recover()
+		begun := w.code != 0
 		if p != nil && p != http.ErrAbortHandler {
 			s.log.Error("a request made the server panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-			if w.code == 0 {
+			if !begun {
 				x.fail(apierrors.NewInternalError(fmt.Errorf("panic while serving %s %s: %v", r.Method, r.URL.Path, p)))
 			}
 		}
 		s.metrics.observe(t, w, time.Since(begin))
-		if p == http.ErrAbortHandler || (p != nil && w.code != 0) {
+		if p == http.ErrAbortHandler || (p != nil && begun) {
 			panic(http.ErrAbortHandler) // net/http ends the connection without a word
 		}
 	}()

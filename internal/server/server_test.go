@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -124,13 +123,4 @@ func contains(t testing.TB, got, want string) {
 	if !strings.Contains(got, want) {
 		t.Errorf("got %q\nwant something with %q", got, want)
 	}
-}
-
-// compact removes the white space of JSON.
-func compact(s string) string {
-	var b bytes.Buffer
-	if json.Compact(&b, []byte(s)) != nil {
-		return s
-	}
-	return b.String()
 }

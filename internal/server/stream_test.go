@@ -15,7 +15,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/portforward"
@@ -228,11 +227,18 @@ func TestPortForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := spdy.NewDialer(upgrader, &http.Client{Transport: rt}, "POST", u)
-	for name, dialer := range map[string]httpstream.Dialer{"tunnel": tunnel, "spdy": plain} {
+	type forwarder func(stop, ready chan struct{}) (*portforward.PortForwarder, error)
+	for name, forward := range map[string]forwarder{
+		"tunnel": func(stop, ready chan struct{}) (*portforward.PortForwarder, error) {
+			return portforward.New(tunnel, []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+		},
+		"spdy": func(stop, ready chan struct{}) (*portforward.PortForwarder, error) {
+			return portforward.New(plain, []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			stop, ready := make(chan struct{}), make(chan struct{})
-			var out bytes.Buffer
-			pf, err := portforward.New(dialer, []string{"0:8080"}, stop, ready, &out, &out)
+			pf, err := forward(stop, ready)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -163,13 +163,11 @@ func (x *exchange) deleteOptions() (metav1.DeleteOptions, error) {
 
 // decodeDeleteOptions accepts DeleteOptions as of any group, as clients send them: v1, policy/v1, the resource's own.
 func (x *exchange) decodeDeleteOptions(b []byte, f wire.Format, into *metav1.DeleteOptions) error {
-	gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
 	var err error
 	for _, gv := range []schema.GroupVersion{{Version: "v1"}, metav1.SchemeGroupVersion, x.t.gv()} {
-		gvk = gv.WithKind("DeleteOptions")
 		*into = metav1.DeleteOptions{}
-		var e error
-		if _, _, e = x.s.decoder.Decode(b, f, gvk, into, metav1.FieldValidationIgnore); e == nil {
+		_, _, e := x.s.decoder.Decode(b, f, gv.WithKind("DeleteOptions"), into, metav1.FieldValidationIgnore)
+		if e == nil {
 			return nil
 		}
 		if err == nil {
