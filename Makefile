@@ -37,8 +37,8 @@ build: deps $(LIBEXEC_BINARIES) knarr ## build bin/knarr and what it ships with
 
 .PHONY: knarr
 knarr:
-	CGO_ENABLED=0 $(GO) build -trimpath -tags "$(KNARR_TAGS)" -ldflags '$(KNARR_LDFLAGS)' -o bin/knarr ./cmd/knarr
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(LIBEXEC)/knarr-cni ./cmd/knarr-cni
+	CGO_ENABLED=0 $(GO) build -tags "$(KNARR_TAGS)" -ldflags '$(KNARR_LDFLAGS)' -o bin/knarr ./cmd/knarr
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(LIBEXEC)/knarr-cni ./cmd/knarr-cni
 
 .PHONY: up
 up: build ## start a single-machine cluster with the example application (as root)
@@ -52,8 +52,8 @@ down: ## stop it and remove every trace, data included (as root)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l cmd internal test examples build); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
-	$(GO) vet $(TEST_TAGS) ./...
-	$(GO) tool staticcheck $(TEST_TAGS) ./...
+	CGO_ENABLED=0 $(GO) vet $(TEST_TAGS) ./...
+	CGO_ENABLED=0 $(GO) tool staticcheck $(TEST_TAGS) ./...
 
 .PHONY: unit
 unit: ## unit tests and simulated clusters, with the race detector
@@ -61,7 +61,7 @@ unit: ## unit tests and simulated clusters, with the race detector
 
 .PHONY: e2e
 e2e: deps-test build ## end-to-end tests on real containerd (as root)
-	KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) $(GO) test $(TEST_TAGS) -count=1 -timeout 20m -p 1 $(E2E_PACKAGES)
+	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) $(GO) test $(TEST_TAGS) -count=1 -timeout 20m -p 1 $(E2E_PACKAGES)
 
 # Packages with tests that need root, real namespaces or a real runtime.
 E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test cmd | xargs -n1 dirname | sort -u | sed 's|^|./|')
@@ -72,7 +72,7 @@ test: deps-test lint unit e2e ## lint, unit, simulated and end-to-end tests: wha
 
 .PHONY: bench
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
-	$(GO) run $(TEST_TAGS) ./test/bench -knarr $(abspath bin/knarr)
+	CGO_ENABLED=0 $(GO) run $(TEST_TAGS) ./test/bench -knarr $(abspath bin/knarr)
 
 .PHONY: clean
 clean: ## remove what was built
