@@ -118,14 +118,15 @@ func (n *Node) narrowPods(node string, a *Attributes) string {
 
 // only returns the value to which the field selector of a list narrows field, or that of its name.
 func only(a *Attributes, field string) string {
-	if a.Fields == nil {
-		if field == "metadata.name" {
-			return a.Name
+	if a.Fields != nil {
+		if v, ok := a.Fields.RequiresExactMatch(field); ok {
+			return v
 		}
-		return ""
 	}
-	v, _ := a.Fields.RequiresExactMatch(field)
-	return v
+	if field == "metadata.name" {
+		return a.Name
+	}
+	return ""
 }
 
 func (n *Node) narrowReferenced(node string, a *Attributes) string {

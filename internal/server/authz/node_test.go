@@ -80,6 +80,7 @@ func TestNode(t *testing.T) {
 		{"list /secrets shop/", "", false},
 		{"watch /secrets shop/", "metadata.name=tls", true},
 		{"watch /secrets shop/", "metadata.name=theirs", false},
+		{"watch /secrets shop/tls", "", true},
 		{"update /secrets shop/tls", "", false},
 		{"get /configmaps shop/kube-root-ca.crt", "", true},
 		{"get /configmaps shop/settings", "", true},
