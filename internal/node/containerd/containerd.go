@@ -49,6 +49,9 @@ type Options struct {
 	MaxLogLine int
 	// Command runs the child; by default this executable with the argument containerd. The flags are appended.
 	Command []string
+	// LeaveRunning makes Supervisor.Run leave the child running when it is told to stop, to be adopted by the next one, as
+	// it is after a crash: what containers print goes on into their logs meanwhile, and sessions in them go on.
+	LeaveRunning bool
 	// StopGrace is how long the child may take to stop before it is killed; 10 s by default.
 	StopGrace time.Duration
 	// Logger is slog.Default unless given.

@@ -69,8 +69,8 @@ func New(options Options) (*Supervisor, error) {
 func (s *Supervisor) Endpoint() string { return s.options.Endpoint() }
 
 // Run starts the runtime, or adopts the one that runs already with the same configuration, and starts it again whenever
-// it ends. When ctx is cancelled it stops the runtime, not the containers, and returns nil. It returns an error only if
-// the machine cannot be prepared.
+// it ends. When ctx is cancelled it stops the runtime (unless LeaveRunning), not the containers, and returns nil. It
+// returns an error only if the machine cannot be prepared.
 func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return err
@@ -121,7 +121,11 @@ func (s *Supervisor) once(ctx context.Context) error {
 		return fmt.Errorf("containerd (pid %d): %s; see %s", p.pid, p.how, s.options.LogFile())
 	case <-ctx.Done():
 		s.setReady(false, errNotRunning)
-		p.stop(s.options.StopGrace)
+		if s.options.LeaveRunning {
+			p.close()
+		} else {
+			p.stop(s.options.StopGrace)
+		}
 		return ctx.Err()
 	}
 }
