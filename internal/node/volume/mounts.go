@@ -93,30 +93,44 @@ func bindSubPath(volume, sub, at string, readOnly bool) (string, error) {
 		return "", err
 	}
 	defer root.Close()
-	f, err := root.OpenFile(sub, unix.O_PATH, 0)
+	fd, err := openBeneath(root, sub)
 	if errors.Is(err, os.ErrNotExist) && !readOnly {
 		if err = root.MkdirAll(sub, 0o750); err == nil {
-			f, err = root.OpenFile(sub, unix.O_PATH, 0)
+			fd, err = openBeneath(root, sub)
 		}
 	}
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return "", err
 	}
 	if err := unmountAt(at); err != nil {
 		return "", err
 	}
-	if err := target(at, st.IsDir()); err != nil {
+	if err := target(at, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return "", err
 	}
-	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), at, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), at, "", unix.MS_BIND, ""); err != nil {
 		return "", fmt.Errorf("bind mount: %w", err)
 	}
 	return at, nil
+}
+
+// openBeneath opens sub in root without reading rights, following symlinks only as long as they stay inside (openat2(2)).
+func openBeneath(root *os.Root, sub string) (int, error) {
+	dir, err := root.Open(".")
+	if err != nil {
+		return -1, err
+	}
+	defer dir.Close()
+	fd, err := unix.Openat2(int(dir.Fd()), sub, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: filepath.Join(root.Name(), sub), Err: err}
+	}
+	return fd, nil
 }
 
 // unmountAt takes away what an earlier run of the container left.
