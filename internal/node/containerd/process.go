@@ -96,7 +96,7 @@ func findProcesses(configFile string) (map[int]string, error) {
 	return found, err
 }
 
-// eachProcess calls f with every process and its arguments.
+// eachProcess calls f with every process of our user and its arguments. Another user's could pretend to be ours.
 func eachProcess(f func(pid int, argv []string)) error {
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
@@ -105,6 +105,13 @@ func eachProcess(f func(pid int, argv []string)) error {
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		fi, err := d.Info()
+		if err != nil {
+			continue // ended meanwhile
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join("/proc", d.Name(), "cmdline"))
