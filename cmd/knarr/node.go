@@ -131,6 +131,10 @@ func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {
 		case <-ctx.Done():
 			return nil
 		}
+		// The runtime may call the CNI plugin from now on.
+		if err := network.WriteConfig(m.dataDir, m.instance()); err != nil {
+			return err
+		}
 		if err := m.reclaim(ctx, net, rt); err != nil {
 			m.log.Warn("pod links and addresses of an earlier run could not all be freed", "err", err)
 		}

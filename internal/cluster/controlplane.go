@@ -11,15 +11,21 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
 	"github.com/knarr-io/knarr/internal/controller/eventttl"
+	"github.com/knarr-io/knarr/internal/controller/garbagecollector"
 	"github.com/knarr-io/knarr/internal/controller/namespace"
 	"github.com/knarr-io/knarr/internal/controller/nodeipam"
+	"github.com/knarr-io/knarr/internal/controller/nodelifecycle"
+	"github.com/knarr-io/knarr/internal/controller/podgc"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
+	"github.com/knarr-io/knarr/internal/controller/resourcequota"
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
-	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/scheduler"
+	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/store"
@@ -46,16 +52,26 @@ type ControlPlane struct {
 	RBAC     *authz.RBAC
 
 	cfg   ControlPlaneConfig
+	nodes authz.Authorizer
 	ready chan struct{}
 }
 
 // NewControlPlane wires up a control plane; Run makes it live.
-func NewControlPlane(cfg ControlPlaneConfig) *ControlPlane {
+func NewControlPlane(cfg ControlPlaneConfig) (*ControlPlane, error) {
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
 	r := registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Log: cfg.Log})
 	p := &ControlPlane{Store: s, Registry: r, Client: client.NewLocal(r), RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
-	r.SetAdmission(p.admission())
-	return p
+	var err error
+	if p.nodes, err = authz.NewNode(r.Reader()); err != nil {
+		return nil, fmt.Errorf("the rules for nodes: %w", err)
+	}
+	r.SetAdmission(plugins.Default(plugins.Config{Reader: r.Reader(), RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: p.Client}))
+	return p, nil
+}
+
+// Authorizer decides what users, service accounts and nodes may do.
+func (p *ControlPlane) Authorizer() authz.Union {
+	return authz.Union{authz.Masters{}, p.nodes, p.RBAC}
 }
 
 // Ready is closed when the API can be served: the copy is loaded and the initial objects are there.
@@ -82,6 +98,7 @@ func (p *ControlPlane) Run(ctx context.Context) error {
 			return fmt.Errorf("creating the initial objects: %w", err)
 		}
 		close(p.ready)
+		g.Go(func() error { return scheduler.New(scheduler.Config{Client: p.Client, Logger: p.cfg.Log}).Run(ctx) })
 		g.Go(func() error {
 			return (&controller.Runner{Client: p.Client, Log: p.cfg.Log}).Run(ctx, p.controllers()...)
 		})
@@ -91,20 +108,30 @@ func (p *ControlPlane) Run(ctx context.Context) error {
 }
 
 func (p *ControlPlane) bootstrap(ctx context.Context) error {
-	return Bootstrap(ctx, p.Client, p.cfg.Initial)
+	if err := plugins.BootstrapPriorityClasses(ctx, p.Client); err != nil {
+		return err
+	}
+	if err := Bootstrap(ctx, p.Client, p.cfg.Initial); err != nil {
+		return err
+	}
+	return authz.Bootstrap(ctx, p.Client)
 }
-
-func (p *ControlPlane) admission() admission.Chain { return nil }
 
 // controllers lists every controller of the control plane.
 func (p *ControlPlane) controllers() []controller.Controller {
 	c := p.Client
 	return []controller.Controller{
+		clusterroleaggregation.New(c),
+		resourcequota.New(c),
 		deployment.New(c),
 		replicaset.New(c),
 		endpointslice.New(c),
 		endpointslice.NewEndpoints(c),
 		namespace.New(c, api.Builtin),
+		garbagecollector.New(c, api.Builtin),
+		nodelifecycle.New(c, nodelifecycle.Config{}),
+		nodelifecycle.NewTaintEviction(c),
+		podgc.New(c, 0),
 		serviceaccount.New(c),
 		rootca.New(c, p.cfg.CA),
 		eventttl.New(c, 0),

@@ -49,6 +49,8 @@ func StartEtcd(ctx context.Context, dir string) (*Etcd, error) {
 	cfg.QuotaBackendBytes = 8 << 30
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "5m" // as kube-apiserver compacts
 	cfg.SnapshotCount = 10000
+	// etcd keeps this many transactions in memory for members that lag behind. There are none, and ours are large batches.
+	cfg.SnapshotCatchUpEntries = 10
 	cfg.LogLevel = "error"
 	cfg.LogOutputs = []string{filepath.Join(filepath.Dir(dir), "etcd.log")}
 	e, err := embed.StartEtcd(cfg)

@@ -34,8 +34,9 @@ func WriteConfig(dataDir, instance string) error {
 	if err := os.MkdirAll(confDir(dataDir), 0o755); err != nil {
 		return fmt.Errorf("CNI configuration: %w", err)
 	}
-	// The runtime watches the directory: the file must appear whole.
-	tmp := filepath.Join(dataDir, "cni", "10-knarr.conflist.tmp")
+	// The runtime watches the directory: the file must appear whole. containerd takes note of the renaming of a file in the
+	// directory, not of one that is moved into it.
+	tmp := confFile(dataDir) + ".tmp"
 	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
 		return fmt.Errorf("CNI configuration: %w", err)
 	}
