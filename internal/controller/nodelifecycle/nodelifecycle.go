@@ -78,7 +78,7 @@ func New(c client.Client, config Config) controller.Controller {
 		Name:    "nodelifecycle",
 		Workers: 4,
 		Watches: []controller.Watch{
-			{Resource: api.Nodes},
+			{Resource: api.Nodes, Keys: r.nodeKeys},
 			{Resource: api.Leases, Keys: leaseKeys},
 		},
 		Writes: []string{
@@ -86,6 +86,41 @@ func New(c client.Client, config Config) controller.Controller {
 		},
 		Reconciler: r,
 	}
+}
+
+// nodeKeys maps a node to itself, and to all nodes where with it the last one became not ready, or the first one ready again:
+// then eviction stops or resumes everywhere.
+func (r *reconciler) nodeKeys(e client.Event) []api.Key {
+	own := []api.Key{api.KeyOf(e.Object)}
+	var was, is bool
+	switch node := e.Object.(*corev1.Node); e.Type {
+	case client.Deleted:
+		was = isReady(node)
+	case client.Modified:
+		was, is = isReady(e.Old.(*corev1.Node)), isReady(node)
+	}
+	if was == is {
+		return own
+	}
+	nodes, err := client.List[*corev1.Node](context.Background(), r.client, client.ListOptions{})
+	if err != nil {
+		return own
+	}
+	for _, n := range nodes {
+		if n.Name != e.Object.GetName() && isReady(n) {
+			return own
+		}
+	}
+	keys := make([]api.Key, len(nodes))
+	for i, n := range nodes {
+		keys[i] = api.KeyOf(n)
+	}
+	return append(keys, own...)
+}
+
+func isReady(node *corev1.Node) bool {
+	c := conditionOf(node, corev1.NodeReady)
+	return c != nil && c.Status == corev1.ConditionTrue
 }
 
 // leaseKeys maps a node's Lease to the node. Its namespace holds nothing else (KEP-589).

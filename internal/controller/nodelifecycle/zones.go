@@ -28,7 +28,7 @@ func evictionRate(nodes []*corev1.Node, zone string, config Config) (rate float6
 		if _, skip := n.Labels[excluded]; skip {
 			continue
 		}
-		if c := conditionOf(n, corev1.NodeReady); c != nil && c.Status == corev1.ConditionTrue {
+		if isReady(n) {
 			up[zoneOf(n)]++
 			anyUp = true
 		} else {
