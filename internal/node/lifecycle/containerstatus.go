@@ -101,16 +101,17 @@ func terminated(run *Container) *corev1.ContainerStateTerminated {
 
 // resources tells what the container runs with: requests as allocated, limits as the runtime reports them where it does.
 func resources(c *corev1.Container, run *Container) *corev1.ResourceRequirements {
-	r := c.Resources.DeepCopy()
+	r := c.Resources // shares the maps of the spec, which never change
 	if run.Resources == nil {
-		return r
+		return &r
 	}
 	if m := run.Resources.MemoryLimitInBytes; m > 0 && r.Limits != nil {
 		if want := r.Limits[corev1.ResourceMemory]; want.Value() != m {
+			r.Limits = r.Limits.DeepCopy()
 			r.Limits[corev1.ResourceMemory] = *resource.NewQuantity(m, resource.BinarySI)
 		}
 	}
-	return r
+	return &r
 }
 
 func user(run *Container) *corev1.ContainerUser {
