@@ -101,11 +101,11 @@ func (x *exchange) connectable(container *string) (*corev1.Pod, error) {
 
 // connect asks admission and the node, and hands the connection over. Once it has been, nothing more can be answered.
 func (x *exchange) connect(pod *corev1.Pod, prepare func(context.Context, Streams) (*url.URL, error), serve func(*url.URL) error) error {
-	if x.r.ProtoMajor != 1 {
-		return apierrors.NewBadRequest("this needs a connection of its own: use HTTP/1.1, with an upgrade to WebSocket or SPDY")
-	}
 	if x.r.Header.Get("Upgrade") == "" {
 		return apierrors.NewBadRequest("Upgrade request required")
+	}
+	if x.r.ProtoMajor != 1 {
+		return apierrors.NewBadRequest("this needs a connection of its own: use HTTP/1.1, with an upgrade to WebSocket or SPDY")
 	}
 	if err := x.admit(admission.Connect, nil, metav1.CreateOptions{}); err != nil {
 		return err

@@ -155,6 +155,8 @@ func (x *exchange) applier(kind types.PatchType, body []byte, opts metav1.PatchO
 			live = versioned.(api.Object)
 		} else if applied.GetUID() != "" {
 			return nil, apierrors.NewConflict(x.t.groupResource(), x.t.Name, errUIDOfNothing(string(applied.GetUID())))
+		} else if err := x.mayCreate(); err != nil {
+			return nil, err
 		}
 		merged, err := x.s.managers.Apply(gvk, x.t.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
 		if err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -62,7 +63,9 @@ func (s *Server) serve(x *exchange, inAPI bool) error {
 	if err := s.authenticate(x); err != nil {
 		return err
 	}
-	x.r = x.r.WithContext(warning.WithWarningRecorder(request.With(x.r.Context(), &x.t.Info), &warner{header: x.w.Header()}))
+	ctx, cancel := x.deadline()
+	defer cancel()
+	x.r = x.r.WithContext(warning.WithWarningRecorder(request.With(ctx, &x.t.Info), &warner{header: x.w.Header()}))
 	if err := s.authorize(x); err != nil {
 		return err
 	}
@@ -76,6 +79,21 @@ func (s *Server) serve(x *exchange, inAPI bool) error {
 		return s.serveOther(x)
 	}
 	return s.serveResource(x)
+}
+
+// answerWithin bounds how long a request other than a watch or a stream may take, as in Kubernetes.
+const answerWithin = time.Minute
+
+// deadline returns the context of the request, bounded where the request is one that should end soon.
+func (x *exchange) deadline() (context.Context, context.CancelFunc) {
+	if x.t.Verb == "watch" || connectors[x.t.Subresource] != nil || strings.HasPrefix(x.r.URL.Path, "/debug/") {
+		return x.r.Context(), func() {}
+	}
+	within := answerWithin
+	if d, err := time.ParseDuration(x.q.Get("timeout")); err == nil && d > 0 && d < within {
+		within = d
+	}
+	return context.WithTimeout(x.r.Context(), within)
 }
 
 // serveResource answers requests below a group-version.

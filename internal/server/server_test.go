@@ -28,6 +28,7 @@ type fixture struct {
 	client   *client.Local
 	registry *registry.Registry
 	server   *server.Server
+	http     *http.Client
 }
 
 // byHeader authenticates whoever X-User names; the tests' own client is an administrator.
@@ -58,10 +59,22 @@ func start(t testing.TB, change ...func(*server.Config)) *fixture {
 	s := server.New(cfg)
 	h := httptest.NewServer(s)
 	t.Cleanup(h.Close)
-	return &fixture{t: t, url: h.URL, client: c, registry: reg, server: s}
+	return &fixture{t: t, url: h.URL, client: c, registry: reg, server: s, http: h.Client()}
 }
 
-func (f *fixture) config() *rest.Config { return &rest.Config{Host: f.url, QPS: -1} }
+// overTLS serves f over TLS and HTTP/2 from now on, as a cluster does.
+func (f *fixture) overTLS() *fixture {
+	h := httptest.NewUnstartedServer(f.server)
+	h.EnableHTTP2 = true
+	h.StartTLS()
+	f.t.Cleanup(h.Close)
+	f.url, f.http = h.URL, h.Client()
+	return f
+}
+
+func (f *fixture) config() *rest.Config {
+	return &rest.Config{Host: f.url, QPS: -1, TLSClientConfig: rest.TLSClientConfig{Insecure: strings.HasPrefix(f.url, "https:")}}
+}
 
 // answer is a response that has been read.
 type answer struct {
@@ -93,7 +106,7 @@ func (f *fixture) do(method, path, body string, headers ...string) answer {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := f.http.Do(req)
 	if err != nil {
 		f.t.Fatal(err)
 	}

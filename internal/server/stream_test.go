@@ -105,7 +105,7 @@ func (n node) PortForwardURL(_ context.Context, key api.Key, _ *corev1.PodPortFo
 	return url.Parse(r.Url)
 }
 
-// startWithNode starts a server with one running pod "a" on a node whose runtime is the CRI's own streaming server.
+// startWithNode starts a server, over TLS and HTTP/2, with one running pod "a" on a node whose runtime is the CRI's own streaming server.
 func startWithNode(t *testing.T) *fixture {
 	t.Helper()
 	var handler http.Handler
@@ -129,7 +129,7 @@ func startWithNode(t *testing.T) *fixture {
 			}
 			return node{srv}, nil
 		}
-	})
+	}).overTLS()
 	f.must("POST", "/api/v1/namespaces/default/pods", strings.Replace(pod, `"spec":{`, `"spec":{"nodeName":"n1",`, 1))
 	return f
 }

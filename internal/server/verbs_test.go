@@ -1,9 +1,13 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/server/authz"
 )
 
 const configMaps = "/api/v1/namespaces/default/configmaps"
@@ -177,5 +181,54 @@ func TestEviction(t *testing.T) {
 	contains(t, f.must("GET", budgets+"/b", "").Body, `"disruptionsAllowed":0`)
 	if f.do("GET", pods+"/a", "").Code != 404 {
 		t.Error("the pod is still there")
+	}
+}
+
+// editors may change what is there, but not make anything.
+type editors struct{}
+
+func (editors) Authorize(_ context.Context, a *authz.Attributes) (authz.Decision, string, error) {
+	if a.Verb == "create" {
+		return authz.NoOpinion, "", nil
+	}
+	return authz.Allow, "", nil
+}
+
+// TestCreatingNeedsCreate checks that neither an apply nor a PUT gets around the right to create.
+func TestCreatingNeedsCreate(t *testing.T) {
+	f := start(t, func(c *server.Config) { c.Authorizer = editors{} })
+	for _, tc := range []struct{ method, path, body, kind string }{
+		{"PATCH", configMaps + "/x?fieldManager=me", `{"apiVersion":"v1","kind":"ConfigMap"}`, "application/apply-patch+yaml"},
+		{"PUT", "/apis/coordination.k8s.io/v1/namespaces/default/leases/x", `{"metadata":{"name":"x"}}`, "application/json"},
+	} {
+		a := f.do(tc.method, tc.path, tc.body, "Content-Type", tc.kind)
+		if _, m := a.status(t); a.Code != 403 || !strings.Contains(m, "cannot create resource") {
+			t.Errorf("%s %s: %d %s", tc.method, tc.path, a.Code, m)
+		}
+	}
+	if a := f.do("PUT", configMaps+"/x", `{"metadata":{"name":"x"}}`); a.Code != 404 {
+		t.Errorf("a PUT made a ConfigMap, or could have: %d %s", a.Code, a.Body)
+	}
+}
+
+// TestPartsOfObjects writes the subresources that are a part of the object itself.
+func TestPartsOfObjects(t *testing.T) {
+	f := start(t)
+	f.must("POST", "/api/v1/namespaces/default/pods", pod)
+	a := f.must("PATCH", "/api/v1/namespaces/default/pods/a/ephemeralcontainers", `{"spec":{"ephemeralContainers":[{"name":"debug","image":"i"}],"hostname":"kept"}}`, "Content-Type", "application/strategic-merge-patch+json")
+	contains(t, a.Body, `"ephemeralContainers":[{"name":"debug"`)
+	if strings.Contains(a.Body, "kept") {
+		t.Errorf("more than the ephemeral containers was written: %s", a.Body)
+	}
+	a = f.do("PATCH", "/api/v1/namespaces/default/pods/a/resize", `{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"1"}}}]}}`, "Content-Type", "application/strategic-merge-patch+json")
+	if _, m := a.status(t); a.Code != 422 || !strings.Contains(m, "Pod QOS Class may not change as a result of resizing") {
+		t.Errorf("resize: %d %s", a.Code, m)
+	}
+	f.must("POST", "/api/v1/namespaces", `{"metadata":{"name":"gone"}}`)
+	a = f.must("DELETE", "/api/v1/namespaces/gone", "")
+	contains(t, a.Body, `"phase":"Terminating"`)
+	f.must("PUT", "/api/v1/namespaces/gone/finalize", `{"metadata":{"name":"gone"},"spec":{"finalizers":[]}}`)
+	if a := f.do("GET", "/api/v1/namespaces/gone", ""); a.Code != 404 {
+		t.Errorf("%d %s", a.Code, a.Body)
 	}
 }

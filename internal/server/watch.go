@@ -38,7 +38,7 @@ func (x *exchange) watch() error {
 		return errNotAcceptable()
 	}
 	life := watchAtLeast + rand.N(watchAtLeast)
-	if opts.TimeoutSeconds != nil {
+	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), life)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
@@ -104,6 +105,11 @@ func (x *exchange) update() error {
 	}
 	manager := x.manager(opts.FieldManager)
 	transform := func(current api.Object) (api.Object, error) {
+		if current == nil {
+			if err := x.mayCreate(); err != nil {
+				return nil, err
+			}
+		}
 		obj := wanted.DeepCopyObject().(api.Object) // the registry changes it, and may ask again
 		return x.record(current, obj, manager)
 	}
@@ -123,6 +129,13 @@ func (x *exchange) update() error {
 var createOnUpdate = map[string]bool{
 	"Endpoints": true, "Event": true, "Lease": true, "LimitRange": true, "RuntimeClass": true, "Service": true,
 	"ClusterRole": true, "ClusterRoleBinding": true, "Role": true, "RoleBinding": true,
+}
+
+// mayCreate checks that a user whose update or apply finds no object may create one.
+func (x *exchange) mayCreate() error {
+	a := authz.AttributesOf(&x.t.Info)
+	a.Verb = "create"
+	return authz.Check(x.r.Context(), x.s.cfg.Authorizer, a)
 }
 
 // record keeps managedFields for a write of obj over current and returns obj without its TypeMeta.

@@ -79,7 +79,7 @@ func Translate(w http.ResponseWriter, r *http.Request, u *url.URL, opts Options,
 		}
 		err = t.finish(err)
 	}
-	_ = stdin.Close() // ends a reader that waits for the command to take its input
+	_ = feed.Close() // ends a reader that waits for the command to take its input
 	_ = ws.Close()
 	reading.Wait()
 	return err

@@ -15,7 +15,14 @@ import (
 func WriteList(w io.Writer, gvk schema.GroupVersionKind, meta metav1.ListMeta, items [][]byte, f Format) error {
 	bw, ok := w.(*bufio.Writer)
 	if !ok {
-		bw = bufio.NewWriterSize(w, 64<<10)
+		size := 512
+		for _, it := range items {
+			if size += len(it) + 8; size >= 64<<10 {
+				size = 64 << 10
+				break
+			}
+		}
+		bw = bufio.NewWriterSize(w, size)
 	}
 	if f == Protobuf {
 		if err := writeListProto(bw, gvk, meta, items); err != nil {

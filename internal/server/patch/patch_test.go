@@ -1,0 +1,100 @@
+package patch
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/api"
+)
+
+func TestApply(t *testing.T) {
+	const pod = `{"spec":{"containers":[{"name":"a","image":"1"},{"name":"b","image":"2"}]}}`
+	for _, tc := range []struct {
+		name            string
+		kind            types.PatchType
+		original, patch string
+		want            string // or, beginning with !, a part of the error
+	}{
+		{"merge replaces lists", types.MergePatchType, pod, `{"spec":{"containers":[{"name":"c"}]}}`, `{"spec":{"containers":[{"name":"c"}]}}`},
+		{"merge removes by null", types.MergePatchType, `{"a":1,"b":2}`, `{"a":null}`, `{"b":2}`},
+		{"merge of a list", types.MergePatchType, `{}`, `[`, `!not valid JSON: unexpected end of JSON input`},
+		{"strategic merges by name", types.StrategicMergePatchType, pod, `{"spec":{"containers":[{"name":"b","image":"3"}]}}`, `{"spec":{"containers":[{"name":"a","image":"1"},{"name":"b","image":"3"}]}}`},
+		{"strategic removes by directive", types.StrategicMergePatchType, pod, `{"spec":{"containers":[{"name":"a","$patch":"delete"}]}}`, `{"spec":{"containers":[{"image":"2","name":"b"}]}}`},
+		{"strategic without a merge key", types.StrategicMergePatchType, pod, `{"spec":{"containers":[{"image":"3"}]}}`, `!does not contain declared merge key: name`},
+		{"strategic that is no JSON", types.StrategicMergePatchType, pod, `{`, `!not valid JSON`},
+		{"json patch", types.JSONPatchType, `{"a":1}`, `[{"op":"add","path":"/b","value":2},{"op":"remove","path":"/a"}]`, `{"b":2}`},
+		{"json patch of what is not there", types.JSONPatchType, `{"a":1}`, `[{"op":"remove","path":"/x"}]`, `!does not fit the object`},
+		{"json patch that is none", types.JSONPatchType, `{"a":1}`, `{"op":"remove"}`, `!cannot unmarshal object`},
+		{"json patch without end", types.JSONPatchType, `{"a":1}`, `[` + strings.Repeat(`{"op":"test","path":"/a","value":1},`, maxOperations) + `{"op":"test","path":"/a","value":1}]`, `!maximum operations in a JSON patch is 10000`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, _, err := Apply(tc.kind, []byte(tc.original), []byte(tc.patch), &corev1.Pod{})
+			if part, fails := strings.CutPrefix(tc.want, "!"); fails {
+				st, ok := err.(apierrors.APIStatus)
+				if !ok || st.Status().Code/100 != 4 || !strings.Contains(st.Status().Message, part) {
+					t.Fatalf("got %v, want a status about %q", err, part)
+				}
+				return
+			}
+			if err != nil || !sameJSON(t, got, tc.want) {
+				t.Errorf("got %s, %v, want %s", got, err, tc.want)
+			}
+		})
+	}
+	_, dup, err := Apply(types.MergePatchType, []byte(`{}`), []byte(`{"a":1,"a":2}`), &corev1.Pod{})
+	if err != nil || len(dup) != 1 || !strings.Contains(dup[0].Error(), `duplicate field "a"`) {
+		t.Errorf("%v %v", err, dup)
+	}
+}
+
+func sameJSON(t *testing.T, a []byte, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := json.Unmarshal(a, &x); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(b), &y); err != nil {
+		t.Fatal(err)
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+// TestStatusBelongsToItsOwner checks that applying through the main resource cannot come to own status.
+func TestStatusBelongsToItsOwner(t *testing.T) {
+	m := NewManagers(api.Scheme, api.TypeConverter)
+	gvk := appsv1.SchemeGroupVersion.WithKind("Deployment")
+	u, _, err := ReadConfiguration([]byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 3}\nstatus: {replicas: 9}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := m.Apply(gvk, "", nil, u, "me", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := out.(*appsv1.Deployment)
+	if *d.Spec.Replicas != 3 || len(d.ManagedFields) != 1 || strings.Contains(string(d.ManagedFields[0].FieldsV1.Raw), "f:status") {
+		t.Errorf("%+v", d)
+	}
+}
+
+func FuzzReadConfiguration(f *testing.F) {
+	for _, s := range []string{"a: 1\na: 2", "{}", "- x", "a: &b [*b]", "x: 1e400", "? {a: b} : c"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		u, _, err := ReadConfiguration(body)
+		if err == nil && u.Object == nil {
+			t.Error("nothing was read, and no error given")
+		}
+		if err == nil {
+			_ = u.DeepCopy() // panics on values that unstructured content cannot have
+		}
+	})
+}
