@@ -42,8 +42,27 @@ func (a *Agent) heartbeats(ctx context.Context) {
 			}
 		}
 		a.houseKeeping(ctx, began)
+		for i := 0; i < unreadyLooks && !a.isReady() && time.Since(began) < a.cfg.HeartbeatInterval; i++ {
+			pause(ctx, unreadyPause)
+			_, err := a.writeStatus(ctx, false)
+			a.warn("writing the node's status", quiet(ctx, err))
+		}
 		pause(ctx, max(a.cfg.HeartbeatInterval-time.Since(began), time.Second))
 	}
+}
+
+// A node that is not ready - it starts, or its network has just come up - is looked at more often, for a while after each heartbeat:
+// pods wait for it.
+const (
+	unreadyPause = 100 * time.Millisecond
+	unreadyLooks = 50
+)
+
+// isReady tells whether the node's Ready condition was true when it was last written.
+func (a *Agent) isReady() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node != nil && readyReason(a.node.Status.Conditions) == string(corev1.ConditionTrue)
 }
 
 // quiet drops errors that only say that the agent ends.
