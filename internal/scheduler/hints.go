@@ -48,26 +48,34 @@ func (h help) helped() placement.Filter {
 }
 
 // wake looks at the rejected pods after something happened. Those are taken back into the queue that a node suits now;
-// after changes of nodes also those that could make room by preemption.
+// and those that could make room by preemption where a node changed or a pod went.
 func (s *Scheduler) wake(now time.Time) {
 	if s.helps == 0 {
 		return
 	}
-	helped, nodes := s.helps.helped(), s.helps&helpNode != 0
+	helped, shifted := s.helps.helped(), s.helps&(helpNode|helpPodGone) != 0
 	s.helps = 0
 	// Pods of one class share their rejection, and with it the answer.
-	suits := map[*placement.Rejection]bool{}
+	answers := map[*placement.Rejection]bool{}
+	suits := func(p *pending) bool {
+		suit, asked := answers[p.rejection]
+		if !asked {
+			suit = s.state.Feasible(p.pod)
+			answers[p.rejection] = suit
+		}
+		return suit
+	}
+	for _, p := range s.queue.backoff {
+		if !p.hurry && p.rejection != nil && p.rejection.Filters&helped != 0 {
+			p.hurry = suits(p)
+		}
+	}
 	for _, p := range s.queue.aside {
 		if p.rejection.Filters&helped == 0 {
 			continue
 		}
-		suit, asked := suits[p.rejection]
-		if !asked {
-			suit = s.state.Feasible(p.pod)
-			suits[p.rejection] = suit
-		}
-		if suit || nodes && s.state.Outranks(priorityOf(p.pod)) {
-			s.queue.wake(p, now)
+		if suit := suits(p); suit || shifted && s.state.Outranks(priorityOf(p.pod)) {
+			s.queue.wake(p, now, suit)
 		}
 	}
 }

@@ -38,7 +38,7 @@ type pending struct {
 	attempts  int
 	last      time.Time // of the last attempt
 	wakes     time.Time // in backoff
-	failed    bool      // the last attempt ended with an error and not with a rejection: do not hurry
+	hurry     bool      // need not wait out its back-off if nothing else is to be done: a node suits it
 	rejection *placement.Rejection
 }
 
@@ -91,8 +91,8 @@ func (q *queue) activate(p *pending) {
 	heap.Push(&q.active, p)
 }
 
-// pop returns up to n pods to be placed now, the most important first. When none is active, those that only wait out
-// their back-off after a rejection come early: there is nothing they could disturb.
+// pop returns up to n pods to be placed now, the most important first. When none is active, those for which a
+// node has been found meanwhile do not wait out their back-off: there is nothing they could disturb.
 func (q *queue) pop(n int, now time.Time) []*pending {
 	for len(q.backoff) > 0 && !q.backoff[0].wakes.After(now) {
 		p := heap.Pop(&q.backoff).(*pending)
@@ -100,7 +100,7 @@ func (q *queue) pop(n int, now time.Time) []*pending {
 	}
 	if len(q.active) == 0 {
 		for _, p := range append(backoffHeap(nil), q.backoff...) {
-			if !p.failed {
+			if p.hurry {
 				q.take(p)
 				q.activate(p)
 			}
@@ -119,23 +119,24 @@ func (q *queue) pop(n int, now time.Time) []*pending {
 
 // reject puts a popped pod aside until something that can help happens.
 func (q *queue) reject(p *pending, why *placement.Rejection) {
-	p.rejection, p.failed = why, false
+	p.rejection = why
 	p.place = aside
 	q.aside[p.key] = p
 }
 
 // fail puts a popped pod back after an error, to be tried again after a while.
 func (q *queue) fail(p *pending) {
-	p.failed, p.rejection = true, nil
+	p.hurry, p.rejection = false, nil
 	q.delay(p)
 }
 
-// wake takes a pod that was put aside back into consideration.
-func (q *queue) wake(p *pending, now time.Time) {
+// wake takes a pod that was put aside back into consideration. sure says that a node suits it now.
+func (q *queue) wake(p *pending, now time.Time, sure bool) {
 	if p.place != aside {
 		return
 	}
 	q.take(p)
+	p.hurry = sure
 	if p.last.Add(p.pause()).After(now) {
 		q.delay(p)
 	} else {
@@ -172,7 +173,7 @@ func (q *queue) ready(now time.Time) bool {
 		return true
 	}
 	for _, p := range q.backoff {
-		if !p.failed || !p.wakes.After(now) {
+		if p.hurry || !p.wakes.After(now) {
 			return true
 		}
 	}
@@ -188,7 +189,7 @@ func (q *queue) stale(now time.Time) {
 	q.staleAt = now.Add(staleCheck)
 	for _, p := range q.aside {
 		if now.Sub(p.last) >= maxAside {
-			q.wake(p, now)
+			q.wake(p, now, false)
 		}
 	}
 }

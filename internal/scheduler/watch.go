@@ -112,6 +112,11 @@ func (s *Scheduler) setNode(o api.Object) {
 func (s *Scheduler) removeNode(key api.Key) {
 	s.state.RemoveNode(key.Name)
 	s.helps |= helpNodeGone
+	for _, p := range s.queue.aside {
+		if p.rejection.Nominated == key.Name || p.rejection.Waiting {
+			s.queue.touch(p) // its room is gone: look elsewhere
+		}
+	}
 }
 
 func (s *Scheduler) setNamespace(o api.Object) {
@@ -132,8 +137,12 @@ func (s *Scheduler) setPod(o api.Object) {
 		s.removePod(key)
 	case pod.Spec.NodeName != "":
 		s.queue.remove(key)
-		if s.state.SetPod(pod) {
-			s.helps |= helpPodPlaced | helpPodGone // its labels, its size, or that it counts may have changed
+		changed, freed := s.state.SetPod(pod)
+		if changed {
+			s.helps |= helpPodPlaced
+		}
+		if freed {
+			s.helps |= helpPodGone
 		}
 	case pod.DeletionTimestamp != nil || pod.Spec.SchedulerName != s.name || len(pod.Spec.SchedulingGates) > 0:
 		s.forget(key)

@@ -8,14 +8,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// SetPod adds or updates a pod that has a node. It says whether the change may let another pod be placed.
-func (st *State) SetPod(pod *corev1.Pod) bool {
+// SetPod adds or updates a pod that has a node. It says whether anything changed that matters to the placing of others, and
+// whether the pod holds less than before.
+func (st *State) SetPod(pod *corev1.Pod) (changed, freed bool) {
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
 	old := st.pods[key]
 	if old != nil {
 		if old.nodeName == pod.Spec.NodeName && sameShape(old.pod, pod) {
 			old.pod, old.assumed = pod, false
-			return false
+			return false, false
 		}
 		st.RemovePod(key)
 	}
@@ -23,8 +24,9 @@ func (st *State) SetPod(pod *corev1.Pod) bool {
 	pi := st.place(pod, key, st.shapeOf(pod), pod.Spec.NodeName)
 	if old != nil {
 		pi.evicting = old.evicting && old.pod.UID == pod.UID
+		freed = old.nodeName != pi.nodeName || old.shape.requests.exceeds(&pi.shape.requests)
 	}
-	return true
+	return true, freed
 }
 
 // RemovePod forgets a placed pod, because it ended, went away or was never bound. It says whether it was known.

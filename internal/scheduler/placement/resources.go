@@ -45,16 +45,17 @@ func (r *resources) at(i int) int64 {
 	return 0
 }
 
-func (r *resources) zero() bool {
-	if r.milliCPU != 0 || r.memory != 0 || r.ephemeral != 0 {
-		return false
+// exceeds says that r is more than other of anything.
+func (r *resources) exceeds(other *resources) bool {
+	if r.milliCPU > other.milliCPU || r.memory > other.memory || r.ephemeral > other.ephemeral {
+		return true
 	}
-	for _, v := range r.scalar {
-		if v != 0 {
-			return false
+	for i, v := range r.scalar {
+		if v > other.at(i) {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // scalars numbers the names of extended resources, so that amounts are slices and not maps.

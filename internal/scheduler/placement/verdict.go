@@ -1,10 +1,6 @@
 package placement
 
-import (
-	"strings"
-
-	corev1 "k8s.io/api/core/v1"
-)
+import "strings"
 
 // Filter names what turned a node, or a pod, down. The names are those of kube-scheduler's plugins.
 type Filter uint16
@@ -36,8 +32,6 @@ func (f Filter) String() string {
 	}
 	return strings.Join(names, ",")
 }
-
-const hostname = corev1.LabelHostname
 
 // verdict is why a node was turned down.
 type verdict struct {
