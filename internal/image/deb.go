@@ -85,12 +85,7 @@ func dependencies(ctx context.Context, packages []string) ([]string, error) {
 
 // keep adds the files named, the links on the way to them, and the shared libraries that they need, from all.
 func (t tree) keep(all tree, names []string) error {
-	libraries := map[string]string{} // file name -> path
-	for p := range all {
-		if strings.Contains(path.Base(p), ".so") {
-			libraries[path.Base(p)] = p
-		}
-	}
+	libraries := librariesOf(all)
 	done := map[string]bool{}
 	for queue := slices.Clone(names); len(queue) > 0; {
 		p := queue[0]
@@ -119,6 +114,24 @@ func (t tree) keep(all tree, names []string) error {
 		}
 	}
 	return nil
+}
+
+// librariesOf returns the shared libraries in a tree, by file name. Of several with the same name the one nearest to the
+// root is meant: below it are variants for newer processors (glibc-hwcaps) and plug-ins.
+func librariesOf(all tree) map[string]string {
+	libraries := map[string]string{}
+	for p := range all {
+		name := path.Base(p)
+		if !strings.Contains(name, ".so") {
+			continue
+		}
+		old, ok := libraries[name]
+		depth, oldDepth := strings.Count(p, "/"), strings.Count(old, "/")
+		if !ok || depth < oldDepth || depth == oldDepth && p < old {
+			libraries[name] = p
+		}
+	}
+	return libraries
 }
 
 // take copies one file from all, with the symbolic links that lead to it.

@@ -39,7 +39,7 @@ func BenchmarkPod(b *testing.B) {
 		pod := &cri.PodSandboxConfig{
 			Metadata:     &cri.PodSandboxMetadata{Name: fmt.Sprint("pod-", n), Namespace: "bench", Uid: fmt.Sprint(n)},
 			LogDirectory: b.TempDir(),
-			Linux: &cri.LinuxPodSandboxConfig{CgroupParent: testCgroup, SecurityContext: &cri.LinuxSandboxSecurityContext{
+			Linux: &cri.LinuxPodSandboxConfig{CgroupParent: cgroupOf(s.options.DataDir), SecurityContext: &cri.LinuxSandboxSecurityContext{
 				NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}},
 		}
 		var sandbox, id string

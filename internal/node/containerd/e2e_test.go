@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 
 const testImage = "docker.io/knarr/test:1"
 
-// testCgroup is below which the tests' pods are put.
-const testCgroup = "/knarr-test"
+// cgroupOf is below which a test's pods are put: its own, for Purge kills all that is in it.
+func cgroupOf(dataDir string) string { return "/knarr-test-" + filepath.Base(dataDir) }
 
 // e2eOptions gives a data directory of its own to a test that runs real containers, and purges it at the end.
 func e2eOptions(t testing.TB) Options {
@@ -54,7 +54,7 @@ func e2eOptions(t testing.TB) Options {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := Purge(context.Background(), dir, testCgroup); err != nil {
+		if err := Purge(context.Background(), dir, cgroupOf(dir)); err != nil {
 			t.Errorf("Purge: %v", err)
 		}
 		if t.Failed() {

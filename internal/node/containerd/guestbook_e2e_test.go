@@ -54,7 +54,7 @@ func TestGuestbookImages(t *testing.T) {
 	pod := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: "guestbook", Namespace: "test", Uid: "1"},
 		LogDirectory: logs,
-		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: testCgroup, SecurityContext: &cri.LinuxSandboxSecurityContext{
+		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: cgroupOf(s.options.DataDir), SecurityContext: &cri.LinuxSandboxSecurityContext{
 			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}},
 	}
 	sandbox, err := c.RunPodSandbox(t.Context(), pod, "")

@@ -27,7 +27,7 @@ func TestExecStream(t *testing.T) {
 	s, _ := supervise(t, e2eOptions(t))
 	importTestImage(t, s)
 	c := dial(t, s)
-	_, container := startPod(t, c)
+	_, container := startPod(t, s, c)
 	address, err := c.Exec(t.Context(), &cri.ExecRequest{
 		ContainerId: container, Cmd: []string{"/bin/sh", "-c", "/bin/cat; echo done >&2; exit 4"}, Stdin: true, Stdout: true, Stderr: true,
 	})

@@ -9,5 +9,5 @@ import (
 func TestSuite(t *testing.T) {
 	s, _ := supervise(t, e2eOptions(t))
 	importTestImage(t, s)
-	runtimetest.Run(t, runtimetest.Config{Runtime: dial(t, s), Image: testImage, HostNetwork: true, CgroupParent: testCgroup})
+	runtimetest.Run(t, runtimetest.Config{Runtime: dial(t, s), Image: testImage, HostNetwork: true, CgroupParent: cgroupOf(s.options.DataDir)})
 }

@@ -15,13 +15,13 @@ import (
 )
 
 // startPod starts a pod on the host's network with one container that runs until it is stopped.
-func startPod(t *testing.T, c *runtime.CRI) (sandbox, container string) {
+func startPod(t *testing.T, s *Supervisor, c *runtime.CRI) (sandbox, container string) {
 	t.Helper()
 	ctx := t.Context()
 	pod := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: "pod", Namespace: "test", Uid: "1"},
 		LogDirectory: t.TempDir(),
-		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: testCgroup, SecurityContext: &cri.LinuxSandboxSecurityContext{
+		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: cgroupOf(s.options.DataDir), SecurityContext: &cri.LinuxSandboxSecurityContext{
 			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}},
 	}
 	sandbox, err := c.RunPodSandbox(ctx, pod, "")
@@ -89,7 +89,7 @@ func TestContainersOutliveTheRuntime(t *testing.T) {
 	s, stop := supervise(t, e2eOptions(t))
 	importTestImage(t, s)
 	c := dial(t, s)
-	_, container := startPod(t, c)
+	_, container := startPod(t, s, c)
 	wantRunning(t, c, container)
 
 	// Events of the stream that breaks, and of the one after.
@@ -155,7 +155,7 @@ func TestAdoptsRuntimeOfKilledKnarr(t *testing.T) {
 		t.Fatalf("child %d was replaced by %d", child, now)
 	}
 	importTestImage(t, s)
-	_, container := startPod(t, c)
+	_, container := startPod(t, s, c)
 
 	// An adopted child that dies is noticed, too.
 	if err := unix.Kill(child, unix.SIGKILL); err != nil {
@@ -203,7 +203,7 @@ func TestPurge(t *testing.T) {
 	s, stop := supervise(t, o)
 	importTestImage(t, s)
 	c := dial(t, s)
-	_, container := startPod(t, c)
+	_, container := startPod(t, s, c)
 	wantRunning(t, c, container)
 	stop() // containers and shims are left
 
@@ -222,7 +222,7 @@ func TestPurge(t *testing.T) {
 		t.Fatalf("before: %d containers, %d shims, error %v; want 2 and 1", len(states), len(shims()), err)
 	}
 	for range 2 { // it is idempotent
-		if err := Purge(t.Context(), o.DataDir, testCgroup); err != nil {
+		if err := Purge(t.Context(), o.DataDir, cgroupOf(o.DataDir)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -267,5 +267,5 @@ func TestPurge(t *testing.T) {
 			t.Errorf("remove a sandbox that purge has killed: %v", err)
 		}
 	}
-	startPod(t, c)
+	startPod(t, s, c)
 }
