@@ -77,15 +77,21 @@ func podKeys(c client.Client, e client.Event) []api.Key {
 	}
 	var keys []api.Key
 	for _, svc := range all {
-		if len(svc.Spec.Selector) == 0 {
-			continue
-		}
-		sel := labels.SelectorFromSet(svc.Spec.Selector)
-		if sel.Matches(labels.Set(pod.Labels)) || old != nil && sel.Matches(labels.Set(old.Labels)) {
+		if selects(svc) && (chooses(svc, pod) || old != nil && chooses(svc, old)) {
 			keys = append(keys, api.KeyOf(svc))
 		}
 	}
 	return keys
+}
+
+// chooses says whether svc's selector matches pod. It runs for every pod event and Service of a namespace, so it makes no Selector.
+func chooses(svc *corev1.Service, pod *corev1.Pod) bool {
+	for k, v := range svc.Spec.Selector {
+		if has, ok := pod.Labels[k]; !ok || has != v {
+			return false
+		}
+	}
+	return true
 }
 
 // endpointChanged says whether two states of a pod can make different endpoints.

@@ -34,12 +34,13 @@ const (
 )
 
 type reconciler struct {
-	client client.Client
+	client  client.Client
+	orphans *orphans
 }
 
 // New declares the ReplicaSet controller.
 func New(c client.Client) controller.Controller {
-	r := &reconciler{client: c}
+	r := &reconciler{client: c, orphans: newOrphans()}
 	return controller.Controller{
 		Name:    "replicaset",
 		Workers: 5,
@@ -62,6 +63,7 @@ func (r *reconciler) podKeys(e client.Event) []api.Key {
 		var keys []api.Key
 		for _, rs := range all {
 			if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(pod.GetLabels())) {
+				r.orphans.seen(api.KeyOf(rs))
 				keys = append(keys, api.KeyOf(rs))
 			}
 		}
@@ -73,6 +75,7 @@ func (r *reconciler) podKeys(e client.Event) []api.Key {
 func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
 	rs, err := client.Get[*appsv1.ReplicaSet](ctx, r.client, key)
 	if apierrors.IsNotFound(err) {
+		r.orphans.seen(key)
 		return 0, nil
 	}
 	if err != nil {
@@ -86,6 +89,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 
 	adopted, err := r.claim(ctx, rs, act)
 	if err != nil {
+		r.orphans.seen(key) // not all of them are adopted
 		return 0, err
 	}
 	act.Active = append(act.Active, adopted...)
@@ -120,13 +124,16 @@ func (r *reconciler) observe(ctx context.Context, rs *appsv1.ReplicaSet) (observ
 		Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(rs.UID)}); err != nil {
 		return obs, err
 	}
-	all, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: rs.Namespace})
-	if err != nil {
-		return obs, err
-	}
-	for _, p := range all { // orphans; few pods are, so the cheaper question goes first
-		if metav1.GetControllerOfNoCopy(p) == nil && obs.selector.Matches(labels.Set(p.Labels)) {
-			obs.pods = append(obs.pods, p)
+	if r.orphans.expected(api.KeyOf(rs), rs.UID) {
+		all, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: rs.Namespace, Labels: obs.selector})
+		if err != nil {
+			r.orphans.seen(api.KeyOf(rs))
+			return obs, err
+		}
+		for _, p := range all {
+			if metav1.GetControllerOfNoCopy(p) == nil {
+				obs.pods = append(obs.pods, p)
+			}
 		}
 	}
 	obs.related = func() []*corev1.Pod { return r.related(ctx, rs) }

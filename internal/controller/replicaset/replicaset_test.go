@@ -144,7 +144,7 @@ func TestRefusedPodsAreAskedForOneAtATime(t *testing.T) {
 		asked := 0
 		front := &refusing{Client: c.Client, refuse: true, asked: &asked}
 		ct.Make(c, replicaSet("web", 100))
-		r := &reconciler{client: front}
+		r := &reconciler{client: front, orphans: newOrphans()}
 		if _, err := r.Reconcile(c.T.Context(), api.Key{Namespace: ns, Name: "web"}); !apierrors.IsForbidden(err) {
 			t.Fatalf("error %v, want the refusal", err)
 		}
