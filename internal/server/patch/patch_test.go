@@ -79,7 +79,7 @@ func TestStatusBelongsToItsOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := out.(*appsv1.Deployment)
-	if *d.Spec.Replicas != 3 || len(d.ManagedFields) != 1 || strings.Contains(string(d.ManagedFields[0].FieldsV1.Raw), "f:status") {
+	if *d.Spec.Replicas != 3 || len(d.ManagedFields) != 1 || strings.Contains(d.ManagedFields[0].FieldsV1.GetRawString(), "f:status") {
 		t.Errorf("%+v", d)
 	}
 }
