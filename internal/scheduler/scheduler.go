@@ -144,11 +144,13 @@ func (s *Scheduler) loop(ctx context.Context) error {
 		if s.synced() {
 			s.queue.stale(now)
 			s.wake(now)
-			if s.flying < maxFlying && s.queue.ready(now) {
+			free := s.flying < maxFlying
+			if free && s.queue.ready(now) {
 				s.round(now)
 				continue
 			}
-			if next := s.queue.next(); !next.IsZero() {
+			// While all flights are out, it is their landing that lets things go on, not the time.
+			if next := s.queue.next(); free && !next.IsZero() {
 				timer.Reset(next.Sub(now))
 			}
 		}
