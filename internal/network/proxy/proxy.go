@@ -25,6 +25,9 @@ import (
 // DefaultWindow is the shortest time between two transactions.
 const DefaultWindow = 15 * time.Millisecond
 
+// idleTime is how long nothing must have changed until picker chains that nobody uses are deleted.
+const idleTime = 2 * time.Second
+
 // retryTime is the pause after a transaction that failed.
 const retryTime = time.Second
 
@@ -145,7 +148,7 @@ func (p *Proxy) begin() {
 
 // loop is the only user of the table.
 func (p *Proxy) loop(ctx context.Context) error {
-	var timer <-chan time.Time
+	var timer, idle <-chan time.Time
 	var waiting []request
 	var next time.Time // earliest time of the next transaction
 	for {
@@ -161,6 +164,10 @@ func (p *Proxy) loop(ctx context.Context) error {
 			p.checkTable()
 		case <-timer:
 			timer = nil
+		case <-idle:
+			idle = nil
+			p.deleteIdle()
+			continue
 		}
 		if !p.known() && !p.written {
 			continue
@@ -178,10 +185,24 @@ func (p *Proxy) loop(ctx context.Context) error {
 			next = time.Now().Add(retryTime)
 			timer = time.After(retryTime)
 		}
+		if idle = nil; !p.table.Idle().Empty() {
+			idle = time.After(idleTime)
+		}
 		for _, r := range waiting {
 			r.done <- err
 		}
 		waiting = nil
+	}
+}
+
+// deleteIdle deletes the picker chains that nobody uses.
+func (p *Proxy) deleteIdle() {
+	if c := p.table.Idle(); p.written && !c.Empty() {
+		if err := p.cfg.Kernel.Apply(c); err != nil {
+			p.cfg.Log.Warn("deleting unused nftables chains failed", "err", err)
+			return
+		}
+		p.table.Written(c)
 	}
 }
 

@@ -14,7 +14,7 @@ type Table struct {
 	claims map[Key][]claim
 	kernel map[Key]Value // what was written last
 	dirty  map[Key]struct{}
-	refs   map[Picker]int // frontends in the kernel that use a picker
+	refs   map[Picker]int // pickers in the kernel, with the number of frontends that use them
 }
 
 type claim struct {
@@ -22,7 +22,9 @@ type claim struct {
 	value Value
 }
 
-// Changes are what has to be written. Pickers are added before and deleted after the elements.
+// Changes are what has to be written. Pickers are added before and deleted after the elements. A picker that nobody uses any more
+// stays until [Table.Idle] is written: to add one makes the kernel walk the whole map it looks into, and while something
+// scales up or down the same numbers of endpoints come again and again.
 type Changes struct {
 	AddPickers    []Picker
 	Delete        []Element
@@ -65,7 +67,6 @@ func (t *Table) Owners() []string { return slices.Sorted(maps.Keys(t.parts)) }
 // Changes returns the difference between what is asked for and the kernel.
 func (t *Table) Changes() Changes {
 	var c Changes
-	refs := map[Picker]int{}
 	for key := range t.dirty {
 		old, had := t.kernel[key]
 		now, want := t.wanted(key)
@@ -74,22 +75,12 @@ func (t *Table) Changes() Changes {
 		}
 		if had {
 			c.Delete = append(c.Delete, Element{key, old})
-			refs[old.Picker]--
 		}
 		if want {
 			c.Add = append(c.Add, Element{key, now})
-			refs[now.Picker]++
-		}
-	}
-	for p, n := range refs {
-		if p.IsZero() || p.Drop {
-			continue
-		}
-		switch before := t.refs[p]; {
-		case before == 0 && n > 0:
-			c.AddPickers = append(c.AddPickers, p)
-		case before > 0 && before+n == 0:
-			c.DeletePickers = append(c.DeletePickers, p)
+			if _, ok := t.refs[now.Picker]; !ok && now.Picker.isChain() && !slices.Contains(c.AddPickers, now.Picker) {
+				c.AddPickers = append(c.AddPickers, now.Picker)
+			}
 		}
 	}
 	c.sort()
@@ -106,9 +97,21 @@ func (t *Table) All() Changes {
 			continue
 		}
 		c.Add = append(c.Add, Element{key, v})
-		if !v.Picker.IsZero() && !v.Picker.Drop && !pickers[v.Picker] {
+		if v.Picker.isChain() && !pickers[v.Picker] {
 			pickers[v.Picker] = true
 			c.AddPickers = append(c.AddPickers, v.Picker)
+		}
+	}
+	c.sort()
+	return c
+}
+
+// Idle returns the deletion of the pickers that nobody uses.
+func (t *Table) Idle() Changes {
+	var c Changes
+	for p, n := range t.refs {
+		if n == 0 {
+			c.DeletePickers = append(c.DeletePickers, p)
 		}
 	}
 	c.sort()
@@ -124,6 +127,12 @@ func (t *Table) Written(c Changes) {
 	for _, e := range c.Add {
 		t.kernel[e.Key] = e.Value
 		t.ref(e.Picker, 1)
+	}
+	for _, p := range c.DeletePickers {
+		delete(t.refs, p)
+	}
+	if len(c.Add)+len(c.Delete) == 0 {
+		return
 	}
 	for key := range t.dirty {
 		if len(t.claims[key]) == 0 {
@@ -159,11 +168,8 @@ func (t *Table) Sticky(c Changes) bool {
 }
 
 func (t *Table) ref(p Picker, n int) {
-	if p.IsZero() || p.Drop {
-		return
-	}
-	if t.refs[p] += n; t.refs[p] == 0 {
-		delete(t.refs, p)
+	if p.isChain() {
+		t.refs[p] += n
 	}
 }
 
