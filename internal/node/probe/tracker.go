@@ -65,7 +65,7 @@ func New(c *corev1.Container, id string, startedAt time.Time) *Tracker {
 		if p == nil {
 			continue
 		}
-		t.probes[k] = state{probe: p, next: startedAt.Add(seconds(p.InitialDelaySeconds)).Add(spread(id, k, p))}
+		t.probes[k] = state{probe: p, next: startedAt.Add(seconds(p.InitialDelaySeconds))}
 	}
 	return t
 }
