@@ -372,10 +372,10 @@ func TestReadinessAndLiveness(t *testing.T) {
 		return &corev1.Probe{PeriodSeconds: 5, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{cmd}}}}
 	}
 	inBubble(t, opts, func(w *world) {
+		w.agent.prober = execProber{w.rt}
 		w.create(testPod("a", func(p *corev1.Pod) {
 			p.Spec.Containers[0].ReadinessProbe, p.Spec.Containers[0].LivenessProbe = probe("ready"), probe("live")
 		}))
-		w.agent.prober = execProber{w.rt}
 		w.wait(6 * time.Second)
 		w.expect("a", "Running c=running")
 		set("ready", 0)

@@ -93,9 +93,10 @@ func (s *statusWriter) again(w *worker) {
 func (s *statusWriter) write(ctx context.Context, batch []*worker) (failed []*worker) {
 	var objs []api.Object
 	var of []*worker
+	var told []*corev1.PodStatus
 	for _, w := range batch {
-		if pod := w.statusObject(); pod != nil {
-			objs, of = append(objs, pod), append(of, w)
+		if pod, last := w.statusObject(); pod != nil {
+			objs, of, told = append(objs, pod), append(of, w), append(told, last)
 		}
 	}
 	if len(objs) == 0 {
@@ -106,6 +107,7 @@ func (s *statusWriter) write(ctx context.Context, batch []*worker) (failed []*wo
 		switch {
 		case r.Err == nil:
 			w.wrote(r.Object.(*corev1.Pod))
+			w.share(told[i])
 		case apierrors.IsNotFound(r.Err):
 			w.wrote(nil)
 		case apierrors.IsConflict(r.Err):
@@ -131,16 +133,25 @@ func (w *worker) statusDiffers() bool {
 	return !apiequality.Semantic.DeepEqual(&want, &w.pod.Status)
 }
 
-// statusObject returns the pod with its new status, or nil where nothing is to be written.
-func (w *worker) statusObject() *corev1.Pod {
+// statusObject returns the pod with its new status and the computed one that is in it, or nil where nothing is to be written.
+func (w *worker) statusObject() (*corev1.Pod, *corev1.PodStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.mem.Gone || !w.statusDiffers() {
-		return nil
+		return nil, nil
 	}
 	pod := *w.pod
 	pod.Status = merged(w.last, &w.pod.Status)
-	return &pod
+	return &pod, w.last
+}
+
+// share keeps the API's copy of the status told last in the place of an equal one of our own: most pods' statuses stay for long.
+func (w *worker) share(told *corev1.PodStatus) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last == told && !w.statusDiffers() {
+		w.last = &w.pod.Status
+	}
 }
 
 // wrote notes the outcome of a status write: the pod as stored, or nil where there is no more to write. The end of a pod waits for it.
