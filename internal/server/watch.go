@@ -25,6 +25,8 @@ const (
 	watchAtLeast = 30 * time.Minute
 	// flushAt is how many bytes of events are gathered before they are sent on while more are at hand.
 	flushAt = 64 << 10
+	// stuckAfter is how long a client may leave its events unread before it is taken for gone.
+	stuckAfter = time.Minute
 )
 
 // watch streams events until the client, its timeout or the registry ends it. It runs on the request's goroutine alone.
@@ -59,6 +61,7 @@ func (x *exchange) watch() error {
 		return out.end(err)
 	}
 	defer w.Stop()
+	defer func() { _ = out.control.SetWriteDeadline(time.Time{}) }() // the connection may serve other requests
 	return out.run(ctx, w, opts, initial)
 }
 
@@ -201,6 +204,8 @@ func (o *feed) end(err error) error {
 }
 
 func (o *feed) flush() error {
+	// Writers that know no deadline are those of tests.
+	_ = o.control.SetWriteDeadline(time.Now().Add(stuckAfter))
 	if len(o.buf) > 0 {
 		if _, err := o.x.w.Write(o.buf); err != nil {
 			return err
