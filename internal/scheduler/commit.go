@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/client"
@@ -22,11 +23,31 @@ func (s *Scheduler) commit(ctx context.Context) error {
 			bindings[i] = client.Binding{Pod: f.key, UID: string(f.pod.UID), Node: f.node}
 		}
 		results := s.client.BindMany(ctx, bindings)
+		for i := range results {
+			if results[i].Err != nil {
+				flights[i].unknown, results[i].Err = s.confirm(ctx, flights[i], results[i].Err)
+			}
+		}
 		if !s.call(ctx, func() { s.landed(flights, results) }) {
 			return nil
 		}
 		s.report.scheduled(flights, results)
 	}
+}
+
+// confirm finds out what became of a binding that returned err: it may have been made though the answer was lost, and then
+// the node's room must not be given away. unknown says that it could not be found out.
+func (s *Scheduler) confirm(ctx context.Context, f flight, err error) (unknown bool, _ error) {
+	pod, getErr := client.Get[*corev1.Pod](ctx, s.client, f.key)
+	switch {
+	case apierrors.IsNotFound(getErr):
+		return false, getErr
+	case getErr != nil:
+		return true, err
+	case pod.UID == f.pod.UID && pod.Spec.NodeName == f.node:
+		return false, nil
+	}
+	return false, err
 }
 
 // landed learns what became of a batch.
@@ -42,7 +63,7 @@ func (s *Scheduler) landed(flights []flight, results []client.Result) {
 			}
 			continue
 		}
-		if s.state.Assumed(f.key, f.pod.UID) && s.state.RemovePod(f.key) {
+		if !f.unknown && s.state.Assumed(f.key, f.pod.UID) && s.state.RemovePod(f.key) {
 			s.helps |= helpPodGone
 		}
 		if !known {

@@ -208,7 +208,8 @@ func (s *Scheduler) round(now time.Time) {
 
 // flight is a pod on its way to a node.
 type flight struct {
-	pod  *corev1.Pod
-	key  api.Key
-	node string
+	pod     *corev1.Pod
+	key     api.Key
+	node    string
+	unknown bool // whether it arrived; the room stays taken until the watch or the next attempt tells
 }
