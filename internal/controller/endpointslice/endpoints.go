@@ -17,6 +17,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/pace"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 )
 
@@ -30,7 +31,7 @@ const (
 
 type endpointsReconciler struct {
 	client client.Client
-	pace   *pace
+	pace   *pace.Pace
 }
 
 // NewEndpoints declares the controller of Endpoints, the deprecated form of what New writes, kept for clients that know no other.
@@ -44,7 +45,7 @@ func NewEndpoints(c client.Client) controller.Controller {
 			{Resource: api.Endpoints},
 		},
 		Writes:     []string{"/Endpoints:of Services with a selector"},
-		Reconciler: &endpointsReconciler{client: c, pace: newPace(endpointsPace)},
+		Reconciler: &endpointsReconciler{client: c, pace: pace.New(endpointsPace)},
 	}
 }
 
@@ -52,13 +53,13 @@ func NewEndpoints(c client.Client) controller.Controller {
 func (r *endpointsReconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
 	svc, err := client.Get[*corev1.Service](ctx, r.client, key)
 	if apierrors.IsNotFound(err) {
-		r.pace.forget(key)
+		r.pace.Forget(key)
 		return 0, r.remove(ctx, key)
 	}
 	if err != nil || !selects(svc) {
 		return 0, err
 	}
-	if wait := r.pace.wait(key, time.Now()); wait > 0 {
+	if wait := r.pace.Wait(key, time.Now()); wait > 0 {
 		return wait, nil
 	}
 	pods, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
@@ -77,7 +78,7 @@ func (r *endpointsReconciler) Reconcile(ctx context.Context, key api.Key) (time.
 	if want == nil {
 		return 0, nil
 	}
-	r.pace.wrote(key, time.Now())
+	r.pace.Wrote(key, time.Now())
 	if old == nil {
 		_, err = r.client.Create(ctx, want)
 	} else {

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +22,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/pace"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 )
 
@@ -36,7 +36,7 @@ const (
 
 type reconciler struct {
 	client client.Client
-	pace   *pace
+	pace   *pace.Pace
 }
 
 // New declares the EndpointSlice controller.
@@ -51,7 +51,7 @@ func New(c client.Client) controller.Controller {
 			{Resource: api.EndpointSlices, Keys: sliceKeys},
 		},
 		Writes:     []string{"discovery.k8s.io/EndpointSlice:of Services with a selector"},
-		Reconciler: &reconciler{client: c, pace: newPace(slicePace)},
+		Reconciler: &reconciler{client: c, pace: pace.New(slicePace)},
 	}
 }
 
@@ -126,7 +126,7 @@ func nodeKeys(c client.Client, e client.Event) []api.Key {
 func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
 	svc, err := client.Get[*corev1.Service](ctx, r.client, key)
 	if apierrors.IsNotFound(err) {
-		r.pace.forget(key)
+		r.pace.Forget(key)
 		return 0, nil // its slices are collected with it, as its dependents
 	}
 	if err != nil {
@@ -135,7 +135,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if !selects(svc) {
 		return 0, nil
 	}
-	if wait := r.pace.wait(key, time.Now()); wait > 0 {
+	if wait := r.pace.Wait(key, time.Now()); wait > 0 {
 		return wait, nil
 	}
 	pods, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
@@ -153,7 +153,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if act.empty() {
 		return 0, nil
 	}
-	r.pace.wrote(key, time.Now())
+	r.pace.Wrote(key, time.Now())
 	return 0, r.apply(ctx, act)
 }
 
@@ -206,39 +206,4 @@ func nodeZones(ctx context.Context, c client.Client) func(string) (string, bool)
 		}
 		return a.zone, a.ok
 	}
-}
-
-// pace remembers when each Service was last written, so that bursts are written together. It is a memory of
-// convenience: forgetting costs one write.
-type pace struct {
-	every time.Duration
-	mu    sync.Mutex
-	last  map[api.Key]time.Time
-}
-
-func newPace(every time.Duration) *pace {
-	return &pace{every: every, last: map[api.Key]time.Time{}}
-}
-
-// wait returns how long key has to wait at now.
-func (p *pace) wait(key api.Key, now time.Time) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	last, ok := p.last[key]
-	if !ok {
-		return 0
-	}
-	return max(last.Add(p.every).Sub(now), 0)
-}
-
-func (p *pace) wrote(key api.Key, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.last[key] = now
-}
-
-func (p *pace) forget(key api.Key) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.last, key)
 }

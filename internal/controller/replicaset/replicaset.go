@@ -25,22 +25,28 @@ import (
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/ownership"
+	"github.com/knarr-io/knarr/internal/controller/pace"
 )
 
 const (
 	component = "replicaset-controller"
 	// burstReplicas is how many pods one step creates or deletes at most, as in Kubernetes.
 	burstReplicas = 500
+	// A ReplicaSet with at least largeReplicas pods is looked at every largePace at most: each look counts all its pods, and while
+	// it grows there is a change for each of them.
+	largeReplicas = 100
+	largePace     = 20 * time.Millisecond
 )
 
 type reconciler struct {
 	client  client.Client
 	orphans *orphans
+	pace    *pace.Pace
 }
 
 // New declares the ReplicaSet controller.
 func New(c client.Client) controller.Controller {
-	r := &reconciler{client: c, orphans: newOrphans()}
+	r := &reconciler{client: c, orphans: newOrphans(), pace: pace.New(largePace)}
 	return controller.Controller{
 		Name:    "replicaset",
 		Workers: 5,
@@ -76,10 +82,14 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	rs, err := client.Get[*appsv1.ReplicaSet](ctx, r.client, key)
 	if apierrors.IsNotFound(err) {
 		r.orphans.seen(key)
+		r.pace.Forget(key)
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
+	}
+	if wait := r.pace.Wait(key, time.Now()); wait > 0 && rs.Status.Replicas >= largeReplicas && rs.Status.ObservedGeneration == rs.Generation {
+		return wait, nil
 	}
 	obs, err := r.observe(ctx, rs)
 	if err != nil {
@@ -104,6 +114,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	}
 	diff := len(act.Active) - int(*rs.Spec.Replicas)
 	status, next := newStatus(rs, act.Active, act.Terminating, failureOf(manageErr, act, diff), time.Now())
+	r.pace.Wrote(key, time.Now())
 	if err := r.writeStatus(ctx, rs, status); err != nil {
 		return 0, errors.Join(manageErr, err)
 	}

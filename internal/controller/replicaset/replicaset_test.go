@@ -41,7 +41,7 @@ func TestScalesUpAndDown(t *testing.T) {
 			}
 		}
 		ct.Change(c, ns, "web", "", func(rs *appsv1.ReplicaSet) { n := int32(3); rs.Spec.Replicas = &n })
-		c.Settle()
+		c.Pass(100 * time.Millisecond)
 		rs = ct.Get[*appsv1.ReplicaSet](c, ns, "web")
 		if s := rs.Status; s.Replicas != 3 || *s.TerminatingReplicas != 597 {
 			t.Errorf("right after scaling down: %d replicas and %d terminating, want 3 and 597", s.Replicas, *s.TerminatingReplicas)
@@ -144,7 +144,7 @@ func TestRefusedPodsAreAskedForOneAtATime(t *testing.T) {
 		asked := 0
 		front := &refusing{Client: c.Client, refuse: true, asked: &asked}
 		ct.Make(c, replicaSet("web", 100))
-		r := &reconciler{client: front, orphans: newOrphans()}
+		r := New(front).Reconciler
 		if _, err := r.Reconcile(c.T.Context(), api.Key{Namespace: ns, Name: "web"}); !apierrors.IsForbidden(err) {
 			t.Fatalf("error %v, want the refusal", err)
 		}
