@@ -74,7 +74,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	a.events, a.status, a.images, a.sources = newRecorder(a), newStatusWriter(a), newImages(a), newSources(a)
-	a.userns.init(&cfg)
+	a.userns.load(&cfg)
 	return a, nil
 }
 

@@ -128,7 +128,6 @@ func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: a.cfg.NodeName})
 	info := &s.NodeInfo
 	info.KubeletVersion, info.OperatingSystem, info.Architecture = a.cfg.Version, goruntime.GOOS, goruntime.GOARCH
-	info.KubeProxyVersion = ""
 	if v, err := a.rt.Version(ctx); err == nil {
 		info.ContainerRuntimeVersion = v.RuntimeName + "://" + v.RuntimeVersion
 	}

@@ -30,8 +30,8 @@ type userNamespaces struct {
 	blocks map[types.UID]int
 }
 
-// init finds the blocks that pods hold already.
-func (u *userNamespaces) init(cfg *Config) {
+// load finds the blocks that pods hold already.
+func (u *userNamespaces) load(cfg *Config) {
 	u.blocks = map[types.UID]int{}
 	if cfg.Hollow {
 		return

@@ -90,8 +90,9 @@ func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelect
 		return "", fmt.Errorf("resourceFieldRef.resource %q: want limits.RESOURCE or requests.RESOURCE", ref.Resource)
 	}
 	rn := corev1.ResourceName(name)
-	q, set := c.Resources.Requests[rn]
+	q := c.Resources.Requests[rn]
 	if kind == "limits" {
+		var set bool
 		if q, set = c.Resources.Limits[rn]; !set {
 			q = f.Allocatable[rn] // without a limit: all that the node has
 		}

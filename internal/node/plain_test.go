@@ -1,0 +1,187 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/runtime"
+)
+
+func TestCredentials(t *testing.T) {
+	s := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{
+		"https://index.docker.io/v1/":{"auth":"aHViOnB3"}, "reg.example:5000":{"username":"any","password":"x"}, "reg.example:5000/team":{"username":"team","password":"x"},
+		"*.wild.example":{"username":"wild","password":"x"}}}`)}}
+	for image, want := range map[string]string{
+		"docker.io/library/nginx:1": "hub", "reg.example:5000/other/a:1": "any", "reg.example:5000/team/a:1": "team any", "reg.example:5000/teams/a:1": "any",
+		"a.wild.example/x:1": "wild", "b.a.wild.example/x:1": "wild", "elsewhere.example/x:1": "",
+	} {
+		var got []string
+		for _, a := range matching(logins(s), image) {
+			got = append(got, a.Username)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", image, got, want)
+		}
+	}
+	if l := logins(&corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte("{")}}); l != nil {
+		t.Errorf("a broken secret gave %v", l)
+	}
+}
+
+func TestNodeConditions(t *testing.T) {
+	t0 := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	first := nodeConditions(nil, health{}, t0)
+	foreign := corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse}
+	second := nodeConditions(append(first, foreign), health{network: "no network", disk: "disk is full"}, t0.Add(time.Minute))
+	var got []string
+	for _, c := range second {
+		got = append(got, fmt.Sprintf("%s=%s@%s", c.Type, c.Status, c.LastTransitionTime.Sub(t0)))
+	}
+	want := "MemoryPressure=False@0s DiskPressure=True@1m0s PIDPressure=False@0s Ready=False@1m0s NetworkUnavailable=False@"
+	if !strings.HasPrefix(strings.Join(got, " "), want) {
+		t.Errorf("%v", got)
+	}
+	if second[3].Message != "no network" || second[3].Reason != "KubeletNotReady" {
+		t.Errorf("%+v", second[3])
+	}
+	if !sameConditions(first, nodeConditions(first, health{}, t0.Add(time.Hour))) || sameConditions(first, second) {
+		t.Error("sameConditions")
+	}
+}
+
+func TestLeastRecentImages(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	all := []*cri.Image{{Id: "used", RepoTags: []string{"a:1"}}, {Id: "new"}, {Id: "pinned", Pinned: true}, {Id: "old"}, {Id: "never"}}
+	out := leastRecent(all, map[string]bool{"a:1": true}, map[string]time.Time{"new": t0.Add(time.Hour), "old": t0})
+	var got []string
+	for _, i := range out {
+		got = append(got, i.Id)
+	}
+	if strings.Join(got, " ") != "never old new" {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestImagesAreCollectedUntilThereIsRoom(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{Images: []string{"docker.io/library/img:1", "x:1", "y:1", "z:1"}}, func(w *world) {
+		w.create(testPod("a"))
+		percent := 90
+		err := w.agent.images.collect(context.Background(), 85, 80, func() (int, error) { p := percent; percent -= 6; return p, nil })
+		left, _ := w.rt.ListImages(context.Background(), nil)
+		if err != nil || len(left) != 2 { // 90 -> 84 -> 78: two are enough
+			t.Errorf("%v, left %d", err, len(left))
+		}
+		w.expect("a", "Running c=running+ready")
+	})
+}
+
+func TestUserNamespaceBlocks(t *testing.T) {
+	cfg := &Config{DataDir: t.TempDir()}
+	var u userNamespaces
+	u.load(cfg)
+	a, err1 := u.block("a")
+	b, err2 := u.block("b")
+	again, _ := u.block("a")
+	if err1 != nil || err2 != nil || a == b || a != again || a == 0 {
+		t.Error(a, b, again, err1, err2)
+	}
+	var after userNamespaces // the agent was restarted
+	after.load(cfg)
+	if n, _ := after.block("b"); n != b {
+		t.Errorf("block %d became %d", b, n)
+	}
+	after.release("b")
+	if n, _ := after.block("c"); n != b {
+		t.Errorf("block %d was not given out again: %d", b, n)
+	}
+}
+
+func TestEventsAreCountedAndLimited(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		pod := testPod("p")
+		pod.UID = "uid-p"
+		for range 100 {
+			w.agent.events.warning(pod, "c", "Unhealthy", "Readiness probe failed: x")
+			w.wait(time.Second)
+		}
+		list, err := client.List[*corev1.Event](context.Background(), w.c, client.ListOptions{Namespace: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var counts []int32
+		for _, e := range list {
+			if e.InvolvedObject.UID == types.UID("uid-p") {
+				counts = append(counts, e.Count)
+			}
+		}
+		if fmt.Sprint(counts) != "[25]" {
+			t.Errorf("counts %v, want one event counted to the limit", counts)
+		}
+	})
+}
+
+// flaky is a client whose writes fail while it is off.
+type flaky struct {
+	client.Client
+	off bool
+}
+
+func (f *flaky) UpdateMany(ctx context.Context, objs []api.Object, sub string) []client.Result {
+	if !f.off {
+		return f.Client.UpdateMany(ctx, objs, sub)
+	}
+	out := make([]client.Result, len(objs))
+	for i := range out {
+		out[i].Err = context.DeadlineExceeded
+	}
+	return out
+}
+
+func TestStatusIsWrittenWhenTheAPIIsBack(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		f := &flaky{Client: w.c, off: true}
+		w.agent.cfg.Client = f
+		w.create(testPod("a"))
+		w.wait(time.Minute)
+		w.expect("a", "Pending")
+		if len(w.rt.ContainerIDs()) != 1 {
+			t.Error("the container waits for the API")
+		}
+		f.off = false
+		w.wait(10 * time.Second)
+		w.expect("a", "Running c=running+ready")
+	})
+}
+
+func TestOthersConditionsSurvive(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		w.create(testPod("a", func(p *corev1.Pod) {
+			p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/lb"}}
+		}))
+		if s := condition(w.pod("a"), corev1.PodReady); s != corev1.ConditionFalse {
+			t.Errorf("Ready is %s without the gate", s)
+		}
+		_, err := client.Mutate(context.Background(), w.c, api.Key{Namespace: "default", Name: "a"}, "status", func(p *corev1.Pod) bool {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: "example.com/lb", Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()})
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wait(time.Second)
+		p := w.pod("a")
+		if condition(p, corev1.PodReady) != corev1.ConditionTrue || condition(p, "example.com/lb") != corev1.ConditionTrue {
+			t.Errorf("%+v", p.Status.Conditions)
+		}
+	})
+}

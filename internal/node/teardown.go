@@ -1,0 +1,109 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/runtime"
+)
+
+// teardown stops the sandboxes and gives back what the pod held.
+func (w *worker) teardown(ctx context.Context, obs *lifecycle.Observed) {
+	err := func() error {
+		for i := range obs.Sandboxes {
+			if err := w.a.rt.StopPodSandbox(ctx, obs.Sandboxes[i].ID); err != nil && !runtime.IsNotFound(err) {
+				return fmt.Errorf("stopping sandbox: %w", err)
+			}
+		}
+		if err := w.a.volumes.Teardown(string(w.uid)); err != nil {
+			return err
+		}
+		return w.a.cgroups.Remove(string(w.uid))
+	}()
+	w.a.sources.release(w)
+	w.a.release(w.uid)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failedEnd(ctx, err)
+		return
+	}
+	w.mem.TornDown = true
+}
+
+// remove removes what is left of a deleted pod in the runtime, and its logs.
+func (w *worker) remove(ctx context.Context, obs *lifecycle.Observed) {
+	err := func() error {
+		for i := range obs.Sandboxes {
+			if err := w.a.rt.RemovePodSandbox(ctx, obs.Sandboxes[i].ID); err != nil && !runtime.IsNotFound(err) {
+				return fmt.Errorf("removing sandbox: %w", err)
+			}
+		}
+		for i := range obs.Containers {
+			if err := w.a.rt.RemoveContainer(ctx, obs.Containers[i].ID); err != nil && !runtime.IsNotFound(err) {
+				return fmt.Errorf("removing container: %w", err)
+			}
+		}
+		if w.a.cfg.Hollow {
+			return nil
+		}
+		return os.RemoveAll(podspec.LogDirectory(w.a.cfg.logDir(), w.pod))
+	}()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failedEnd(ctx, err)
+		return
+	}
+	w.mem.Removed = true
+}
+
+// failedEnd notes that ending the pod failed; it is tried again. w.mu must be held.
+func (w *worker) failedEnd(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	w.a.log.Warn("ending a pod failed, trying again", "pod", w.key, "err", err)
+	if !w.mem.Gone {
+		w.a.events.warning(w.pod, "", "FailedKillPod", "error killing pod: "+err.Error())
+	}
+	w.mu.Unlock()
+	pause(ctx, time.Second)
+	w.mu.Lock()
+}
+
+// pause waits for d or until ctx is cancelled.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// prune removes dead runs and sandboxes that nobody needs any more.
+func (w *worker) prune(ctx context.Context, obs *lifecycle.Observed, p *lifecycle.Plan) {
+	for _, id := range p.Prune {
+		if c := obs.ByID(id); c != nil && !w.a.cfg.Hollow {
+			w.a.warn("removing an old log", removeLog(w.logPath(c.Name, c.Attempt)), "pod", w.key)
+		}
+		if err := w.a.rt.RemoveContainer(ctx, id); err != nil && ctx.Err() == nil {
+			w.a.log.Warn("removing a dead container failed", "pod", w.key, "container", id, "err", err)
+			pause(ctx, time.Second)
+		}
+		w.mu.Lock()
+		delete(w.messages, id)
+		w.mu.Unlock()
+	}
+	for _, id := range p.PruneSandboxes {
+		if err := w.a.rt.RemovePodSandbox(ctx, id); err != nil && ctx.Err() == nil {
+			w.a.log.Warn("removing a dead sandbox failed", "pod", w.key, "sandbox", id, "err", err)
+			pause(ctx, time.Second)
+		}
+	}
+}
