@@ -85,6 +85,9 @@ func (c *Config) validate() error {
 	if !filepath.IsAbs(c.DataDir) {
 		return fmt.Errorf("data directory %q is not absolute", c.DataDir)
 	}
+	if n := len(Socket(c.DataDir)); n > maxSocketPath {
+		return fmt.Errorf("data directory %q is too long: the socket %s has %d characters, the kernel takes %d", c.DataDir, Socket(c.DataDir), n, maxSocketPath)
+	}
 	for _, p := range []struct {
 		name   string
 		prefix netip.Prefix
@@ -112,6 +115,9 @@ func (c *Config) validate() error {
 }
 
 func (c *Config) dir() string { return filepath.Join(c.DataDir, "network") }
+
+// maxSocketPath is the room for a path in struct sockaddr_un.
+const maxSocketPath = 107
 
 // Socket is where the CNI server of the data directory listens.
 func Socket(dataDir string) string { return filepath.Join(dataDir, "network", "cni.sock") }

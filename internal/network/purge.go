@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/knarr-io/knarr/internal/network/cni"
 )
@@ -114,18 +116,26 @@ func restoreSysctls(dir string) error {
 // resultCache is where libcni, inside of the runtime, keeps the results of ADD; it has no setting for that.
 const resultCache = "/var/lib/cni/results"
 
-// purgeResults removes the instance's cached results, and the cache if nobody else uses it.
+// purgeResults removes the instance's cached results, and the folders once they are empty.
 func purgeResults(instance string) error {
-	files, err := filepath.Glob(filepath.Join(resultCache, networkName(instance)+"-*"))
-	var errs []error
-	for _, f := range files {
-		// The default instance's name begins those of the others: KNARR-CONTAINERID-IFNAME against KNARR-INSTANCE-...
-		if instance == "" && strings.Count(filepath.Base(f), "-") > 2 {
-			continue
-		}
-		errs = append(errs, os.Remove(f))
+	entries, err := os.ReadDir(resultCache)
+	if err != nil {
+		return err
 	}
-	return errors.Join(append(errs, err)...)
+	// NETWORK-SANDBOX-INTERFACE; one instance's name may begin another's.
+	ours := regexp.MustCompile("^" + regexp.QuoteMeta(networkName(instance)) + "-[0-9a-f]{64}-[^-]+$")
+	var errs []error
+	for _, e := range entries {
+		if ours.MatchString(e.Name()) {
+			errs = append(errs, os.Remove(filepath.Join(resultCache, e.Name())))
+		}
+	}
+	for _, dir := range []string{resultCache, filepath.Dir(resultCache)} {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // shortHash names the instance in places that have room for a few characters.
