@@ -1,8 +1,12 @@
 package cluster
 
 import (
+	"errors"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/knarr-io/knarr/internal/store"
 )
 
 func TestEtcdKeepsWhatItWasGiven(t *testing.T) {
@@ -26,5 +30,31 @@ func TestEtcdKeepsWhatItWasGiven(t *testing.T) {
 	got, err := e.Client().Get(t.Context(), "/registry/x")
 	if err != nil || len(got.Kvs) != 1 || string(got.Kvs[0].Value) != "y" {
 		t.Errorf("after a restart: %v %v", got, err)
+	}
+}
+
+func TestRefusedTransactionsSayWhichConditionsFailed(t *testing.T) {
+	e, err := StartEtcd(t.Context(), t.TempDir()+"/etcd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	s := store.NewEtcd(e.Client())
+	rev, err := s.Commit(t.Context(), []store.Op{{Key: "/registry/a", Value: []byte("1")}, {Key: "/registry/b", Value: []byte("1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Commit(t.Context(), []store.Op{
+		{Key: "/registry/a", Value: []byte("2"), If: rev},
+		{Key: "/registry/b", Value: []byte("2"), If: 0},
+		{Key: "/registry/c", If: rev},
+		{Key: "/registry/d", Value: []byte("2"), If: store.Any},
+	})
+	var conflict *store.ConflictError
+	if !errors.As(err, &conflict) || !slices.Equal(conflict.Ops, []int{1, 2}) {
+		t.Fatalf("got %v, want a conflict of ops 1 and 2", err)
+	}
+	if now, err := s.Revision(t.Context()); err != nil || now != rev {
+		t.Errorf("a refused transaction moved the revision from %d to %d (%v)", rev, now, err)
 	}
 }

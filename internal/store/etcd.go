@@ -23,9 +23,8 @@ const loadPage = 5000
 
 // Commit implements Backend.
 func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
-	var conds []clientv3.Cmp
+	conds := make([]clientv3.Cmp, 0, len(ops))
 	then := make([]clientv3.Op, len(ops))
-	other := make([]clientv3.Op, len(ops))
 	for i, op := range ops {
 		if op.If != Any {
 			conds = append(conds, clientv3.Compare(clientv3.ModRevision(op.Key), "=", op.If))
@@ -35,14 +34,32 @@ func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 		} else {
 			then[i] = clientv3.OpPut(op.Key, string(op.Value))
 		}
-		other[i] = clientv3.OpGet(op.Key, clientv3.WithKeysOnly())
 	}
-	resp, err := e.client.Txn(ctx).If(conds...).Then(then...).Else(other...).Commit()
+	for {
+		resp, err := e.client.Txn(ctx).If(conds...).Then(then...).Commit()
+		if err != nil {
+			return 0, fmt.Errorf("etcd transaction of %d keys: %w", len(ops), err)
+		}
+		if resp.Succeeded {
+			return resp.Header.Revision, nil
+		}
+		if err := e.conflict(ctx, ops); err != nil {
+			return 0, err
+		}
+		// Whatever was in the way has gone since.
+	}
+}
+
+// conflict returns a *ConflictError with the ops of a refused transaction whose conditions do not hold; nil if all do by now. It is asked afterwards, not in the
+// transaction's other branch: that would stand in the log of every transaction for the sake of the few that are refused.
+func (e *Etcd) conflict(ctx context.Context, ops []Op) error {
+	gets := make([]clientv3.Op, len(ops))
+	for i, op := range ops {
+		gets[i] = clientv3.OpGet(op.Key, clientv3.WithKeysOnly())
+	}
+	resp, err := e.client.Txn(ctx).Then(gets...).Commit()
 	if err != nil {
-		return 0, fmt.Errorf("etcd transaction of %d keys: %w", len(ops), err)
-	}
-	if resp.Succeeded {
-		return resp.Header.Revision, nil
+		return fmt.Errorf("asking etcd why a transaction of %d keys was refused: %w", len(ops), err)
 	}
 	var conflict ConflictError
 	for i, r := range resp.Responses {
@@ -54,7 +71,10 @@ func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 			conflict.Ops = append(conflict.Ops, i)
 		}
 	}
-	return 0, &conflict
+	if len(conflict.Ops) == 0 {
+		return nil
+	}
+	return &conflict
 }
 
 // Load implements Backend.
