@@ -55,7 +55,7 @@ func (m *machine) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	endpoint := m.criEndpoint
 	if endpoint == "" {
-		supervisor, err := containerd.New(containerd.Options{DataDir: m.dataDir, Libexec: m.libexec, Logger: m.log})
+		supervisor, err := containerd.New(containerd.Options{DataDir: m.dataDir, Libexec: m.libexec, LeaveRunning: true, Logger: m.log})
 		if err != nil {
 			return fmt.Errorf("preparing the container runtime: %w", err)
 		}

@@ -19,7 +19,9 @@ import (
 
 type reconcileFunc func(context.Context, api.Key) (time.Duration, error)
 
-func (f reconcileFunc) Reconcile(ctx context.Context, k api.Key) (time.Duration, error) { return f(ctx, k) }
+func (f reconcileFunc) Reconcile(ctx context.Context, k api.Key) (time.Duration, error) {
+	return f(ctx, k)
+}
 
 func TestRunnerRetriesAndLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
