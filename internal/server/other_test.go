@@ -19,6 +19,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/server/authz"
 )
 
 func TestHealth(t *testing.T) {
@@ -214,11 +215,18 @@ func TestFormatsOfAnswers(t *testing.T) {
 	}
 }
 
+// everyone may do everything.
+type everyone struct{}
+
+func (everyone) Authorize(context.Context, *authz.Attributes) (authz.Decision, string, error) {
+	return authz.Allow, "", nil
+}
+
 // TestTooMany fills the only slot for reads and sees the next one refused.
 func TestTooMany(t *testing.T) {
 	inside, leave := make(chan struct{}), make(chan struct{})
 	f := start(t, func(c *server.Config) {
-		c.MaxReads = 1
+		c.MaxReads, c.Authorizer = 1, everyone{}
 		c.Documents = map[string]func() ([]byte, error){"/slow": func() ([]byte, error) {
 			close(inside)
 			<-leave
@@ -228,22 +236,25 @@ func TestTooMany(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.do("GET", "/slow", "")
+		f.do("GET", "/slow", "", "X-User", "eve")
 	}()
 	<-inside
-	a := f.do("GET", configMaps, "")
+	a := f.do("GET", configMaps, "", "X-User", "eve")
 	if reason, _ := a.status(t); a.Code != 429 || reason != "TooManyRequests" || a.Header.Get("Retry-After") != "1" {
 		t.Errorf("%d %s %v", a.Code, a.Body, a.Header)
 	}
-	if a := f.do("POST", configMaps, `{"metadata":{"name":"x"}}`); a.Code != 201 {
+	if a := f.do("POST", configMaps, `{"metadata":{"name":"x"}}`, "X-User", "eve"); a.Code != 201 {
 		t.Errorf("writes have slots of their own: %d %s", a.Code, a.Body)
 	}
 	if a := f.do("GET", "/livez", ""); a.Code != 200 {
 		t.Errorf("health needs no slot: %d", a.Code)
 	}
+	if a := f.do("GET", configMaps, ""); a.Code != 200 {
+		t.Errorf("administrators get through: %d", a.Code)
+	}
 	close(leave)
 	<-done
-	f.must("GET", configMaps, "")
+	f.must("GET", configMaps, "", "X-User", "eve")
 }
 
 func TestPanic(t *testing.T) {

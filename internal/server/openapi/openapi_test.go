@@ -77,7 +77,7 @@ func schemas(t *testing.T, b []byte) map[string]object {
 // compareSchema reports the differences that a client could notice.
 func compareSchema(t *testing.T, name string, ours, theirs object) {
 	t.Helper()
-	for _, k := range []string{"type", "format", "oneOf"} {
+	for _, k := range []string{"type", "format", "oneOf", "x-kubernetes-map-type"} {
 		if !reflect.DeepEqual(ours[k], theirs[k]) {
 			t.Errorf("%s: %s is %v, want %v", name, k, ours[k], theirs[k])
 		}
@@ -91,13 +91,16 @@ func compareSchema(t *testing.T, name string, ours, theirs object) {
 			continue
 		}
 		w := want.(object)
-		for _, k := range []string{"type", "format", "x-kubernetes-patch-strategy", "x-kubernetes-patch-merge-key", "allOf", "$ref", "items", "additionalProperties", "description"} {
+		for _, k := range []string{"type", "format", "x-kubernetes-patch-strategy", "x-kubernetes-patch-merge-key", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "allOf", "$ref", "items", "additionalProperties", "description"} {
 			g, x := normal(got[k]), normal(w[k])
 			if k == "description" {
 				// SwaggerDoc breaks lines differently and drops drawings and what follows them.
 				if g, x = oneLine(got[k]), oneLine(w[k]); g != "" && strings.HasPrefix(x, g) {
 					continue
 				}
+			}
+			if k == "x-kubernetes-list-type" && w[k] == nil && got[k] == "atomic" {
+				continue // what lists are unless something else is said
 			}
 			if g != x {
 				t.Errorf("%s.%s: %s is %s, want %s", name, p, k, g, x)

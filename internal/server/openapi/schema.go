@@ -1,8 +1,13 @@
 package openapi
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
@@ -71,7 +76,11 @@ func (b *builder) model(t reflect.Type) object {
 	}
 	s["type"] = "object"
 	properties, required := object{}, []any{}
-	b.fields(t, docs, properties, &required)
+	merge, _ := b.merge(t)
+	b.fields(t, docs, merge.Map, properties, &required)
+	if merge.Map != nil && merge.Map.ElementRelationship == smd.Atomic {
+		s["x-kubernetes-map-type"] = "atomic"
+	}
 	if len(properties) > 0 {
 		s["properties"] = properties
 	}
@@ -87,6 +96,46 @@ func (b *builder) model(t reflect.Type) object {
 	return s
 }
 
+// merge returns how server-side apply merges the type, from the schema that comes with client-go: Go types do not say which
+// lists are sets or maps.
+func (b *builder) merge(t reflect.Type) (smd.Atom, bool) {
+	def, ok := mergeSchema().FindNamedType(modelName(t))
+	return def.Atom, ok
+}
+
+// mergeSchema is the schema of server-side apply. Any object leads to the whole of it.
+func mergeSchema() *smd.Schema {
+	pod := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
+	typed, err := api.TypeConverter().ObjectToTyped(pod)
+	if err != nil {
+		panic(fmt.Sprintf("openapi: client-go's schema has no Pod: %v", err))
+	}
+	return typed.Schema()
+}
+
+// markMerge says in a property how its list or map is merged (KEP-555).
+func markMerge(property object, t smd.TypeRef) {
+	switch {
+	case t.Inlined.List != nil && t.Inlined.List.ElementRelationship == smd.Atomic:
+		property["x-kubernetes-list-type"] = "atomic"
+	case t.Inlined.List != nil && len(t.Inlined.List.Keys) > 0:
+		property["x-kubernetes-list-type"] = "map"
+		var keys []any
+		for _, k := range t.Inlined.List.Keys {
+			keys = append(keys, k)
+		}
+		property["x-kubernetes-list-map-keys"] = keys
+	case t.Inlined.List != nil:
+		property["x-kubernetes-list-type"] = "set"
+	case t.Inlined.Map != nil && t.Inlined.Map.ElementRelationship == smd.Atomic,
+		t.ElementRelationship != nil && *t.ElementRelationship == smd.Atomic:
+		property["x-kubernetes-map-type"] = "atomic"
+	case t.Inlined.Map != nil && t.Inlined.Map.ElementRelationship == smd.Separable,
+		t.ElementRelationship != nil && *t.ElementRelationship == smd.Separable:
+		property["x-kubernetes-map-type"] = "granular"
+	}
+}
+
 // docsOf returns the descriptions of a type's fields by JSON name, and its own under "".
 func docsOf(t reflect.Type) map[string]string {
 	if d, ok := reflect.Zero(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
@@ -96,7 +145,7 @@ func docsOf(t reflect.Type) map[string]string {
 }
 
 // fields adds the JSON fields of t, those of embedded structs as its own.
-func (b *builder) fields(t reflect.Type, docs map[string]string, properties object, required *[]any) {
+func (b *builder) fields(t reflect.Type, docs map[string]string, merge *smd.Map, properties object, required *[]any) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if !f.IsExported() {
@@ -112,14 +161,23 @@ func (b *builder) fields(t reflect.Type, docs map[string]string, properties obje
 				inner = inner.Elem()
 			}
 			if inner.Kind() == reflect.Struct {
-				b.fields(inner, docsOf(inner), properties, required)
+				b.fields(inner, docsOf(inner), merge, properties, required)
 			}
 			continue
 		}
 		if name == "" {
 			name = f.Name
 		}
-		properties[name] = b.property(f, docs[name])
+		property := b.property(f, docs[name])
+		if merge != nil {
+			if field, ok := merge.FindField(name); ok {
+				markMerge(property, field.Type)
+			}
+		}
+		if merge == nil && property["type"] == "array" {
+			property["x-kubernetes-list-type"] = "atomic" // nobody applies the type, and so are lists of which nothing is said
+		}
+		properties[name] = property
 		if !strings.Contains(opts, "omitempty") && !strings.Contains(opts, "omitzero") && f.Type.Kind() != reflect.Pointer {
 			*required = append(*required, name)
 		}
