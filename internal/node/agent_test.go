@@ -29,6 +29,8 @@ type world struct {
 	rt    *runtime.Fake
 	agent *Agent
 	stop  func()
+	// change adjusts the agent's configuration.
+	change []func(*Config)
 }
 
 type testLog struct{ t *testing.T }
@@ -47,9 +49,9 @@ func hollowConfig(t *testing.T, c client.Client, rt runtime.Runtime) Config {
 }
 
 // inBubble runs f with a running agent over a fake runtime.
-func inBubble(t *testing.T, opts runtime.FakeOptions, f func(w *world)) {
+func inBubble(t *testing.T, opts runtime.FakeOptions, f func(w *world), change ...func(*Config)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, c: clienttest.New(t), rt: runtime.NewFake(opts)}
+		w := &world{t: t, c: clienttest.New(t), rt: runtime.NewFake(opts), change: change}
 		clienttest.Create(t, w.c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}})
 		w.start()
 		f(w)
@@ -59,7 +61,11 @@ func inBubble(t *testing.T, opts runtime.FakeOptions, f func(w *world)) {
 
 // start runs an agent until stop.
 func (w *world) start() {
-	a, err := New(hollowConfig(w.t, w.c, w.rt))
+	cfg := hollowConfig(w.t, w.c, w.rt)
+	for _, f := range w.change {
+		f(&cfg)
+	}
+	a, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}

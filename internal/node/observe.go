@@ -35,8 +35,12 @@ func (w *worker) observe(ctx context.Context) (obs *lifecycle.Observed, ok bool)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
-		if ctx.Err() == nil {
-			w.a.log.Warn("looking at a pod in the runtime failed", "pod", w.key, "err", err)
+		switch {
+		case ctx.Err() != nil:
+		case runtime.IsUnavailable(err):
+			w.later(10 * time.Second) // its return wakes every worker; this is in case only this call was lost
+		default:
+			w.a.log.Warn("looking at a pod in the runtime failed, trying again", "pod", w.key, "err", err)
 			w.later(time.Second)
 		}
 		return nil, false

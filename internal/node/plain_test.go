@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,11 +134,11 @@ func TestEventsAreCountedAndLimited(t *testing.T) {
 // flaky is a client whose writes fail while it is off.
 type flaky struct {
 	client.Client
-	off bool
+	off atomic.Bool
 }
 
 func (f *flaky) UpdateMany(ctx context.Context, objs []api.Object, sub string) []client.Result {
-	if !f.off {
+	if !f.off.Load() {
 		return f.Client.UpdateMany(ctx, objs, sub)
 	}
 	out := make([]client.Result, len(objs))
@@ -148,18 +149,21 @@ func (f *flaky) UpdateMany(ctx context.Context, objs []api.Object, sub string) [
 }
 
 func TestStatusIsWrittenWhenTheAPIIsBack(t *testing.T) {
+	var f *flaky
 	inBubble(t, runtime.FakeOptions{}, func(w *world) {
-		f := &flaky{Client: w.c, off: true}
-		w.agent.cfg.Client = f
+		f.off.Store(true)
 		w.create(testPod("a"))
 		w.wait(time.Minute)
 		w.expect("a", "Pending")
 		if len(w.rt.ContainerIDs()) != 1 {
 			t.Error("the container waits for the API")
 		}
-		f.off = false
+		f.off.Store(false)
 		w.wait(10 * time.Second)
 		w.expect("a", "Running c=running+ready")
+	}, func(c *Config) {
+		f = &flaky{Client: c.Client}
+		c.Client = f
 	})
 }
 

@@ -102,6 +102,7 @@ func (s *statusWriter) write(ctx context.Context, batch []*worker) (failed []*wo
 	if len(objs) == 0 {
 		return nil
 	}
+	var last error
 	for i, r := range s.a.cfg.Client.UpdateMany(ctx, objs, "status") {
 		w := of[i]
 		switch {
@@ -117,9 +118,11 @@ func (s *statusWriter) write(ctx context.Context, batch []*worker) (failed []*wo
 			s.a.log.Error("a pod's status was refused", "pod", w.key, "err", r.Err)
 			w.wrote(nil)
 		default:
-			s.a.log.Warn("writing a pod's status failed, trying again", "pod", w.key, "err", r.Err)
-			failed = append(failed, w)
+			failed, last = append(failed, w), r.Err
 		}
+	}
+	if last != nil && ctx.Err() == nil {
+		s.a.log.Warn("writing pods' statuses failed, trying again", "pods", len(failed), "err", last)
 	}
 	return failed
 }

@@ -100,10 +100,10 @@ func (w *worker) end(ctx context.Context, c *corev1.Container, s lifecycle.Stop,
 		if err == nil || runtime.IsNotFound(err) {
 			return
 		}
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !runtime.IsUnavailable(err) {
 			w.a.log.Warn("stopping a container failed, trying again", "pod", w.key, "container", s.Name, "err", err)
-			pause(ctx, time.Second)
 		}
+		pause(ctx, time.Second)
 	}
 }
 
