@@ -447,3 +447,22 @@ func TestNodeIsRegisteredAndAlive(t *testing.T) {
 		}
 	})
 }
+
+func TestNodeBecomesReadyAtOnce(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		w.rt.SetCondition(cri.NetworkReady, "cni plugin not initialized")
+		w.wait(11 * time.Second)
+		ready := func() string {
+			n, _ := client.Get[*corev1.Node](context.Background(), w.c, api.Key{Name: "n1"})
+			return readyReason(n.Status.Conditions)
+		}
+		if ready() != "False" {
+			t.Error("the node is ready without a network")
+		}
+		w.rt.SetCondition(cri.NetworkReady, "")
+		w.wait(300 * time.Millisecond)
+		if ready() != "True" {
+			t.Error("the node is not ready 300 ms after its network")
+		}
+	})
+}

@@ -117,6 +117,10 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	call, cancel := w.a.steady(ctx)
 	defer cancel()
 	if _, err := w.a.rt.RunPodSandbox(call, cfg, ""); err != nil {
+		if h := w.a.checkRuntime(ctx); h.network != "" && !pod.Spec.HostNetwork {
+			fail("NetworkNotReady", "network is not ready: "+h.network)
+			return
+		}
 		fail("FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
 		return
 	}

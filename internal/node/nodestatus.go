@@ -82,8 +82,8 @@ func sameConditions(a, b []corev1.NodeCondition) bool {
 	return true
 }
 
-// checkHealth asks the runtime and measures the machine.
-func (a *Agent) checkHealth(ctx context.Context) health {
+// checkRuntime asks the runtime how it is.
+func (a *Agent) checkRuntime(ctx context.Context) health {
 	var h health
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -103,6 +103,12 @@ func (a *Agent) checkHealth(ctx context.Context) health {
 			}
 		}
 	}
+	return h
+}
+
+// checkHealth asks the runtime and measures the machine.
+func (a *Agent) checkHealth(ctx context.Context) health {
+	h := a.checkRuntime(ctx)
 	if a.cfg.Hollow {
 		return h
 	}
