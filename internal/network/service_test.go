@@ -92,10 +92,10 @@ func TestNodePort(t *testing.T) {
 	w.service("local", "10.96.2.2", nodePort(30081, local), a)
 	w.service("empty", "10.96.2.3", nodePort(30082))
 	w.service("external", "10.96.2.4", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.7"} }, a)
-	w.eventually("the Services answer", func() bool {
-		_, err := ask(w.outside, nodeIP.String()+":30081")
-		return err == nil
-	})
+	w.outside.Must("route", func() error { return exec.Command("ip", "route", "add", "198.51.100.7", "via", nodeIP.String()).Run() })
+	for _, addr := range []string{nodeIP.String() + ":30080", nodeIP.String() + ":30081", "198.51.100.7:80"} {
+		w.eventually(addr+" answers", func() bool { _, err := ask(w.outside, addr); return err == nil })
+	}
 	w.mustAsk("from outside; a pod of this node sees the client", w.outside, nodeIP.String()+":30080", "a", outsideIP.String())
 	w.mustAsk("from outside with policy Local", w.outside, nodeIP.String()+":30081", "a", outsideIP.String())
 	w.mustAsk("on the node by 127.0.0.1", nil, "127.0.0.1:30080", "a", nodeIP.String())
@@ -104,7 +104,6 @@ func TestNodePort(t *testing.T) {
 	w.mustAsk("from the pod itself", a.ns, nodeIP.String()+":30080", "a", nodeIP.String())
 	w.mustRefuse("without endpoints", w.outside, nodeIP.String()+":30082")
 	w.mustRefuse("without endpoints on the node", nil, "127.0.0.1:30082")
-	w.outside.Must("route", func() error { return exec.Command("ip", "route", "add", "198.51.100.7", "via", nodeIP.String()).Run() })
 	w.mustAsk("external IP", w.outside, "198.51.100.7:80", "a", "")
 
 	// Pod links take routed loopback addresses for the sake of 127.0.0.1 node ports; pods must not profit.
@@ -218,6 +217,10 @@ func TestUDPLeavesEndpointThatIsGone(t *testing.T) {
 			t.Fatalf("a flow whose endpoint is still there moved to %q", got)
 		}
 	}
+	w.stop()
+	w.endpoints("udp", a)
+	w.start()
+	w.eventually("pod a answers the same socket: b went while Knarr was away", func() bool { return who() == "a" })
 }
 
 func TestHostPort(t *testing.T) {

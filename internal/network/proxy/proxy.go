@@ -47,7 +47,7 @@ type Config struct {
 	Kernel Kernel
 	Node   services.Node
 	// DeleteFlows removes stale UDP flows, see services.DeleteFlows.
-	DeleteFlows func([]services.Flow) error
+	DeleteFlows func([]services.FlowFilter) error
 	// HostPorts are the elements of host ports in use at the start, by owner.
 	HostPorts map[string][]services.Element
 	Window    time.Duration // 0 means DefaultWindow
@@ -262,9 +262,7 @@ func (p *Proxy) step(ctx context.Context) error {
 	}
 	p.table.Written(c)
 	p.reached()
-	if err := p.cfg.DeleteFlows(p.table.StaleFlows(c)); err != nil {
-		p.cfg.Log.Warn("UDP clients may stay with an endpoint that is gone for half a minute", "err", err)
-	}
+	p.deleteFlows(p.table.StaleFlows(c))
 	if sticky {
 		p.forget()
 	}
@@ -280,8 +278,15 @@ func (p *Proxy) rewrite() error {
 	p.table.Rewritten(all)
 	p.written = true
 	p.reached()
+	p.deleteFlows([]services.FlowFilter{services.Strays{Table: p.table}})
 	p.forget()
 	return nil
+}
+
+func (p *Proxy) deleteFlows(flows []services.FlowFilter) {
+	if err := p.cfg.DeleteFlows(flows); err != nil {
+		p.cfg.Log.Warn("UDP clients may stay with an endpoint that is gone until they pause for two minutes", "err", err)
+	}
 }
 
 // reached closes ready the first time that all known Services are in the kernel.

@@ -115,7 +115,7 @@ func run(t *testing.T, change func(*Config, *fakeKernel), f func(t *testing.T, c
 		k := &fakeKernel{start: time.Now()}
 		c := clienttest.New(t)
 		cfg := Config{Client: c, Kernel: k, Node: services.Node{Name: "node-1"}, Window: 10 * time.Millisecond,
-			DeleteFlows: func([]services.Flow) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+			DeleteFlows: func([]services.FlowFilter) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 		if change != nil {
 			change(&cfg, k)
 		}

@@ -17,8 +17,8 @@ type Flow struct {
 }
 
 // StaleFlows returns the UDP flows made stale by c, which t has been told to be Written.
-func (t *Table) StaleFlows(c Changes) []Flow {
-	var out []Flow
+func (t *Table) StaleFlows(c Changes) []FlowFilter {
+	var out []FlowFilter
 	had := map[Key]bool{}
 	for _, e := range c.Delete {
 		if e.Proto != UDP {
@@ -77,14 +77,39 @@ func (f Flow) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	return f.Endpoint == netip.AddrPortFrom(reply, flow.Reverse.SrcPort)
 }
 
-// DeleteFlows removes the flows from the connection tracker of this network namespace: their next packet is balanced anew.
-func DeleteFlows(flows []Flow) error {
-	if len(flows) == 0 {
-		return nil
+// Strays matches all UDP flows that the table would lead elsewhere today: what changed while Knarr was away.
+type Strays struct{ Table *Table }
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (s Strays) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	dst, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	reply, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
+	dst, reply = dst.Unmap(), reply.Unmap()
+	front := Key{Set: Frontends, Addr: dst, Proto: UDP, Port: flow.Forward.DstPort}
+	if flow.Forward.Protocol != unix.IPPROTO_UDP {
+		return false
 	}
-	filters := make([]netlink.CustomConntrackFilter, len(flows))
-	for i, f := range flows {
-		filters[i] = f
+	if _, ok := s.Table.kernel[front]; ok {
+		front.Set = Endpoints
+	} else if front.Set, front.Addr = NodePorts, (netip.Addr{}); reply != dst {
+		// Only a flow that was led somewhere can have come to a node port: the address alone does not tell.
+		if _, ok := s.Table.kernel[front]; !ok {
+			return false
+		}
+		front.Set = NodePortEndpoints
+	} else {
+		return false
+	}
+	return !s.Table.endpoints(front)[netip.AddrPortFrom(reply, flow.Reverse.SrcPort)]
+}
+
+// FlowFilter chooses flows: a [Flow] or [Strays].
+type FlowFilter = netlink.CustomConntrackFilter
+
+// DeleteFlows removes flows from the connection tracker of this network namespace: their next packet is balanced anew.
+func DeleteFlows(filters []FlowFilter) error {
+	if len(filters) == 0 {
+		return nil
 	}
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filters...); err != nil {
 		return fmt.Errorf("deleting stale UDP flows: %w", err)

@@ -306,7 +306,7 @@ func TestStaleFlows(t *testing.T) {
 		return es
 	}
 	table := NewTable()
-	change := func(es []Element) []Flow {
+	change := func(es []Element) []FlowFilter {
 		table.Set("x", es)
 		c := table.Changes()
 		table.Written(c)
