@@ -82,10 +82,16 @@ func (s *server) run(ctx context.Context) error {
 		Tokens:        tokens,
 		Authorizer:    plane.Authorizer(),
 		Issuer:        tokens,
-		Streams:       node.streams,
-		Version:       cli.KubernetesVersion(),
-		Address:       netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String(),
-		Log:           s.log,
+		Admission:     plane.Admission(),
+		Ready: []apiserver.Check{
+			{Name: "etcd", Check: func(ctx context.Context) error { return plane.Store.Sync(ctx) }},
+			{Name: "initial-objects", Check: plane.CheckReady},
+		},
+		Documents: s.documents(tokens),
+		Streams:   node.streams,
+		Version:   cli.KubernetesVersion(),
+		Address:   netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String(),
+		Log:       s.log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -110,6 +116,14 @@ func (s *server) run(ctx context.Context) error {
 	err = g.Wait()
 	s.log.Info("stopped; containers keep running and are taken over by the next start")
 	return err
+}
+
+// documents are what verifiers of service account tokens elsewhere read (OpenID Connect discovery).
+func (s *server) documents(tokens *authn.Tokens) map[string]func() ([]byte, error) {
+	return map[string]func() ([]byte, error){
+		"/.well-known/openid-configuration": func() ([]byte, error) { return tokens.OpenIDConfiguration(s.apiURL()) },
+		"/openid/v1/jwks":                   tokens.JWKS,
+	}
 }
 
 // keys makes or reads the cluster's keys and certificates.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -25,6 +26,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
 	"github.com/knarr-io/knarr/internal/scheduler"
+	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/registry"
@@ -53,6 +55,7 @@ type ControlPlane struct {
 
 	cfg   ControlPlaneConfig
 	nodes authz.Authorizer
+	chain admission.Chain
 	ready chan struct{}
 }
 
@@ -65,13 +68,27 @@ func NewControlPlane(cfg ControlPlaneConfig) (*ControlPlane, error) {
 	if p.nodes, err = authz.NewNode(r.Reader()); err != nil {
 		return nil, fmt.Errorf("the rules for nodes: %w", err)
 	}
-	r.SetAdmission(plugins.Default(plugins.Config{Reader: r.Reader(), RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: p.Client}))
+	p.chain = plugins.Default(plugins.Config{Reader: r.Reader(), RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: p.Client})
+	r.SetAdmission(p.chain)
 	return p, nil
 }
 
 // Authorizer decides what users, service accounts and nodes may do.
 func (p *ControlPlane) Authorizer() authz.Union {
 	return authz.Union{authz.Masters{}, p.nodes, p.RBAC}
+}
+
+// Admission is what every write passes, for the subresources that the HTTP server writes by itself.
+func (p *ControlPlane) Admission() admission.Chain { return p.chain }
+
+// CheckReady returns an error until the API can be served.
+func (p *ControlPlane) CheckReady(context.Context) error {
+	select {
+	case <-p.ready:
+		return nil
+	default:
+		return errors.New("the initial objects are not there yet")
+	}
 }
 
 // Ready is closed when the API can be served: the copy is loaded and the initial objects are there.

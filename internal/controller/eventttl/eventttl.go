@@ -54,7 +54,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	if left := lastSeen(ev).Add(r.ttl).Sub(time.Now()); left > 0 {
+	if left := time.Until(lastSeen(ev).Add(r.ttl)); left > 0 {
 		return left, nil
 	}
 	err = client.Delete[*corev1.Event](ctx, r.client, key, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &ev.UID}})
