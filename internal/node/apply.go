@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -116,7 +117,9 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	}
 	call, cancel := w.a.steady(ctx)
 	defer cancel()
-	if _, err := w.a.rt.RunPodSandbox(call, cfg, ""); err != nil {
+	id, err := w.a.rt.RunPodSandbox(call, cfg, "")
+	if err != nil {
+		w.forgetSandboxes()
 		if h := w.a.checkRuntime(ctx); h.network != "" && !pod.Spec.HostNetwork {
 			fail("NetworkNotReady", "network is not ready: "+h.network)
 			return
@@ -127,6 +130,16 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sandbox, w.mem.SandboxBackoff = cfg, lifecycle.Backoff{}
+	if w.known != nil {
+		w.known = append(slices.Clone(w.known), id)
+	}
+}
+
+// forgetSandboxes makes the next look ask the runtime which sandboxes the pod has.
+func (w *worker) forgetSandboxes() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known = nil
 }
 
 // sandboxConfig translates the pod, with its own user namespace where it asks for one.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	goruntime "runtime"
 	"sync"
 	"testing"
 	"time"
@@ -15,16 +16,21 @@ import (
 	"github.com/knarr-io/knarr/internal/node/runtime"
 )
 
-// BenchmarkHollowPods measures pods from creation to Running on 100 hollow nodes, through the real front door over memory.
+// BenchmarkHollowPods measures pods from creation to Ready on hollow nodes, through the real front door over memory.
 func BenchmarkHollowPods(b *testing.B) {
-	const nodes = 100
+	for _, nodes := range []int{100, 1000} {
+		b.Run(fmt.Sprint("nodes=", nodes), func(b *testing.B) { hollowPods(b, nodes) })
+	}
+}
+
+func hollowPods(b *testing.B, nodes int) {
 	c := clienttest.New(b)
 	clienttest.Create(b, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer func() { cancel(); wg.Wait() }()
 	for i := range nodes {
-		cfg := hollowConfig(nil, c, runtime.NewFake(runtime.FakeOptions{Name: fmt.Sprint("f", i), PodCIDR: fmt.Sprintf("10.%d.0.0/16", i)}))
+		cfg := hollowConfig(nil, c, runtime.NewFake(runtime.FakeOptions{Name: fmt.Sprint("f", i), PodCIDR: fmt.Sprintf("10.%d.0.0/16", i%256)}))
 		cfg.Logger, cfg.NodeName, cfg.MaxPods = nil, fmt.Sprint("n", i), 1_000_000
 		a, err := New(cfg)
 		if err != nil {
@@ -63,4 +69,9 @@ func BenchmarkHollowPods(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "pods/s")
+	var mem goruntime.MemStats
+	goruntime.GC()
+	goruntime.ReadMemStats(&mem)
+	b.ReportMetric(float64(mem.HeapAlloc)/float64(b.N), "heap-B/pod") // the API's copy included
+	b.ReportMetric(float64(goruntime.NumGoroutine())/float64(nodes), "goroutines/node")
 }

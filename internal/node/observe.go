@@ -64,14 +64,14 @@ func (w *worker) look(ctx context.Context) (*lifecycle.Observed, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	rt := w.a.rt
-	byUID := map[string]string{lifecycle.LabelPodUID: string(w.uid)}
-	sandboxes, err := rt.ListPodSandbox(ctx, &cri.PodSandboxFilter{LabelSelector: byUID})
+	ids, err := w.sandboxIDs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	obs := &lifecycle.Observed{}
-	for _, s := range sandboxes {
-		st, err := rt.PodSandboxStatus(ctx, s.Id)
+	var containers []*cri.Container
+	for _, id := range ids {
+		st, err := rt.PodSandboxStatus(ctx, id)
 		if runtime.IsNotFound(err) {
 			continue
 		}
@@ -79,10 +79,11 @@ func (w *worker) look(ctx context.Context) (*lifecycle.Observed, error) {
 			return nil, err
 		}
 		obs.Sandboxes = append(obs.Sandboxes, lifecycle.FromSandbox(st))
-	}
-	containers, err := rt.ListContainers(ctx, &cri.ContainerFilter{LabelSelector: byUID})
-	if err != nil {
-		return nil, err
+		list, err := rt.ListContainers(ctx, &cri.ContainerFilter{PodSandboxId: id})
+		if err != nil {
+			return nil, err
+		}
+		containers = append(containers, list...)
 	}
 	for _, c := range containers {
 		st, err := rt.ContainerStatus(ctx, c.Id)
@@ -100,6 +101,29 @@ func (w *worker) look(ctx context.Context) (*lifecycle.Observed, error) {
 	}
 	obs.Sort()
 	return obs, nil
+}
+
+// sandboxIDs returns the pod's sandboxes: those known, or, for a pod that this agent has not looked at yet or whose last sandbox failed half
+// way, those that bear its label. Asking by ID keeps the cost of a look independent of how many pods the node has.
+func (w *worker) sandboxIDs(ctx context.Context) ([]string, error) {
+	w.mu.Lock()
+	known := w.known
+	w.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	list, err := w.a.rt.ListPodSandbox(ctx, &cri.PodSandboxFilter{LabelSelector: map[string]string{lifecycle.LabelPodUID: string(w.uid)}})
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(list))
+	for i, s := range list {
+		ids[i] = s.Id
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known = ids
+	return ids, nil
 }
 
 // message returns the termination message of a run: what it wrote to its file, or, if its policy says so and it failed, the end of its

@@ -71,7 +71,7 @@ func (a *Agent) podChanged(pod *corev1.Pod) {
 	if w == nil {
 		w = newWorker(a, pod)
 		if _, there := a.found[pod.UID]; a.listed && !there {
-			w.obs = &lifecycle.Observed{} // nothing of it can be there yet
+			w.obs, w.known = &lifecycle.Observed{}, []string{} // nothing of it can be there yet
 		}
 		a.workers[pod.UID] = w
 	}
@@ -155,6 +155,7 @@ func (a *Agent) relist(ctx context.Context) {
 		workers := a.snapshot()
 		a.mu.Unlock()
 		for _, w := range workers {
+			w.forgetSandboxes()
 			w.invalidate()
 		}
 		a.endOrphans()

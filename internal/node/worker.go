@@ -29,7 +29,9 @@ type worker struct {
 	mem  lifecycle.Memory
 	obs  *lifecycle.Observed // nil: look again
 	// looks counts invalidations, so that a look that was overtaken is not kept.
-	looks    int
+	looks int
+	// known are the IDs of the pod's sandboxes; nil: ask the runtime. It is replaced, never changed.
+	known    []string
 	busy     lifecycle.Busy
 	stops    map[string]context.CancelFunc // by container ID
 	cancel   context.CancelFunc            // of the sandbox or start operation
