@@ -23,6 +23,9 @@ func Image() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&dataDir, "data-dir", dataDirFromEnv(), "the cluster's data directory")
 	open := func() (*image.Store, error) {
 		options := containerd.Options{DataDir: dataDir}
+		if _, err := os.Stat(options.Endpoint()); err != nil {
+			return nil, fmt.Errorf("no container runtime runs in %s: `knarr up` starts a cluster (--data-dir or KNARR_DATA_DIR name another)", dataDir)
+		}
 		s, err := image.OpenStore(options.Endpoint())
 		if err != nil {
 			return nil, fmt.Errorf("the runtime of %s does not answer (is knarr running? `knarr up` starts it): %w", dataDir, err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,13 +25,42 @@ func Kubectl() *cobra.Command {
 				return err
 			}
 			env := os.Environ()
-			if os.Getenv("KUBECONFIG") == "" {
-				env = append(env, "KUBECONFIG="+KubeconfigPath(dataDirFromEnv()))
+			if os.Getenv("KUBECONFIG") == "" && !namesCluster(args) {
+				path := KubeconfigPath(dataDirFromEnv())
+				if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && needsCluster(args) {
+					return fmt.Errorf("there is no cluster in %s yet: `knarr up` starts one (or name another with KUBECONFIG, --kubeconfig or KNARR_DATA_DIR)", dataDirFromEnv())
+				}
+				env = append(env, "KUBECONFIG="+path)
 			}
 			err = syscall.Exec(path, append([]string{"kubectl"}, args...), env)
 			return fmt.Errorf("running %s: %w", path, err)
 		},
 	}
+}
+
+// namesCluster tells whether kubectl's arguments say which cluster is meant.
+func namesCluster(args []string) bool {
+	for _, a := range args {
+		if a == "--" {
+			return false
+		}
+		for _, flag := range []string{"--kubeconfig", "--server", "-s"} {
+			if a == flag || strings.HasPrefix(a, flag+"=") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// needsCluster tells whether kubectl would talk to a cluster; help and the like do not.
+func needsCluster(args []string) bool {
+	for _, a := range args {
+		if a == "--help" || a == "-h" || a == "--client" {
+			return false
+		}
+	}
+	return len(args) > 0 && !slices.Contains([]string{"help", "completion", "config", "options", "plugin", "kustomize", "__complete"}, args[0])
 }
 
 // dataDirFromEnv is the data directory of commands that take no --data-dir.
