@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,5 +85,55 @@ func TestKernelTwoThousandServices(t *testing.T) {
 		} else {
 			t.Logf("%s ... %s", out[:1500], out[len(out)-4000:])
 		}
+	})
+}
+
+// Users debug with nft, so whatever the table can hold must be something that nft can list (Debian 12's nft 1.0.6 aborts on
+// some programs that the kernel takes).
+func TestNftListsEveryRule(t *testing.T) {
+	nettest.New(t).Do(func() {
+		k, err := OpenKernel(testLayout())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer k.Close()
+		addr, pod := netip.MustParseAddr("10.96.1.1"), netip.MustParseAddr("10.244.0.5")
+		var want []Element
+		for i, set := range []Set{Frontends, OutsideFrontends, NodePorts, OutsideNodePorts} {
+			for j, affinity := range []uint32{0, 60, 10800} {
+				key := Key{Set: set, Addr: addr, Proto: UDP, Port: uint16(100*i + j)}
+				if i >= 2 {
+					key.Addr = netip.Addr{}
+				}
+				want = append(want, Element{key, Value{Picker: Picker{N: 3, NodePort: i >= 2, Outside: i%2 == 1, Affinity: affinity}}})
+			}
+		}
+		want = append(want,
+			Element{Key{Set: Frontends, Addr: addr, Proto: SCTP, Port: 80}, Value{Picker: Picker{Drop: true}}},
+			Element{Key{Set: Endpoints, Addr: addr, Proto: TCP, Port: 80, Slot: outsideSlots}, Value{Addr: pod, Port: 8080}},
+			Element{Key{Set: NodePortEndpoints, Proto: TCP, Port: 30080, Slot: 2}, Value{Addr: pod, Port: 8080}},
+			Element{Key{Set: HostPorts, Addr: addr, Proto: TCP, Port: 81}, Value{Addr: pod, Port: 8080}},
+			Element{Key{Set: AnyHostPorts, Proto: UDP, Port: 81}, Value{Addr: pod, Port: 8080}},
+			Element{Key{Set: Rejects, Addr: addr, Proto: TCP, Port: 82}, Value{}},
+			Element{Key{Set: NodeRejects, Proto: TCP, Port: 30082}, Value{}},
+			Element{Key{Set: Hairpins, Addr: pod}, Value{}})
+		sortElements(want)
+		table := NewTable()
+		table.Set("all", want)
+		if err := k.Rewrite(table.All()); err != nil {
+			t.Error(err)
+			return
+		}
+		out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+		if err != nil {
+			t.Errorf("nft list ruleset: %v\n%s", err, out)
+		}
+		for _, chain := range []string{"pick-3", "pick-3-sticky-60", "pick-node-port-outside-3-sticky-10800"} {
+			if !strings.Contains(string(out), "chain "+chain+" {") {
+				t.Errorf("nft does not list chain %s:\n%s", chain, out)
+			}
+		}
+		t.Logf("%s", out)
 	})
 }

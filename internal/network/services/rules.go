@@ -19,9 +19,13 @@ const (
 	regProto
 	regPort
 	regSlot
-	regScratch
 	regEndpoint     // address ...
 	regEndpointPort // ... and port, as the maps store them
+	regScratch
+	// A copy of slot and endpoint, for remember.
+	regSlotCopy
+	regEndpointCopy
+	regEndpointPortCopy
 )
 
 // rule is a list of expressions, run until one does not match.
@@ -137,9 +141,19 @@ func (p Picker) choose() rule {
 }
 
 // remember stores in the affinity map that the client goes to the loaded endpoint, or renews that.
+//
+// What it stores is a copy, and made in this way so that nft can list the rule: version 1.0.6 (Debian 12) aborts where it
+// would have to print the outcome of a map lookup as the data of an element. It follows a wide copy in its first register only,
+// and so prints for the others what was there before: 0.0.0.0 . 0.
 func (p Picker) remember(affinity *nftables.Set) rule {
-	return rule{&expr.Dynset{SrcRegKey: regClient, SrcRegData: regEndpoint, SetName: affinity.Name, SetID: affinity.ID,
-		Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: time.Duration(p.Affinity) * time.Second}}
+	ones := []byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}
+	return rule{
+		&expr.Immediate{Register: regEndpointCopy, Data: make([]byte, 4)},
+		&expr.Immediate{Register: regEndpointPortCopy, Data: make([]byte, 2)},
+		&expr.Bitwise{SourceRegister: regSlot, DestRegister: regSlotCopy, Len: 12, Mask: ones, Xor: make([]byte, 12)},
+		&expr.Dynset{SrcRegKey: regClient, SrcRegData: regEndpointCopy, SetName: affinity.Name, SetID: affinity.ID,
+			Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: time.Duration(p.Affinity) * time.Second},
+	}
 }
 
 // rules returns the rules of picker p's chain.
@@ -153,8 +167,10 @@ func (p Picker) rules(sets *sets) []rule {
 		return []rule{join(load, p.choose(), find, dnat())}
 	}
 	load = join(loadSource(), load)
+	// remember copies the slot, so that it must hold something where none was chosen.
+	noSlot := rule{&expr.Immediate{Register: regSlot, Data: make([]byte, 4)}}
 	return []rule{
-		join(load, lookupEndpoint(regClient, sets.affinity), p.remember(sets.affinity), dnat()),
+		join(load, noSlot, lookupEndpoint(regClient, sets.affinity), p.remember(sets.affinity), dnat()),
 		join(load, p.choose(), find, p.remember(sets.affinity), dnat()),
 	}
 }
