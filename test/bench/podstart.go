@@ -60,13 +60,16 @@ func measurePodStart(ctx context.Context, b *bench) (_ []figure, err error) {
 			return nil, err
 		}
 		api = append(api, took)
-		if err := s.removePod(ctx, name); err != nil {
+		if err := errors.Join(s.removePod(ctx, name), quiet(ctx, runtime)); err != nil {
 			return nil, err
 		}
 		if took, err = pattern.run(ctx, runtime, i); err != nil {
 			return nil, err
 		}
 		bare = append(bare, took)
+		if err := quiet(ctx, runtime); err != nil {
+			return nil, err
+		}
 	}
 	p50, bare50 := quantile(api, 0.5), quantile(bare, 0.5)
 	note := fmt.Sprintf("%d pods one after the other; p99 %s", rounds, millis(quantile(api, 0.99)))
@@ -186,6 +189,21 @@ func configOf[T any](info map[string]string, into **T) error {
 		Config **T `json:"config"`
 	}{into}
 	return json.Unmarshal([]byte(info["info"]), &holder)
+}
+
+// quiet waits until the runtime has the pattern only, and a little longer: what ends a pod must not be counted as the start of the next.
+func quiet(ctx context.Context, rt cri.RuntimeServiceClient) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		list, err := rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+		if err != nil {
+			return err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil || len(list.Items) == 1 {
+			return err
+		}
+	}
 }
 
 // run starts a copy of the pattern and removes it, and returns how long the start took.
