@@ -165,7 +165,7 @@ func (r *recorder) run() {
 				e = latest
 			}
 			delete(r.queued, k)
-			batch = append(batch, e)
+			batch = append(batch, e.DeepCopy()) // the front door completes what it is given
 		}
 		r.queue = nil
 		if len(batch) == 0 {

@@ -126,7 +126,7 @@ func (a *Agent) checkHealth(ctx context.Context) health {
 
 // nodeStatus fills everything of the status but the conditions.
 func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
-	s.Capacity, s.Allocatable = a.capacity, a.allocatable
+	s.Capacity, s.Allocatable = a.capacity.DeepCopy(), a.allocatable.DeepCopy()
 	s.Addresses = nil
 	for _, ip := range a.cfg.NodeIPs {
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})

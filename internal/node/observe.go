@@ -170,7 +170,11 @@ func (w *worker) toldMessage(id string) (string, bool) {
 
 // logPath returns the log of one run.
 func (w *worker) logPath(name string, attempt int32) string {
-	return filepath.Join(podspec.LogDirectory(w.a.cfg.logDir(), w.pod), podspec.LogPath(name, attempt))
+	return filepath.Join(w.logDirectory(), podspec.LogPath(name, attempt))
+}
+
+func (w *worker) logDirectory() string {
+	return podspec.LogDirectory(w.a.cfg.logDir(), w.key.Namespace, w.key.Name, string(w.uid))
 }
 
 // container returns the spec of the container named, of whichever kind. w.mu must be held.

@@ -143,9 +143,12 @@ func (w *worker) statusObject() (*corev1.Pod, *corev1.PodStatus) {
 	if w.mem.Gone || !w.statusDiffers() {
 		return nil, nil
 	}
-	pod := *w.pod
-	pod.Status = merged(w.last, &w.pod.Status)
-	return &pod, w.last
+	// The front door takes the spec from its own copy and completes the status in place: it gets none of the former and a copy of the
+	// latter, because ours are being read.
+	pod := &corev1.Pod{TypeMeta: w.pod.TypeMeta, ObjectMeta: w.pod.ObjectMeta}
+	status := merged(w.last, &w.pod.Status)
+	status.DeepCopyInto(&pod.Status)
+	return pod, w.last
 }
 
 // share keeps the API's copy of the status told last in the place of an equal one of our own: most pods' statuses stay for long.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
-	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/runtime"
 )
 
@@ -51,7 +50,7 @@ func (w *worker) remove(ctx context.Context, obs *lifecycle.Observed) {
 		if w.a.cfg.Hollow {
 			return nil
 		}
-		return os.RemoveAll(podspec.LogDirectory(w.a.cfg.logDir(), w.pod))
+		return os.RemoveAll(w.logDirectory())
 	}()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -22,8 +22,8 @@ type Node struct {
 }
 
 // LogDirectory returns where the logs of a pod's containers are.
-func LogDirectory(logDir string, pod *corev1.Pod) string {
-	return filepath.Join(logDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+func LogDirectory(logDir, namespace, name, uid string) string {
+	return filepath.Join(logDir, namespace+"_"+name+"_"+uid)
 }
 
 // Sandbox returns the configuration of a pod's sandbox.
@@ -34,7 +34,7 @@ func Sandbox(pod *corev1.Pod, n *Node, attempt uint32) (*cri.PodSandboxConfig, e
 	}
 	cfg := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt},
-		LogDirectory: LogDirectory(n.LogDir, pod), DnsConfig: dns, Labels: podLabels(pod), Annotations: pod.Annotations,
+		LogDirectory: LogDirectory(n.LogDir, pod.Namespace, pod.Name, string(pod.UID)), DnsConfig: dns, Labels: podLabels(pod), Annotations: pod.Annotations,
 		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: n.CgroupParent, Sysctls: map[string]string{}, SecurityContext: sandboxSecurity(pod, n)},
 	}
 	if !pod.Spec.HostNetwork {
