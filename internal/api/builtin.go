@@ -29,6 +29,8 @@ var Builtin = []*Resource{
 	ControllerRevisions,
 	Deployments,
 	ReplicaSets,
+	// certificates.k8s.io/v1
+	CertificateSigningRequests,
 	// coordination.k8s.io/v1
 	Leases,
 	// discovery.k8s.io/v1
