@@ -21,6 +21,9 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 	}
 	switch {
 	case p.Sandbox:
+		if len(p.StopSandboxes) > 0 && !w.busy.Sandbox {
+			w.a.events.normal(pod, "", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+		}
 		w.begin(ctx, &w.busy.Sandbox, func(ctx context.Context) { w.makeSandbox(ctx, pod, p.Attempt, p.StopSandboxes) })
 	case len(p.Start) > 0:
 		w.begin(ctx, &w.busy.Start, func(ctx context.Context) { w.startAll(ctx, pod, obs, p.Start) })
