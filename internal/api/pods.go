@@ -63,10 +63,11 @@ func preparePodCreate(pod *core.Pod) {
 }
 
 func preparePodUpdate(pod, old *core.Pod, sub string) {
+	// First of all, while pod shares nothing with old, which others read: dropping writes in place.
+	podutil.DropDisabledPodFields(pod, old)
 	switch sub {
 	case "status":
 		preparePodStatus(pod, old)
-		podutil.DropDisabledPodFields(pod, old)
 		return
 	case "ephemeralcontainers":
 		added := pod.Spec.EphemeralContainers
@@ -81,7 +82,6 @@ func preparePodUpdate(pod, old *core.Pod, sub string) {
 			pod.Spec.Resources = old.Spec.Resources.DeepCopy()
 		}
 	}
-	podutil.DropDisabledPodFields(pod, old)
 	if !apiequality.Semantic.DeepEqual(pod.Spec, old.Spec) {
 		pod.Generation++ // KEP-5067
 	}
