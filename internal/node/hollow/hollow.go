@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,10 @@ import (
 type Config struct {
 	Count  int
 	Client client.Client
+	// First is the number of the first node, 0 if there are no others in the cluster.
+	First int
+	// SandboxDelay is how long a pod takes to start.
+	SandboxDelay time.Duration
 	// Version is shown as the nodes' kubelet version.
 	Version string
 	Log     *slog.Logger
@@ -36,7 +41,7 @@ const maxPods = 250
 // Run runs the nodes until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for i := range cfg.Count {
+	for i := cfg.First; i < cfg.First+cfg.Count; i++ {
 		agent, err := newAgent(cfg, i)
 		if err != nil {
 			return fmt.Errorf("hollow node %d: %w", i, err)
@@ -55,7 +60,7 @@ func newAgent(cfg Config, i int) (*node.Agent, error) {
 	return node.New(node.Config{
 		NodeName: Name(i),
 		Client:   cfg.Client,
-		Runtime:  runtime.NewFake(runtime.FakeOptions{Name: Name(i), PodCIDR: cidr}),
+		Runtime:  runtime.NewFake(runtime.FakeOptions{Name: Name(i), PodCIDR: cidr, SandboxDelay: cfg.SandboxDelay}),
 		Tokens:   noTokens,
 		NodeIPs:  []string{fmt.Sprintf("100.127.%d.%d", i/256, i%256)},
 		PodCIDRs: []string{cidr},
