@@ -14,6 +14,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
+	"github.com/knarr-io/knarr/internal/controller/disruption"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
 	"github.com/knarr-io/knarr/internal/controller/eventttl"
 	"github.com/knarr-io/knarr/internal/controller/garbagecollector"
@@ -142,6 +143,7 @@ func (p *ControlPlane) controllers() []controller.Controller {
 		resourcequota.New(c),
 		deployment.New(c),
 		replicaset.New(c),
+		disruption.New(c),
 		endpointslice.New(c),
 		endpointslice.NewEndpoints(c),
 		namespace.New(c, api.Builtin),
