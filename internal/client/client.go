@@ -1,5 +1,6 @@
 // Package client is how everything above the server reads and writes objects: from the one in-memory copy and through
-// the front door, either in the same process ([Local]) or, for a machine that joined, over TLS.
+// the front door, either in the same process ([Local]) or, for a machine that joined,
+// over TLS ([Remote]).
 //
 // What flows through it: typed reads ([Get], [List], [Watch]) that return shared, immutable objects - DeepCopy before
 // changing one - and writes that pass the same defaulting, admission and validation as HTTP requests do. What must
@@ -52,7 +53,9 @@ type Binding = registry.Binding
 // ListOptions narrow a List or Watch. The zero value means everything.
 type ListOptions struct {
 	Namespace string
-	Labels    labels.Selector // nil matches everything
+	// Name, with Namespace where the resource has one, chooses a single object.
+	Name   string
+	Labels labels.Selector // nil matches everything
 	// Index and Value choose the objects for which the named index of the store holds Value; see the Index constants.
 	Index, Value string
 }

@@ -38,7 +38,11 @@ func (l *Local) Get(ctx context.Context, res *api.Resource, key api.Key) (api.Ob
 
 // List implements Client.
 func (l *Local) List(_ context.Context, res *api.Resource, opts ListOptions) ([]api.Object, error) {
-	t := l.table(res)
+	return listTable(l.table(res), res, opts)
+}
+
+// listTable returns what opts choose of a table.
+func listTable(t *store.Table, res *api.Resource, opts ListOptions) ([]api.Object, error) {
 	var out []api.Object
 	keep := func(rev *store.Revision) bool {
 		if opts.matches(rev.Object) {
@@ -69,7 +73,7 @@ func (l *Local) table(res *api.Resource) *store.Table {
 
 // matches tells whether o is among what opts choose, leaving Index aside.
 func (opts ListOptions) matches(o api.Object) bool {
-	return (opts.Namespace == "" || o.GetNamespace() == opts.Namespace) &&
+	return (opts.Namespace == "" || o.GetNamespace() == opts.Namespace) && (opts.Name == "" || o.GetName() == opts.Name) &&
 		(opts.Labels == nil || opts.Labels.Matches(labels.Set(o.GetLabels())))
 }
 
