@@ -14,9 +14,10 @@ type Backend interface {
 	// Load calls visit for every key below prefix as of one revision, in order, and returns that revision.
 	Load(ctx context.Context, prefix string, visit func(KV) error) (rev int64, err error)
 	// Watch calls apply with the changes below prefix after revision from, in order; all changes of one revision arrive in one
-	// call. It returns ErrTooOld when from has been compacted, nil when ctx ends.
+	// call. A call without changes says that there are none up to rev. It returns ErrTooOld when from has been compacted, nil when
+	// ctx ends.
 	Watch(ctx context.Context, prefix string, from int64, apply func(rev int64, changes []Change)) error
-	// Revision returns the backend's newest revision, linearizably.
+	// Revision returns the backend's newest revision, linearizably. A running Watch reaches it, with changes or without.
 	Revision(ctx context.Context) (int64, error)
 }
 
@@ -47,6 +48,8 @@ type Change struct {
 // ConflictError says which ops (by index) of a transaction did not find the revision they asked for.
 type ConflictError struct {
 	Ops []int
+	// Rev is a revision at which the refusal can be seen: whoever has followed the changes up to it knows what was in the way.
+	Rev int64
 }
 
 func (e *ConflictError) Error() string {
@@ -55,3 +58,7 @@ func (e *ConflictError) Error() string {
 
 // ErrTooOld says that a revision is no longer in the history that is kept.
 var ErrTooOld = errors.New("the revision is too old")
+
+// ErrUnavailable says that the backend could not be asked, or did not answer in time: what was asked of it may have happened or not,
+// or may yet happen.
+var ErrUnavailable = errors.New("the store's backend is not available")

@@ -15,7 +15,7 @@ import (
 type Mutation struct {
 	Table  *Table
 	Key    string
-	Object Object // the store's from now on: it sets the resourceVersion and shares it
+	Object Object // the store's from now on, even if it refuses it: it sets the resourceVersion and shares it
 	Raw    []byte
 	If     int64
 }
@@ -29,6 +29,7 @@ const (
 
 // request is one atomic group of ops waiting for a transaction.
 type request struct {
+	ctx  context.Context // of the caller: who has gone need not be served
 	ops  []Op
 	size int
 	done chan result
@@ -39,8 +40,12 @@ type result struct {
 	err error
 }
 
+// ErrEnded says that the store's Run has ended: nothing is written any more.
+var ErrEnded = errors.New("the store has been shut down")
+
 // Commit carries out all mutations, or none, and returns when the copy has seen them. The error is a *ConflictError where
-// conditions did not hold. Groups of concurrent callers may share a transaction and so a revision.
+// conditions did not hold; the copy has then seen what was in the way. Groups of concurrent callers may share a transaction and so a
+// revision. After any other error than a *ConflictError the mutations may have been made, or may yet be.
 func (s *Store) Commit(ctx context.Context, group ...Mutation) (int64, error) {
 	wait, err := s.begin(ctx, group)
 	if err != nil {
@@ -66,8 +71,8 @@ func (s *Store) CommitEach(ctx context.Context, groups [][]Mutation) (errs []err
 
 // begin queues a group; the returned function waits for its outcome.
 func (s *Store) begin(ctx context.Context, group []Mutation) (func() (int64, error), error) {
-	req := &request{ops: make([]Op, len(group)), done: make(chan result, 1)}
-	pendings := make([]*pending, len(group))
+	req := &request{ctx: ctx, ops: make([]Op, len(group)), done: make(chan result, 1)}
+	pendings := make([]*pending, 0, len(group))
 	for i, m := range group {
 		op := Op{Key: m.Key, Value: m.Raw, If: m.If}
 		if m.Table != nil {
@@ -80,41 +85,62 @@ func (s *Store) begin(ctx context.Context, group []Mutation) (func() (int64, err
 				return nil, fmt.Errorf("encoding %s: %w", op.Key, err)
 			}
 			op.Value = value
-			pendings[i] = &pending{value, m.Object}
+			pendings = append(pendings, &pending{full: op.Key, value: value, object: m.Object})
 		}
 		req.ops[i] = op
 		req.size += len(op.Key) + len(op.Value)
 	}
-	for i, p := range pendings {
-		if p != nil {
-			s.addPending(req.ops[i].Key, p)
-		}
-	}
-	release := func() {
-		for i, p := range pendings {
-			if p != nil {
-				s.dropPending(req.ops[i].Key, p)
-			}
-		}
-	}
+	s.addPending(pendings)
+	var err error
 	select {
-	case s.requests <- req:
-	case <-ctx.Done():
-		release()
-		return nil, ctx.Err()
-	}
-	return func() (int64, error) {
-		defer release()
+	case <-s.ended:
+		err = ErrEnded
+	default:
 		select {
-		case r := <-req.done:
-			if r.err != nil {
-				return 0, r.err
-			}
-			return r.rev, s.WaitFor(ctx, r.rev)
+		case s.requests <- req:
+			return func() (int64, error) {
+				rev, err := s.outcome(ctx, req)
+				if err != nil {
+					rev = 0
+				}
+				s.settle(pendings, rev)
+				return rev, err
+			}, nil
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			err = ctx.Err()
+		case <-s.ended:
+			err = ErrEnded
 		}
-	}, nil
+	}
+	s.settle(pendings, 0)
+	return nil, err
+}
+
+// outcome waits for a request's result and for the copy to show it: what was written, or what was in the way.
+func (s *Store) outcome(ctx context.Context, req *request) (int64, error) {
+	var r result
+	select {
+	case r = <-req.done:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-s.ended:
+		select {
+		case r = <-req.done:
+		default:
+			return 0, ErrEnded
+		}
+	}
+	var conflict *ConflictError
+	switch {
+	case errors.As(r.err, &conflict):
+		if err := s.WaitFor(ctx, conflict.Rev); err != nil {
+			return 0, err
+		}
+		return 0, r.err
+	case r.err != nil:
+		return 0, r.err
+	}
+	return r.rev, s.WaitFor(ctx, r.rev)
 }
 
 // write takes what waits, as much as fits one transaction, and commits it, until ctx ends.
@@ -123,6 +149,10 @@ func (s *Store) write(ctx context.Context) error {
 	for {
 		batch, keys, ops, size := []*request(nil), map[string]bool{}, 0, 0
 		take := func(r *request) bool {
+			if err := r.ctx.Err(); err != nil {
+				r.done <- result{err: err}
+				return true
+			}
 			if len(batch) > 0 && (ops+len(r.ops) > maxBatchOps || size+r.size > maxBatchBytes) {
 				return false
 			}
@@ -189,13 +219,14 @@ func (s *Store) commitBatch(ctx context.Context, batch []*request) {
 			}
 			return
 		}
-		batch = answerConflicts(batch, conflict.Ops)
+		batch = answerConflicts(batch, conflict)
 	}
 }
 
 // answerConflicts tells the requests that own the failed ops and returns the others.
-func answerConflicts(batch []*request, failed []int) []*request {
+func answerConflicts(batch []*request, conflict *ConflictError) []*request {
 	var rest []*request
+	failed := conflict.Ops
 	first := 0
 	for _, r := range batch {
 		var mine []int
@@ -205,7 +236,7 @@ func answerConflicts(batch []*request, failed []int) []*request {
 		}
 		first += len(r.ops)
 		if mine != nil {
-			r.done <- result{err: &ConflictError{Ops: mine}}
+			r.done <- result{err: &ConflictError{Ops: mine, Rev: conflict.Rev}}
 		} else {
 			rest = append(rest, r)
 		}

@@ -7,6 +7,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Etcd is a Backend over an etcd client, which may talk to an etcd in this process without a network hop
@@ -38,7 +40,7 @@ func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 	for {
 		resp, err := e.client.Txn(ctx).If(conds...).Then(then...).Commit()
 		if err != nil {
-			return 0, fmt.Errorf("etcd transaction of %d keys: %w", len(ops), err)
+			return 0, fmt.Errorf("etcd transaction of %d keys: %w", len(ops), unavailable(err))
 		}
 		if resp.Succeeded {
 			return resp.Header.Revision, nil
@@ -50,6 +52,23 @@ func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 	}
 }
 
+// unavailable marks the errors of an etcd that is starting, electing, overloaded or gone as ErrUnavailable.
+func unavailable(err error) error {
+	var e rpctypes.EtcdError
+	code := status.Code(err)
+	if errors.As(err, &e) {
+		code = e.Code()
+	}
+	switch code {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if errors.Is(err, rpctypes.ErrTooManyRequests) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
 // conflict returns a *ConflictError with the ops of a refused transaction whose conditions do not hold; nil if all do by now. It is asked afterwards, not in the
 // transaction's other branch: that would stand in the log of every transaction for the sake of the few that are refused.
 func (e *Etcd) conflict(ctx context.Context, ops []Op) error {
@@ -59,9 +78,9 @@ func (e *Etcd) conflict(ctx context.Context, ops []Op) error {
 	}
 	resp, err := e.client.Txn(ctx).Then(gets...).Commit()
 	if err != nil {
-		return fmt.Errorf("asking etcd why a transaction of %d keys was refused: %w", len(ops), err)
+		return fmt.Errorf("asking etcd why a transaction of %d keys was refused: %w", len(ops), unavailable(err))
 	}
-	var conflict ConflictError
+	conflict := ConflictError{Rev: resp.Header.Revision}
 	for i, r := range resp.Responses {
 		var rev int64
 		if kvs := r.GetResponseRange().GetKvs(); len(kvs) > 0 {
@@ -74,7 +93,14 @@ func (e *Etcd) conflict(ctx context.Context, ops []Op) error {
 	if len(conflict.Ops) == 0 {
 		return nil
 	}
+	e.nudge(ctx)
 	return &conflict
+}
+
+// nudge asks etcd to tell running watches how far they have come, if they have seen everything: the newest revision may be one
+// that changed nothing of theirs.
+func (e *Etcd) nudge(ctx context.Context) {
+	_ = e.client.RequestProgress(clientv3.WithRequireLeader(ctx)) // where no watch runs there is nobody to tell
 }
 
 // Load implements Backend.
@@ -88,7 +114,7 @@ func (e *Etcd) Load(ctx context.Context, prefix string, visit func(KV) error) (i
 		}
 		resp, err := e.client.Get(ctx, from, opts...)
 		if err != nil {
-			return 0, fmt.Errorf("reading %s from etcd: %w", prefix, err)
+			return 0, fmt.Errorf("reading %s from etcd: %w", prefix, unavailable(err))
 		}
 		if rev == 0 {
 			rev = resp.Header.Revision
@@ -119,6 +145,10 @@ func (e *Etcd) Watch(ctx context.Context, prefix string, from int64, apply func(
 			}
 			return fmt.Errorf("watching %s in etcd: %w", prefix, err)
 		}
+		if resp.IsProgressNotify() {
+			apply(resp.Header.Revision, nil)
+			continue
+		}
 		for evs := resp.Events; len(evs) > 0; {
 			rev := evs[0].Kv.ModRevision
 			n := 1
@@ -146,7 +176,8 @@ func (e *Etcd) Watch(ctx context.Context, prefix string, from int64, apply func(
 func (e *Etcd) Revision(ctx context.Context) (int64, error) {
 	resp, err := e.client.Get(ctx, "/registry", clientv3.WithCountOnly())
 	if err != nil {
-		return 0, fmt.Errorf("reading etcd's revision: %w", err)
+		return 0, fmt.Errorf("reading etcd's revision: %w", unavailable(err))
 	}
+	e.nudge(ctx)
 	return resp.Header.Revision, nil
 }

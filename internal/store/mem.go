@@ -12,9 +12,13 @@ type Mem struct {
 	mu      sync.Mutex
 	rev     int64
 	data    map[string]KV
-	history []memChanges // all of it: tests are short
+	history []memChanges // what is not compacted
+	floor   int64        // the newest revision that is
 	grown   chan struct{}
 }
+
+// memHistory is how many transactions are kept that the watch has seen.
+const memHistory = 4096
 
 type memChanges struct {
 	rev     int64
@@ -33,7 +37,7 @@ func (m *Mem) Commit(ctx context.Context, ops []Op) (int64, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var conflict ConflictError
+	conflict := ConflictError{Rev: m.rev}
 	for i, op := range ops {
 		if op.If != Any && m.data[op.Key].Rev != op.If {
 			conflict.Ops = append(conflict.Ops, i)
@@ -89,13 +93,20 @@ func (m *Mem) Load(_ context.Context, prefix string, visit func(KV) error) (int6
 func (m *Mem) Watch(ctx context.Context, prefix string, from int64, apply func(int64, []Change)) error {
 	for {
 		m.mu.Lock()
+		if from < m.floor {
+			m.mu.Unlock()
+			return ErrTooOld
+		}
 		i := sort.Search(len(m.history), func(i int) bool { return m.history[i].rev > from })
 		batch, grown := m.history[i:len(m.history):len(m.history)], m.grown
-		if len(m.history) > 4096 && i == len(m.history) {
-			m.history = nil // the one reader has seen it all
+		if i > memHistory {
+			m.compact(m.history[i-1].rev) // this reader, the only one outside tests, has seen so much
 		}
 		m.mu.Unlock()
 		for _, h := range batch {
+			if ctx.Err() != nil {
+				return nil
+			}
 			var mine []Change
 			for _, c := range h.changes {
 				if strings.HasPrefix(c.Key, prefix) {
@@ -114,6 +125,19 @@ func (m *Mem) Watch(ctx context.Context, prefix string, from int64, apply func(i
 		case <-grown:
 		}
 	}
+}
+
+// Compact forgets the changes up to rev, as etcd does now and then.
+func (m *Mem) Compact(rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.compact(rev)
+}
+
+func (m *Mem) compact(rev int64) {
+	i := sort.Search(len(m.history), func(i int) bool { return m.history[i].rev > rev })
+	m.history = append([]memChanges(nil), m.history[i:]...)
+	m.floor = max(m.floor, rev)
 }
 
 // Revision implements Backend.

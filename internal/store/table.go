@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/btree"
@@ -24,6 +25,7 @@ type Table struct {
 	spec     Spec
 	tree     *btree.BTreeG[*Revision]
 	snap     *Snapshot // of the present content, or nil
+	changed  int64     // the newest revision at which the content changed, at the latest
 	indexes  map[string]map[string]*btree.BTreeG[*Revision]
 	history  ring
 	watchers map[*Watcher]struct{}
@@ -84,6 +86,13 @@ func (t *Table) Lookup(index, value string) []*Revision {
 	return t.lookup(index, value)
 }
 
+// LookupAt is Lookup that also returns the revision.
+func (t *Table) LookupAt(index, value string) ([]*Revision, int64) {
+	t.store.mu.RLock()
+	defer t.store.mu.RUnlock()
+	return t.lookup(index, value), t.store.rev
+}
+
 func (t *Table) lookup(index, value string) []*Revision {
 	tree := t.indexes[index][value]
 	if tree == nil {
@@ -99,7 +108,7 @@ func (t *Table) Snapshot() *Snapshot {
 	t.store.mu.RLock()
 	if s := t.snap; s != nil {
 		if s.Rev != t.store.rev {
-			s = &Snapshot{Rev: t.store.rev, tree: s.tree}
+			s = s.at(t.store.rev)
 		}
 		t.store.mu.RUnlock()
 		return s
@@ -112,15 +121,26 @@ func (t *Table) Snapshot() *Snapshot {
 
 func (t *Table) snapshotLocked() *Snapshot {
 	if t.snap == nil {
-		t.snap = &Snapshot{tree: t.tree.IsoCopy()}
+		t.snap = &Snapshot{Rev: t.store.rev, since: t.changed, tree: t.tree.IsoCopy()}
 	}
-	return &Snapshot{Rev: t.store.rev, tree: t.snap.tree}
+	return t.snap.at(t.store.rev)
 }
 
 // Snapshot is a table's content at revision Rev.
 type Snapshot struct {
-	Rev  int64
-	tree *btree.BTreeG[*Revision]
+	Rev   int64
+	since int64 // the content is the same at all revisions from here to Rev
+	tree  *btree.BTreeG[*Revision]
+}
+
+func (s *Snapshot) at(rev int64) *Snapshot { return &Snapshot{Rev: rev, since: s.since, tree: s.tree} }
+
+// At returns the same content as a snapshot of revision rev, if it was the same then.
+func (s *Snapshot) At(rev int64) (*Snapshot, bool) {
+	if rev < s.since || rev > s.Rev {
+		return nil, false
+	}
+	return s.at(rev), true
 }
 
 // Len returns how many objects the snapshot holds.
@@ -156,7 +176,7 @@ func (t *Table) apply(key string, obj Object, rev int64, batch bool) {
 		return
 	}
 	e := Event{Type: Modified, Old: old, batch: batch}
-	t.snap = nil
+	t.snap, t.changed = nil, rev
 	if obj == nil {
 		e.Type = Deleted
 		e.Revision = &Revision{Key: key, Rev: rev, Object: deletedAt(old.Object, rev)}
@@ -190,7 +210,10 @@ func (t *Table) reindex(name string, values func(Object) []string, e Event) {
 		after = values(e.Revision.Object)
 	}
 	index, watched := t.indexes[name], t.byIndex[name]
-	for _, v := range before {
+	for i, v := range before {
+		if slices.Contains(before[:i], v) {
+			continue
+		}
 		if tree := index[v]; tree != nil {
 			tree.Delete(e.Old)
 			if tree.Len() == 0 {
@@ -201,14 +224,17 @@ func (t *Table) reindex(name string, values func(Object) []string, e Event) {
 			w.push(e)
 		}
 	}
-	for _, v := range after {
+	for i, v := range after {
+		if slices.Contains(after[:i], v) {
+			continue
+		}
 		tree := index[v]
 		if tree == nil {
 			tree = newTree()
 			index[v] = tree
 		}
 		tree.Set(e.Revision)
-		if contains(before, v) {
+		if slices.Contains(before, v) {
 			continue
 		}
 		for w := range watched[v] {
@@ -217,19 +243,10 @@ func (t *Table) reindex(name string, values func(Object) []string, e Event) {
 	}
 }
 
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}
-
 // cutHistory forgets the past: watches cannot begin before rev.
 func (t *Table) cutHistory(rev int64) { t.history = ring{max: t.spec.History, floor: rev} }
 
 // Holds tells whether the named index holds o under value.
 func (t *Table) Holds(index, value string, o Object) bool {
-	return contains(t.spec.Indexes[index](o), value)
+	return slices.Contains(t.spec.Indexes[index](o), value)
 }

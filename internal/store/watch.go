@@ -27,6 +27,11 @@ type Event struct {
 	batch bool
 }
 
+// after tells whether the event is to be told to a watch that resumes from revision from.
+func (e *Event) after(from int64) bool {
+	return e.Revision.Rev > from || e.Revision.Rev == from && e.batch
+}
+
 // Filter tells how e looks to someone who sees only the objects that match: entering the view is an addition, leaving it a
 // deletion. ok is false where there is nothing to see.
 func (e Event) Filter(match func(Object) bool) (_ Event, ok bool) {
@@ -54,14 +59,18 @@ var ErrStopped = errors.New("the watch was stopped")
 // watcherLimit is how many events may wait in a watcher before it is told that it fell behind.
 const watcherLimit = 50_000
 
+// watcherSpare is the largest queue that is used again.
+const watcherSpare = 1024
+
 // Watcher receives a table's events. It belongs to one goroutine; Stop may be called from any.
 type Watcher struct {
 	table        *Table
 	index, value string
+	after        int64 // the revision from which it resumed: older events are not its business
 
 	mu      sync.Mutex
 	queue   []Event
-	spare   []Event
+	spare   []Event // the caller's, until the next call of Next
 	lost    bool
 	stopped bool
 	wake    chan struct{}
@@ -76,6 +85,7 @@ func (t *Table) WatchFrom(from int64) (*Watcher, error) {
 		return nil, ErrTooOld
 	}
 	w := t.addWatcher("", "")
+	w.after = from
 	w.queue = past
 	if len(past) > 0 {
 		w.wake <- struct{}{}
@@ -134,6 +144,10 @@ func (w *Watcher) Stop() {
 // Next blocks for events. The slice is the caller's until the next call. ErrTooOld means that the watcher fell behind and must
 // begin anew.
 func (w *Watcher) Next(ctx context.Context) ([]Event, error) {
+	if cap(w.spare) > watcherSpare {
+		w.spare = nil
+	}
+	clear(w.spare) // a watcher that waits must not keep old objects alive
 	for {
 		w.mu.Lock()
 		switch {
@@ -145,7 +159,6 @@ func (w *Watcher) Next(ctx context.Context) ([]Event, error) {
 			return nil, ErrTooOld
 		case len(w.queue) > 0:
 			out := w.queue
-			clear(w.spare)
 			w.queue, w.spare = w.spare[:0], out
 			w.mu.Unlock()
 			return out, nil
@@ -165,10 +178,13 @@ func (w *Watcher) Progress() (int64, bool) {
 	defer w.table.store.mu.RUnlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.table.store.rev, len(w.queue) == 0 && !w.lost
+	return w.table.store.rev, len(w.queue) == 0 && !w.lost && w.table.store.rev >= w.after
 }
 
 func (w *Watcher) push(e Event) {
+	if !e.after(w.after) {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.lost || w.stopped {
@@ -194,15 +210,22 @@ type ring struct {
 	max    int
 	events []Event
 	next   int   // where the next event goes once events is full
-	floor  int64 // the newest revision of which something has been forgotten
+	floor  int64 // the oldest revision from which a watch can resume
 }
 
 func (r *ring) add(e Event) {
+	if e.Revision.Rev < r.floor {
+		return // told after a load, out of order: nobody can ask for it
+	}
 	if len(r.events) < r.max {
 		r.events = append(r.events, e)
 		return
 	}
+	// Who resumes from the revision of a batch gets all of it again. Once a part is forgotten that is no longer possible.
 	r.floor = r.events[r.next].Revision.Rev
+	if r.events[r.next].batch {
+		r.floor++
+	}
 	r.events[r.next] = e
 	r.next = (r.next + 1) % r.max
 }
@@ -215,7 +238,7 @@ func (r *ring) since(from int64) ([]Event, bool) {
 	n := len(r.events)
 	at := func(i int) *Event { return &r.events[(r.next+i)%n] }
 	i := n
-	for i > 0 && (at(i-1).Revision.Rev > from || at(i-1).Revision.Rev == from && at(i-1).batch) {
+	for i > 0 && at(i-1).after(from) {
 		i--
 	}
 	out := make([]Event, 0, n-i)

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// markKey is written before each load, so that the load's revision is one at which no object changed: a client that has seen a
+// part of the last batch before then must not be able to resume from the load's revision as if it had seen all of it.
+const markKey = root + "knarr/loaded"
+
+// retryAfter is the pause after the backend could not be followed.
+const retryAfter = 200 * time.Millisecond
+
+// loaded is one object that load found.
+type loaded struct {
+	table  *Table
+	key    string
+	rev    int64
+	object Object
+}
+
+// load brings the tables to what the backend holds, and tells the watchers the difference in the order of revisions, deletions
+// last. What happened in between can no longer be told: watches from before do not resume.
+func (s *Store) load(ctx context.Context) (int64, error) {
+	if _, err := s.backend.Commit(ctx, []Op{{Key: markKey, Value: []byte{}, If: Any}}); err != nil {
+		s.log.Warn("the store cannot be written to", "err", err)
+	}
+	present := map[*Table]map[string]bool{}
+	for _, t := range s.tables {
+		present[t] = map[string]bool{}
+	}
+	var news []loaded
+	rev, err := s.backend.Load(ctx, root, func(kv KV) error {
+		t, key := s.find(kv.Key)
+		if t == nil {
+			return nil
+		}
+		if old, ok := t.Get(key); !ok || old.Rev != kv.Rev {
+			obj := s.object(t, Change{Key: kv.Key, Value: kv.Value}, kv.Rev)
+			if obj == nil {
+				return nil
+			}
+			news = append(news, loaded{t, key, kv.Rev, obj})
+		}
+		present[t][key] = true
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	slices.SortStableFunc(news, func(a, b loaded) int { return cmp.Compare(a.rev, b.rev) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tables {
+		t.cutHistory(rev)
+	}
+	for _, n := range news {
+		if old, ok := n.table.get(n.key); ok && old.Object.GetUID() != n.object.GetUID() {
+			n.table.apply(n.key, nil, n.rev, true) // deleted and made anew in between
+		}
+		n.table.apply(n.key, n.object, n.rev, true)
+	}
+	for t, keys := range present {
+		for _, r := range t.snapshotLocked().all() {
+			if !keys[r.Key] {
+				t.apply(r.Key, nil, rev, true)
+			}
+		}
+		t.changed = rev // at the latest
+	}
+	s.reached(rev)
+	return rev, nil
+}
+
+// follow applies the backend's changes after revision from, loading anew where the backend no longer has them, until ctx ends.
+func (s *Store) follow(ctx context.Context, from int64) {
+	for {
+		err := s.backend.Watch(ctx, root, from, func(rev int64, changes []Change) {
+			s.applyAll(rev, changes)
+			from = rev
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("following the store failed, trying again", "err", err, "revision", from)
+		if errors.Is(err, ErrTooOld) {
+			rev, err := s.load(ctx)
+			if err == nil {
+				from = rev
+				continue
+			}
+			if ctx.Err() == nil {
+				s.log.Error("loading the store anew failed, trying again", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryAfter):
+		}
+	}
+}
+
+// applyAll puts the changes of one revision into their tables.
+func (s *Store) applyAll(rev int64, changes []Change) {
+	objects := make([]Object, len(changes)) // made before anybody has to wait for the lock
+	for i, c := range changes {
+		if t, _ := s.find(c.Key); t != nil && c.Value != nil {
+			objects[i] = s.object(t, c, rev)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range changes {
+		if t, key := s.find(c.Key); t != nil {
+			t.apply(key, objects[i], rev, len(changes) > 1)
+		}
+	}
+	s.reached(rev)
+}
+
+// object returns what a change put, at revision rev; nil, which shows as a deletion, if it cannot be read.
+func (s *Store) object(t *Table, c Change, rev int64) Object {
+	if obj := s.takePending(c.Key, c.Value, rev); obj != nil {
+		return obj
+	}
+	obj, err := t.spec.Decode(c.Value)
+	if err != nil {
+		s.log.Error("an object in the store cannot be read and is not shown", "key", c.Key, "revision", rev, "err", err)
+		return nil
+	}
+	obj.SetResourceVersion(FormatRevision(rev))
+	return obj
+}
