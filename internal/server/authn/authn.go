@@ -1,4 +1,4 @@
-// Package authn finds out who sends a request: from the client certificate of its TLS connection, or from the service
+// Package authn finds out who sends a request: from the client certificate of its TLS connection, or from the bootstrap or service
 // account token in its Authorization header. It also issues those tokens and publishes the keys with which others verify
 // them (OpenID Connect discovery).
 //
@@ -8,7 +8,7 @@
 // node that it is bound to, exist in the shared copy with the same UID - the cache remembers signatures, never that
 // decision; authenticated users are members of system:authenticated and nobody else is.
 //
-// Left out so far: OIDC of outside issuers, bootstrap tokens, legacy tokens kept in Secrets, anonymous users.
+// Left out so far: OIDC of outside issuers, legacy tokens kept in Secrets, anonymous users.
 package authn
 
 import (
