@@ -17,43 +17,37 @@ import (
 // routeProtocol marks routes as Knarr's ('k'), so that Purge finds them without records.
 const routeProtocol = 'k'
 
-// defaultMTU is used where the node's link does not say (Ethernet).
-const defaultMTU = 1500
-
 // addressLabel marks addresses on lo as the instance's: "lo:kn" and a hash, within the 15 characters a label has.
 func addressLabel(instance string) string { return "lo:" + shortHash(instance) }
 
-// prepare sets up the node itself and returns the MTU of pod links. It may run again at any time.
-func (n *Node) prepare() (mtu int, err error) {
+// prepare sets up the node itself. It may run again at any time.
+func (n *Node) prepare() error {
 	if err := os.MkdirAll(n.cfg.dir(), 0o700); err != nil {
-		return 0, err
+		return err
 	}
 	if err := setSysctl(n.cfg.dir(), "net/ipv4/ip_forward", "1"); err != nil {
-		return 0, err
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		return 0, fmt.Errorf("lo: %w", err)
+		return fmt.Errorf("lo: %w", err)
 	}
 	if lo.Attrs().Flags&net.FlagUp == 0 {
 		if err := netlink.LinkSetUp(lo); err != nil {
-			return 0, fmt.Errorf("lo: %w", err)
+			return fmt.Errorf("lo: %w", err)
 		}
 	}
 	if err := setDNSAddress(lo, n.cfg.Instance, n.cfg.ClusterDNS); err != nil {
-		return 0, err
+		return err
 	}
 	// Without a route - there may be no default route - connect() to a Service address fails before nftables sees a packet. The
 	// link does not matter: what is no Service is rejected, what is one gets its real route after translation.
 	err = netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ipNet(n.cfg.ServiceCIDR), Src: n.cfg.NodeIP.AsSlice(),
 		Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Priority: routePriority(n.cfg.Instance)})
 	if err != nil {
-		return 0, fmt.Errorf("route to service CIDR %v from node address %v: %w", n.cfg.ServiceCIDR, n.cfg.NodeIP, err)
+		return fmt.Errorf("route to service CIDR %v from node address %v: %w", n.cfg.ServiceCIDR, n.cfg.NodeIP, err)
 	}
-	if n.cfg.MTU > 0 {
-		return n.cfg.MTU, nil
-	}
-	return nodeMTU(n.cfg.NodeIP)
+	return nil
 }
 
 // setDNSAddress gives lo the cluster DNS address and removes one that the configuration had before. Its scope is "host" so that
@@ -78,28 +72,6 @@ func setDNSAddress(lo netlink.Link, instance string, addr netip.Addr) error {
 		return fmt.Errorf("cluster DNS address %v on lo: %w", addr, err)
 	}
 	return nil
-}
-
-// nodeMTU returns the MTU of the link that has addr.
-func nodeMTU(addr netip.Addr) (int, error) {
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return 0, fmt.Errorf("listing addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if !a.IP.Equal(addr.AsSlice()) {
-			continue
-		}
-		l, err := netlink.LinkByIndex(a.LinkIndex)
-		if err != nil {
-			return 0, fmt.Errorf("link of node address %v: %w", addr, err)
-		}
-		if l.Attrs().Flags&net.FlagLoopback != 0 {
-			return defaultMTU, nil
-		}
-		return l.Attrs().MTU, nil
-	}
-	return 0, fmt.Errorf("node address %v is on no link of this machine", addr)
 }
 
 // sysctls are the settings that Knarr changed and what they were, kept in a file until Purge puts them back.

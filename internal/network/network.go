@@ -1,8 +1,8 @@
-// Package network connects the pods of one node: addresses and links (packages ipam and cni), Services (package proxy) and
-// what the node itself needs for both.
+// Package network connects the pods of one node: addresses and links (packages ipam and cni), the ways to pods of other nodes
+// (package overlay), Services (package proxy) and what the node itself needs for all of them.
 //
-// What flows through it: the container runtime calls the CNI plugin, which asks the [Node]; Services and EndpointSlices come
-// from the API and go to nftables. What must stay true: pods and Services keep working while Knarr is away; several
+// What flows through it: the container runtime calls the CNI plugin, which asks the [Node]; Nodes come from the API and become
+// routes; Services and EndpointSlices go to nftables. What must stay true: pods and Services keep working while Knarr is away; several
 // instances on one machine, even in one network namespace, do not touch each other's links, tables and routes;
 // [Purge] finds everything an instance made without its records.
 package network
@@ -22,6 +22,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/network/cni"
 	"github.com/knarr-io/knarr/internal/network/ipam"
+	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/network/proxy"
 	"github.com/knarr-io/knarr/internal/network/services"
 )
@@ -38,10 +39,13 @@ type Config struct {
 	// ClusterDNS is the Service address of the DNS server, which the node gets as an address of its own: each node answers
 	// for itself. The zero value means none.
 	ClusterDNS netip.Addr
-	MTU        int           // of pod links, in bytes; 0 means that of the link that has NodeIP
-	Window     time.Duration // shortest time between two nftables transactions; 0 means proxy.DefaultWindow
-	Client     client.Client
-	Log        *slog.Logger // nil means slog.Default()
+	// Mode says how packets travel to pods of other nodes; the zero value means overlay.Auto. All nodes should have the same.
+	Mode   overlay.Mode
+	VNI    int           // VXLAN network identifier, the same on all nodes; 0 means overlay.DefaultVNI
+	MTU    int           // of pod links, in bytes; 0 means what fits the link that has NodeIP and, where used, VXLAN
+	Window time.Duration // shortest time between two nftables transactions; 0 means proxy.DefaultWindow
+	Client client.Client
+	Log    *slog.Logger // nil means slog.Default()
 }
 
 // Node is the network of one node. Make one with New and call Run once.
@@ -96,6 +100,12 @@ func (c *Config) validate() error {
 			return fmt.Errorf("%s %q is not an IPv4 prefix", p.name, p.prefix)
 		}
 	}
+	if _, err := overlay.ParseMode(string(c.Mode)); err != nil {
+		return err
+	}
+	if c.VNI < 0 || c.VNI >= 1<<24 {
+		return fmt.Errorf("VXLAN network identifier %d: want 1 to %d", c.VNI, 1<<24-1)
+	}
 	if !c.NodeIP.Is4() {
 		return fmt.Errorf("node address %q is not IPv4", c.NodeIP)
 	}
@@ -133,7 +143,7 @@ func TableName(instance string) string {
 // Up is closed once pods can be connected and the node has the cluster DNS address.
 func (n *Node) Up() <-chan struct{} { return n.up }
 
-// Ready is closed once all Services known at the start work on this node.
+// Ready is closed once the pods of all nodes and all Services known at the start can be reached from this node.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Reclaim disconnects all sandboxes of an earlier run that are not live, by their CNI container ID (the CRI pod sandbox ID),
@@ -150,16 +160,23 @@ func (n *Node) Reclaim(ctx context.Context, live map[string]bool) error {
 
 // Run serves the network until ctx ends. Links, addresses and rules stay as they are then; see [Purge].
 func (n *Node) Run(ctx context.Context) error {
-	mtu, err := n.prepare()
+	if err := n.prepare(); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	others, err := n.newOverlay()
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
+	}
+	mtu := others.PodMTU
+	if n.cfg.MTU > 0 {
+		mtu = func() int { return n.cfg.MTU }
 	}
 	var local []netip.Addr
 	if n.cfg.ClusterDNS.IsValid() {
 		local = append(local, n.cfg.ClusterDNS)
 	}
-	kernel, err := services.OpenKernel(services.Layout{Table: TableName(n.cfg.Instance), LinkPrefix: cni.LinkPrefix, PodCIDR: n.cfg.PodCIDR,
-		ClusterCIDR: n.cfg.ClusterCIDR, ServiceCIDR: n.cfg.ServiceCIDR, Local: local})
+	kernel, err := services.OpenKernel(services.Layout{Table: TableName(n.cfg.Instance), LinkPrefix: cni.LinkPrefix,
+		Overlay: overlay.LinkName(n.cfg.Instance), PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR, ServiceCIDR: n.cfg.ServiceCIDR, Local: local})
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
@@ -179,24 +196,36 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	n.cfg.Log.Info("network is up", "podCIDR", n.cfg.PodCIDR, "serviceCIDR", n.cfg.ServiceCIDR, "mtu", mtu, "nftables", TableName(n.cfg.Instance))
+	n.cfg.Log.Info("network is up", "podCIDR", n.cfg.PodCIDR, "serviceCIDR", n.cfg.ServiceCIDR, "mtu", mtu(), "nftables", TableName(n.cfg.Instance))
 	close(n.up)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return px.Run(ctx) })
+	g.Go(func() error { return others.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, listener) })
 	g.Go(func() error {
-		select {
-		case <-px.Ready():
-			close(n.ready)
-		case <-ctx.Done():
+		for _, ready := range []<-chan struct{}{px.Ready(), others.Ready()} {
+			select {
+			case <-ready:
+			case <-ctx.Done():
+				return nil
+			}
 		}
+		close(n.ready)
 		return nil
 	})
 	return g.Wait()
 }
 
+// newOverlay returns what keeps the ways to other nodes.
+func (n *Node) newOverlay() (*overlay.Overlay, error) {
+	return overlay.New(overlay.Config{Instance: n.cfg.Instance, Protocol: routeProtocol, Priority: routePriority(n.cfg.Instance),
+		Self: overlay.Self{Name: n.cfg.NodeName, IP: n.cfg.NodeIP, PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
+			Mode: n.cfg.Mode, VNI: n.cfg.VNI},
+		Client: n.cfg.Client, Log: n.cfg.Log})
+}
+
 // newPlugin returns what does the CNI server's work.
-func (n *Node) newPlugin(mtu int, px *proxy.Proxy) *cni.Plugin {
+func (n *Node) newPlugin(mtu func() int, px *proxy.Proxy) *cni.Plugin {
 	return &cni.Plugin{Instance: n.cfg.Instance, Pool: n.pool, MTU: mtu, NodeAddr: n.cfg.NodeIP, Log: n.cfg.Log,
 		SetHostPorts: func(ctx context.Context, owner ipam.Owner, addr netip.Addr, ports []ipam.HostPort) error {
 			return px.SetHostPorts(ctx, hostPortOwner(owner), hostPortElements(addr, ports))

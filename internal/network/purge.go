@@ -15,14 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knarr-io/knarr/internal/network/cni"
+	"github.com/knarr-io/knarr/internal/network/overlay"
 )
 
-// Purge removes everything that the instance's network made in this network namespace: pod links, the nftables table, addresses,
-// routes, changed sysctls and its files under dataDir. It works without any record (only sysctls need one), may run again, and does not stop
+// Purge removes everything that the instance's network made in this network namespace: links of pods and to other nodes, the nftables table,
+// addresses, routes, changed sysctls and its files under dataDir. It works without any record (only sysctls need one), may run again, and does not stop
 // at an error. Nothing of the instance may be running.
 func Purge(dataDir, instance string) error {
 	dir := filepath.Join(dataDir, "network")
-	errs := []error{cni.PurgeLinks(instance), purgeTable(instance), purgeLoopback(instance)}
+	errs := []error{cni.PurgeLinks(instance), purgeTable(instance), purgeLoopback(instance),
+		overlay.Purge(instance, routeProtocol, routePriority(instance))}
 	last, err := lastInstance()
 	errs = append(errs, err)
 	if err == nil && last {
@@ -91,11 +93,13 @@ func purgeLoopback(instance string) error {
 			errs = append(errs, netlink.AddrDel(lo, &a))
 		}
 	}
-	filter := &netlink.Route{LinkIndex: lo.Attrs().Index, Protocol: routeProtocol, Priority: routePriority(instance)}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_PRIORITY)
+	filter := &netlink.Route{LinkIndex: lo.Attrs().Index, Protocol: routeProtocol}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
 	errs = append(errs, err)
 	for _, r := range routes {
-		errs = append(errs, netlink.RouteDel(&r))
+		if r.Priority == routePriority(instance) {
+			errs = append(errs, netlink.RouteDel(&r))
+		}
 	}
 	return errors.Join(errs...)
 }

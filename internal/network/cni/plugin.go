@@ -20,7 +20,7 @@ import (
 type Plugin struct {
 	Instance string
 	Pool     *ipam.Pool
-	MTU      int
+	MTU      func() int // of the links of pods, in bytes
 	NodeAddr netip.Addr // preferred source address towards pods; the zero Addr leaves it to the kernel
 	// SetHostPorts makes the host ports of owner lead to its pod at addr; no ports remove them. It returns once that is so.
 	SetHostPorts func(ctx context.Context, owner ipam.Owner, addr netip.Addr, ports []ipam.HostPort) error
@@ -77,7 +77,8 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 	if err != nil {
 		return nil, err
 	}
-	err = p.link(a, netns).connect()
+	mtu := p.MTU()
+	err = p.link(a, netns, mtu).connect()
 	if err == nil && len(a.HostPorts) > 0 {
 		err = p.SetHostPorts(ctx, owner, a.Addr, a.HostPorts)
 	}
@@ -87,8 +88,8 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 	return &result{
 		CNIVersion: conf.CNIVersion,
 		Interfaces: []resultInterface{
-			{Name: a.Link, Mac: hostMAC.String(), MTU: p.MTU},
-			{Name: owner.IfName, Mac: podMAC(a.Addr).String(), MTU: p.MTU, Sandbox: req.NetNS},
+			{Name: a.Link, Mac: hostMAC.String(), MTU: mtu},
+			{Name: owner.IfName, Mac: podMAC(a.Addr).String(), MTU: mtu, Sandbox: req.NetNS},
 		},
 		IPs:    []resultIP{{Address: netip.PrefixFrom(a.Addr, a.Addr.BitLen()).String(), Gateway: gateway.String(), Interface: 1}},
 		Routes: []resultRoute{{Dst: "0.0.0.0/0", GW: gateway.String()}},
@@ -122,7 +123,7 @@ func (p *Plugin) check(owner ipam.Owner, netns int) error {
 	if !ok {
 		return &Error{Code: codeUnknownContainer, Msg: fmt.Sprintf("sandbox %s has no address", owner.ContainerID)}
 	}
-	return p.link(a, netns).check()
+	return p.link(a, netns, 0).check()
 }
 
 // collect answers GC: whatever the runtime does not list as attached goes.
@@ -176,9 +177,9 @@ func (p *Plugin) ReclaimLinks() error {
 	return errs
 }
 
-func (p *Plugin) link(a ipam.Allocation, netns int) link {
+func (p *Plugin) link(a ipam.Allocation, netns, mtu int) link {
 	return link{host: LinkName(p.Instance, a.ContainerID, a.IfName), alias: alias(p.Instance, a.ContainerID),
-		ifName: a.IfName, netns: netns, addr: a.Addr, mtu: p.MTU, nodeAddr: p.NodeAddr}
+		ifName: a.IfName, netns: netns, addr: a.Addr, mtu: mtu, nodeAddr: p.NodeAddr}
 }
 
 // parseArgs splits CNI_ARGS ("K=V;K=V").

@@ -12,6 +12,7 @@ import (
 type Layout struct {
 	Table       string       // name of the nftables table
 	LinkPrefix  string       // what the names of pod links begin with
+	Overlay     string       // name of the link to pods of other nodes; it need not exist
 	PodCIDR     netip.Prefix // pods of this node
 	ClusterCIDR netip.Prefix // pods of all nodes
 	ServiceCIDR netip.Prefix
@@ -90,6 +91,9 @@ func (l Layout) masquerading(s *sets) []rule {
 		// client's address, because its answers pass here anyway.
 		join(translated(true), l.fromOutside(), loadDestination(), addrIn(regAddr, expr.CmpOpNeq, l.PodCIDR),
 			interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, "lo", false), masquerade()),
+		// What enters the overlay with an address that is no pod's - a process that bound the node's address, a client that has
+		// a route to pods by this node - would be answered beside the overlay.
+		join(interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, l.Overlay, false), l.fromOutside(), masquerade()),
 		// From a pod to the world outside of the cluster, where pod addresses mean nothing.
 		join(loadSource(), addrIn(regClient, expr.CmpOpEq, l.PodCIDR), loadDestination(), addrIn(regAddr, expr.CmpOpNeq, l.ClusterCIDR),
 			addrIn(regAddr, expr.CmpOpNeq, multicast), masquerade()),
