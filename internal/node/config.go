@@ -127,7 +127,7 @@ func (c *Config) volumes() Volumes {
 	if c.Hollow {
 		return noVolumes{}
 	}
-	return &volume.Disk{Dir: filepath.Join(c.DataDir, "pods")}
+	return &volume.Disk{Dir: filepath.Join(c.DataDir, "pods"), Memory: filepath.Join(c.DataDir, "pods-memory")}
 }
 
 func (c *Config) cgroups() (Cgroups, error) {

@@ -8,6 +8,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -51,12 +52,22 @@ func newSources(a *Agent) *sources {
 
 // ConfigMap implements podspec.Lookup.
 func (s *sources) ConfigMap(ctx context.Context, ns, name string) (*corev1.ConfigMap, error) {
-	return client.Get[*corev1.ConfigMap](ctx, s.a.cfg.Client, api.Key{Namespace: ns, Name: name})
+	cm, err := client.Get[*corev1.ConfigMap](ctx, s.a.cfg.Client, api.Key{Namespace: ns, Name: name})
+	return cm, missing(err, "configmap", name)
 }
 
 // Secret implements podspec.Lookup.
 func (s *sources) Secret(ctx context.Context, ns, name string) (*corev1.Secret, error) {
-	return client.Get[*corev1.Secret](ctx, s.a.cfg.Client, api.Key{Namespace: ns, Name: name})
+	secret, err := client.Get[*corev1.Secret](ctx, s.a.cfg.Client, api.Key{Namespace: ns, Name: name})
+	return secret, missing(err, "secret", name)
+}
+
+// missing says that there is no such object in the words that Kubernetes' node agent has for it, which people search for.
+func missing(err error, kind, name string) error {
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewNotFound(corev1.Resource(kind), name)
+	}
+	return err
 }
 
 // Services implements podspec.Lookup. Hollow pods have nobody to read the variables.

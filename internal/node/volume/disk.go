@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,13 @@ import (
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
-// Disk keeps volumes below one directory: DIR/UID/volumes/NAME.
+// Disk keeps volumes below one directory: DIR/UID/volumes/NAME. What is secret it keeps in memory: MEMORY/UID/volumes/NAME.
 type Disk struct {
 	Dir string // DATA/pods
+	// Memory is where a tmpfs is mounted for Secrets, tokens and the downward API, one for all pods; these are on disk where it is empty.
+	Memory string
+
+	mounting sync.Mutex
 }
 
 // Mounted is a volume that is ready for containers.
@@ -61,6 +66,12 @@ func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src S
 		if err != nil {
 			return Mounted{}, time.Time{}, err
 		}
+		if v.ConfigMap == nil && d.Memory != "" {
+			dir = filepath.Join(d.Memory, string(pod.UID), "volumes", v.Name)
+			if err := d.mountMemory(); err != nil {
+				return Mounted{}, time.Time{}, err
+			}
+		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return Mounted{}, time.Time{}, err
 		}
@@ -74,6 +85,27 @@ func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src S
 		return Mounted{HostPath: v.HostPath.Path}, time.Time{}, hostPath(v.HostPath)
 	}
 	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI or projected", kind(v))
+}
+
+// mountMemory mounts the tmpfs unless it is there: it outlives the agent, not the machine.
+func (d *Disk) mountMemory() error {
+	d.mounting.Lock()
+	defer d.mounting.Unlock()
+	if isMount(d.Memory) {
+		return nil
+	}
+	if err := os.MkdirAll(d.Memory, 0o750); err != nil {
+		return err
+	}
+	const options = "mode=0750"
+	err := unix.Mount("tmpfs", d.Memory, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options+",noswap") // Linux 6.4
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("tmpfs", d.Memory, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
+	}
+	if err != nil {
+		return fmt.Errorf("mounting tmpfs at %s: %w", d.Memory, err)
+	}
+	return nil
 }
 
 // kind names the source of a volume that is not supported, as the API does.

@@ -20,8 +20,14 @@ func (d *Disk) Teardown(uid string) error {
 	if err := unmountBelow(dir); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing volumes of pod %s: %w", uid, err)
+	dirs := []string{dir} // last: it is by this that the pod is found again
+	if d.Memory != "" {
+		dirs = []string{filepath.Join(d.Memory, uid), dir}
+	}
+	for _, dir := range dirs {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("removing volumes of pod %s: %w", uid, err)
+		}
 	}
 	return nil
 }

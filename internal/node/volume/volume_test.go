@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -207,6 +208,44 @@ func TestHostPathTypes(t *testing.T) {
 		err := hostPath(&corev1.HostPathVolumeSource{Path: tc.path, Type: &tc.kind})
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s as %q: %v, want %q", tc.path, tc.kind, err, tc.want)
+		}
+	}
+}
+
+func TestSecretsStayInMemory(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	d := &Disk{Dir: filepath.Join(dir, "pods"), Memory: filepath.Join(dir, "memory")}
+	defer func() {
+		if err := unmountBelow(dir); err != nil {
+			t.Error(err)
+		}
+	}()
+	pod := podWith(corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+		Items: []corev1.DownwardAPIVolumeFile{{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+	}})
+	for range 2 { // the second time, as after a restart, the tmpfs is there already
+		d = &Disk{Dir: d.Dir, Memory: d.Memory}
+		vols, _, err := d.Setup(t.Context(), pod, &source{}, podspec.Facts{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fs unix.Statfs_t
+		if err := unix.Statfs(filepath.Join(vols["v"].HostPath, "name"), &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+			t.Errorf("%s lies on a file system of type %x, want tmpfs; %v", vols["v"].HostPath, fs.Type, err)
+		}
+	}
+	if points, err := mountPoints(); err != nil || len(slices.DeleteFunc(points, func(p string) bool { return p != d.Memory })) != 1 {
+		t.Errorf("want one mount at %s, got %v, %v", d.Memory, points, err)
+	}
+	if err := d.Teardown("uid-1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, where := range []string{d.Dir, d.Memory} {
+		if left, err := os.ReadDir(where); err != nil || len(left) != 0 {
+			t.Errorf("after Teardown %s holds %v, %v", where, left, err)
 		}
 	}
 }
