@@ -71,6 +71,9 @@ func Purge(ctx context.Context, dataDir string, cgroups ...string) error {
 	for _, dir := range []string{filepath.Join(o.Dir(), "state"), runcRoot(dataDir), shimSockets(dataDir), o.Endpoint(), o.Endpoint() + ".ttrpc"} {
 		errs = append(errs, os.RemoveAll(dir))
 	}
+	if shared := filepath.Dir(shimSockets(dataDir)); shared != o.Dir() {
+		_ = os.Remove(shared) // fails while another data directory has sockets there
+	}
 	return errors.Join(errs...)
 }
 
