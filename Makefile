@@ -74,6 +74,29 @@ test: deps-test lint unit e2e ## lint, unit, simulated and end-to-end tests: wha
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
 	CGO_ENABLED=0 $(GO) run $(TEST_TAGS) ./test/bench -knarr $(abspath bin/knarr)
 
+# Kubernetes' end-to-end suite is a module of its own and takes minutes to compile the first time.
+CONFORMANCE = bin/conformance
+CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp)
+FOCUS ?= \[Conformance\]
+# More settings of the runner, e.g. make conformance CONFORMANCE_FLAGS=-all
+CONFORMANCE_FLAGS ?=
+
+$(CONFORMANCE)/e2e.test: test/conformance/go.mod test/conformance/go.sum $(wildcard test/conformance/suite/*.go)
+	cd test/conformance && CGO_ENABLED=0 $(GO) test -c -ldflags '-s -w' -o $(abspath $@) ./suite
+$(CONFORMANCE)/ginkgo: test/conformance/go.mod test/conformance/go.sum
+	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) github.com/onsi/ginkgo/v2/ginkgo
+$(CONFORMANCE)/agnhost: test/conformance/go.mod test/conformance/go.sum
+	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) k8s.io/kubernetes/test/images/agnhost
+	cd test/conformance && install -m 0644 $$($(GO) list -f '{{.Dir}}' k8s.io/kubernetes/test/images/agnhost)/porter/localhost.* $(abspath $(@D))
+$(CONFORMANCE)/nnp: test/conformance/go.mod test/conformance/go.sum
+	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) k8s.io/kubernetes/test/images/nonewprivs
+
+.PHONY: conformance conformance-smoke
+conformance: deps-test build $(CONFORMANCE_BINARIES) ## Kubernetes' conformance suite on a cluster of its own (as root; FOCUS=regex), and docs/conformance.md
+	cd test/conformance && CGO_ENABLED=0 $(GO) run . -update -focus '$(FOCUS)' $(CONFORMANCE_FLAGS)
+conformance-smoke: deps-test build $(CONFORMANCE_BINARIES) ## a sample of the conformance tests that pass, in minutes (as root)
+	cd test/conformance && CGO_ENABLED=0 $(GO) run . -smoke -procs 8 -timeout 8m $(CONFORMANCE_FLAGS)
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin build/cache

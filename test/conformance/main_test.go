@@ -1,0 +1,108 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTheSuiteListsItsTests(t *testing.T) {
+	tests, err := conformanceTests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(tests) != 462 {
+		t.Errorf("%d conformance tests, v1.37 has 462", len(tests))
+	}
+	for _, w := range waits {
+		if !slices.ContainsFunc(tests, w.tests.MatchString) {
+			t.Errorf("no test waits for %s: the entry can go", w.feature)
+		}
+	}
+	passing, err := readList("passing.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range passing {
+		if !slices.Contains(tests, name) {
+			t.Errorf("passing.txt lists a test that the suite does not have: %s", name)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	tests := []string{"[sig-a] StatefulSet works", "[sig-a] Pods work", "[sig-b] StatefulSet that works"}
+	passing := map[string]bool{"[sig-b] StatefulSet that works": true, "[sig-a] Pods work": true, "[sig-c] alone [Serial]": true}
+	sel := choose(settings{focus: "x"}, tests, passing)
+	if !slices.Equal(sel.focus, []string{"x"}) || !slices.Equal(sel.skip, []string{anchored(tests[0])}) {
+		t.Errorf("a run skips what waits and has never passed, got %+v", sel)
+	}
+	if sel := choose(settings{focus: "x", all: true}, tests, passing); len(sel.skip) != 0 {
+		t.Errorf("-all skips nothing, got %+v", sel)
+	}
+	sel = choose(settings{smoke: true}, tests, passing)
+	if !slices.Equal(sel.focus, []string{anchored("[sig-a] Pods work")}) {
+		t.Errorf("the sample has each third test that need not be alone, got %q", sel.focus)
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	passing := map[string]bool{"a": true, "b": true}
+	for name, c := range map[string]struct {
+		outcomes map[string]outcome
+		good     bool
+	}{
+		"all listed passed, one did not run": {map[string]outcome{"a": {State: passed}}, true},
+		"an unlisted one failed":             {map[string]outcome{"a": {State: passed}, "c": {State: "failed"}}, true},
+		"a listed one failed":                {map[string]outcome{"a": {State: "failed"}}, false},
+		"a listed one was skipped":           {map[string]outcome{"a": {State: skipped}}, false},
+		"nothing ran":                        {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := verdict(settings{}, passing, c.outcomes); (err == nil) != c.good {
+				t.Errorf("good = %v, verdict %v", c.good, err)
+			}
+		})
+	}
+}
+
+// A run of a few tests must not make the list shorter, nor forget what other tests said.
+func TestUpdateOnlyAdds(t *testing.T) {
+	dir := t.TempDir()
+	s := settings{passing: filepath.Join(dir, "passing.txt"), doc: filepath.Join(dir, "conformance.md")}
+	tests := []string{"[sig-a] one", "[sig-a] two", "[sig-b] three", "[sig-b] four"}
+	step := func(outcomes ...outcome) map[string]bool {
+		t.Helper()
+		passing, err := readList(s.passing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		byName := map[string]outcome{}
+		for _, o := range outcomes {
+			byName[o.Name] = o
+		}
+		if err := update(s, tests, passing, byName); err != nil {
+			t.Fatal(err)
+		}
+		if passing, err = readList(s.passing); err != nil {
+			t.Fatal(err)
+		}
+		return passing
+	}
+	step(outcome{Name: tests[0], State: passed}, outcome{Name: tests[1], State: "failed", Message: "\n  pod dns-1234 at 10.244.0.7 was slow\nmore"})
+	got := step(outcome{Name: tests[0], State: "failed", Message: "flake"}, outcome{Name: tests[2], State: passed}, outcome{Name: "not conformance", State: passed})
+	if len(got) != 2 || !got[tests[0]] || !got[tests[2]] {
+		t.Errorf("passing: %v", got)
+	}
+	doc, err := os.ReadFile(s.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"2 of its 4 conformance tests pass", "| sig-b | 1 | 2 |", "- [sig-a] two\n  `pod dns… at … was slow`", "## Not run yet\n\n- [sig-b] four"} {
+		if !strings.Contains(string(doc), want) {
+			t.Errorf("the document lacks %q:\n%s", want, doc)
+		}
+	}
+}

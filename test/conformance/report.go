@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+var sigName = regexp.MustCompile(`^\[(sig-[a-z-]+)\]`)
+
+func sigOf(test string) string {
+	if m := sigName.FindStringSubmatch(test); m != nil {
+		return m[1]
+	}
+	return "other"
+}
+
+// tally counts a SIG's tests.
+type tally struct{ all, passed, failed, skipped int }
+
+// report prints the table of this run, and below it every failure in a line.
+func report(w io.Writer, tests []string, outcomes map[string]outcome) {
+	bySIG := map[string]*tally{}
+	total := &tally{}
+	of := func(name string) *tally {
+		if bySIG[sigOf(name)] == nil {
+			bySIG[sigOf(name)] = &tally{}
+		}
+		return bySIG[sigOf(name)]
+	}
+	for _, name := range tests {
+		of(name).all++
+		total.all++
+	}
+	for name, o := range outcomes {
+		for _, t := range []*tally{of(name), total} {
+			switch o.State {
+			case passed:
+				t.passed++
+			case skipped:
+				t.skipped++
+			default:
+				t.failed++
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(outcomes)) {
+		if o := outcomes[name]; o.State != passed && o.State != skipped {
+			fmt.Fprintf(w, "FAIL %s (%.0f s)\n     %s\n", name, o.Seconds, firstLine(o.Message))
+		}
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\npassed\tfailed\tskipped\tof\t  SIG")
+	for _, sig := range slices.Sorted(maps.Keys(bySIG)) {
+		t := bySIG[sig]
+		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t  %s\n", t.passed, t.failed, t.skipped, t.all, sig)
+	}
+	fmt.Fprintf(table, "%d\t%d\t%d\t%d\t  all\n", total.passed, total.failed, total.skipped, total.all)
+	_ = table.Flush()
+}
+
+// update adds what passed to the list and writes the document.
+func update(s settings, tests []string, passing map[string]bool, outcomes map[string]outcome) error {
+	for name, o := range outcomes {
+		if o.State == passed && slices.Contains(tests, name) {
+			passing[name] = true
+		}
+	}
+	if err := writeList(s.passing, passing); err != nil {
+		return err
+	}
+	seen, err := readFailures(s.failures())
+	if err != nil {
+		return err
+	}
+	for name, o := range outcomes {
+		if o.State != passed {
+			seen[name] = shorten(o)
+		}
+	}
+	maps.DeleteFunc(seen, func(name string, _ string) bool { return passing[name] || !slices.Contains(tests, name) })
+	if err := writeFailures(s.failures(), seen); err != nil {
+		return err
+	}
+	return os.WriteFile(s.doc, []byte(document(tests, passing, seen)), 0o644)
+}
+
+// document is docs/conformance.md: how many pass, and the others sorted by what they wait for.
+func document(tests []string, passing map[string]bool, seen map[string]string) string {
+	var b strings.Builder
+	all, ok := map[string]int{}, map[string]int{}
+	waiting := map[string][]string{}
+	var mend, unseen []string
+	for _, name := range tests {
+		all[sigOf(name)]++
+		feature := waitsFor(name)
+		switch {
+		case passing[name]:
+			ok[sigOf(name)]++
+		case feature != "":
+			waiting[feature] = append(waiting[feature], name)
+		case seen[name] != "":
+			mend = append(mend, name)
+		default:
+			unseen = append(unseen, name)
+		}
+	}
+	fmt.Fprintf(&b, `# Kubernetes' conformance suite
+
+Kubernetes' own end-to-end suite v1.37, unmodified, against Knarr on real containers. %d of its %d conformance tests pass. Written by
+%s; [the list of tests that pass](../test/conformance/passing.txt) only grows, and CI fails when a listed test fails
+(%s runs a sample of them).
+
+| SIG | pass | of |
+|---|---|---|
+`, len(passing), len(tests), "`make conformance`", "`make conformance-smoke`")
+	for _, sig := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&b, "| %s | %d | %d |\n", sig, ok[sig], all[sig])
+	}
+	b.WriteString("\n## What the others wait for\n\n| feature | tests |\n|---|---|\n")
+	features := slices.SortedFunc(maps.Keys(waiting), func(x, y string) int {
+		if d := len(waiting[y]) - len(waiting[x]); d != 0 {
+			return d
+		}
+		return strings.Compare(x, y)
+	})
+	for _, f := range features {
+		fmt.Fprintf(&b, "| %s | %d |\n", f, len(waiting[f]))
+	}
+	fmt.Fprintf(&b, "| to be mended (below) | %d |\n| not run yet | %d |\n", len(mend), len(unseen))
+	b.WriteString("\n## To be mended\n\n")
+	for _, name := range mend {
+		fmt.Fprintf(&b, "- %s\n  `%s`\n", name, strings.ReplaceAll(seen[name], "`", "'"))
+	}
+	for _, f := range features {
+		fmt.Fprintf(&b, "\n## Waits for: %s\n\n- %s\n", f, strings.Join(waiting[f], "\n- "))
+	}
+	if len(unseen) > 0 {
+		fmt.Fprintf(&b, "\n## Not run yet\n\n- %s\n", strings.Join(unseen, "\n- "))
+	}
+	return b.String()
+}

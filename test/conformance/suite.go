@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The states of Ginkgo that are told apart here; every other one is a failure of some kind.
+const (
+	passed  = "passed"
+	skipped = "skipped"
+)
+
+// outcome is what became of one test.
+type outcome struct {
+	Name    string  `json:"name"`
+	State   string  `json:"state"`
+	Seconds float64 `json:"seconds"`
+	Message string  `json:"message"`
+}
+
+// selection is which tests Ginkgo runs.
+type selection struct{ focus, skip []string }
+
+// choose says which tests to run. Tests that must be alone ([Serial]) Ginkgo runs last by itself.
+func choose(s settings, tests []string, passing map[string]bool) selection {
+	if s.smoke {
+		var sel selection
+		for _, name := range sample(passing) {
+			sel.focus = append(sel.focus, anchored(name))
+		}
+		return sel
+	}
+	sel := selection{focus: []string{s.focus}}
+	if s.all {
+		return sel
+	}
+	for _, name := range tests {
+		if waitsFor(name) != "" && !passing[name] {
+			sel.skip = append(sel.skip, anchored(name))
+		}
+	}
+	return sel
+}
+
+// sample picks tests that pass, from every SIG in proportion: each third one in the order of names, without those that must run alone.
+func sample(passing map[string]bool) []string {
+	var names, out []string
+	for name := range passing {
+		if !strings.Contains(name, "[Serial]") && !strings.Contains(name, "[Slow]") && !strings.Contains(name, "[Disruptive]") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		if i%3 == 0 {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// runSuite runs the suite against the cluster and returns the outcomes, also those of a run that failed or was interrupted.
+func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcome, error) {
+	if err := os.MkdirAll(s.reports, 0o755); err != nil {
+		return nil, err
+	}
+	results := filepath.Join(s.reports, "results.jsonl")
+	if err := os.Remove(results); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(s.reports, "suite.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	args := []string{"run", "--procs=" + strconv.Itoa(s.procs), "--no-color", "--timeout=" + s.timeout.String(), "--keep-going",
+		"--poll-progress-after=0", "--randomize-all"}
+	for _, f := range sel.focus {
+		args = append(args, "--focus="+f)
+	}
+	for _, f := range sel.skip {
+		args = append(args, "--skip="+f)
+	}
+	args = append(args, filepath.Join(s.bin, "conformance", "e2e.test"), "--",
+		"--kubeconfig="+filepath.Join(s.dataDir, "kubeconfig"), "--kubectl-path="+filepath.Join(s.bin, "libexec", "kubectl"),
+		"--provider=skeleton", "--disable-log-dump", "--report-dir="+s.reports, "--results="+results, "--delete-namespace=true")
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "conformance", "ginkgo"), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// Interrupted, Ginkgo lets the tests clean up; it is killed if that takes too long.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 2 * time.Minute
+	fmt.Fprintf(os.Stderr, "running the suite; what it says goes to %s\n", log.Name())
+	runErr := cmd.Run()
+	outcomes, err := readOutcomes(results)
+	if err != nil {
+		return nil, errors.Join(runErr, err)
+	}
+	var failed *exec.ExitError
+	if errors.As(runErr, &failed) && ctx.Err() == nil {
+		runErr = nil // tests that failed are in the outcomes
+	}
+	return outcomes, runErr
+}
+
+func readOutcomes(file string) (map[string]outcome, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("no test left a result: %w", err)
+	}
+	outcomes := map[string]outcome{}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 64<<20)
+	for lines.Scan() {
+		var o outcome
+		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		outcomes[o.Name] = o
+	}
+	return outcomes, lines.Err()
+}
+
+// anchored matches one test. Ginkgo matches against the suite's description, a space and the test's name.
+func anchored(name string) string { return " " + regexp.QuoteMeta(name) + "$" }

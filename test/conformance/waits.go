@@ -1,0 +1,39 @@
+package main
+
+import "regexp"
+
+// wait is a feature that is not there yet, and the conformance tests that need it.
+type wait struct {
+	feature string
+	tests   *regexp.Regexp
+}
+
+// waits is in the order in which a test is looked up: the first that matches is what it waits for. An entry goes when its feature comes.
+var waits = []wait{
+	{"CustomResourceDefinitions", regexp.MustCompile(`CustomResource|custom resource|\bCR\b|CRD`)},
+	{"admission webhooks", regexp.MustCompile(`AdmissionWebhook`)},
+	{"CEL admission policies", regexp.MustCompile(`(Validating|Mutating)AdmissionPolicy`)},
+	{"API aggregation", regexp.MustCompile(`Aggregator`)},
+	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},
+	{"StatefulSet", regexp.MustCompile(`StatefulSet`)},
+	{"DaemonSet", regexp.MustCompile(`Daemon set|DaemonSet|ControllerRevision`)},
+	{"Job", regexp.MustCompile(`\bJob\b|[^n]job `)},
+	{"CronJob", regexp.MustCompile(`CronJob`)},
+	{"ReplicationController", regexp.MustCompile(`ReplicationController|replication controller|\brc\b|pods created by rc|Update Demo`)},
+	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
+	{"Ingress", regexp.MustCompile(`Ingress`)},
+	{"NetworkPolicy", regexp.MustCompile(`NetworkPolic`)},
+	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
+	{"ClusterTrustBundle", regexp.MustCompile(`ClusterTrustBundle`)},
+	{"PodCertificateRequest", regexp.MustCompile(`PodCertificate`)},
+}
+
+// waitsFor returns the feature that a test waits for, or nothing.
+func waitsFor(test string) string {
+	for _, w := range waits {
+		if w.tests.MatchString(test) {
+			return w.feature
+		}
+	}
+	return ""
+}
