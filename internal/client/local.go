@@ -104,6 +104,11 @@ func (l *Local) UpdateMany(ctx context.Context, objs []api.Object, sub string) [
 	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.UpdateMany(ctx, res, objs, sub) })
 }
 
+// DeleteMany implements Client.
+func (l *Local) DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result {
+	return l.registry.DeleteMany(ctx, res, keys, opts)
+}
+
 // BindMany implements Client.
 func (l *Local) BindMany(ctx context.Context, bindings []Binding) []Result {
 	return l.registry.BindMany(ctx, bindings)
@@ -136,108 +141,8 @@ func (l *Local) Watch(_ context.Context, res *api.Resource, opts ListOptions) (W
 	if opts.Index != "" && !l.table(res).HasIndex(opts.Index) {
 		return nil, fmt.Errorf("%s have no index %q", res.Plural, opts.Index)
 	}
-	w := &localWatcher{table: l.table(res), opts: opts, namespaced: res.Namespaced}
-	w.begin()
-	return w, nil
+	return watchTable(l.table(res), res, opts), nil
 }
-
-// localWatcher turns a table's events into those of one Watch.
-type localWatcher struct {
-	table      *store.Table
-	opts       ListOptions
-	namespaced bool
-	watcher    *store.Watcher
-	first      []Event // the present state and Synced, until delivered
-	out        []Event
-}
-
-// begin starts the watch from the present state.
-func (w *localWatcher) begin() {
-	add := func(rev *store.Revision) bool {
-		if w.opts.matches(rev.Object) {
-			w.first = append(w.first, Event{Type: Added, Object: rev.Object})
-		}
-		return true
-	}
-	if w.opts.Index != "" {
-		var present []*store.Revision
-		w.watcher, present = w.table.WatchIndex(w.opts.Index, w.opts.Value)
-		for _, rev := range present {
-			add(rev)
-		}
-	} else {
-		var snap *store.Snapshot
-		w.watcher, snap = w.table.WatchNow()
-		prefix := ""
-		if w.opts.Namespace != "" && w.namespaced {
-			prefix = w.opts.Namespace + "/"
-		}
-		snap.Ascend(prefix, "", add)
-	}
-	w.first = append(w.first, Event{Type: Synced})
-}
-
-// Next implements Watcher.
-func (w *localWatcher) Next(ctx context.Context) ([]Event, error) {
-	for {
-		if w.first != nil {
-			first := w.first
-			w.first = nil
-			return first, ctx.Err()
-		}
-		events, err := w.watcher.Next(ctx)
-		if errors.Is(err, store.ErrTooOld) {
-			w.watcher.Stop()
-			w.first = []Event{{Type: Reset}}
-			w.begin()
-			continue
-		}
-		if errors.Is(err, store.ErrStopped) {
-			return nil, ErrStopped
-		}
-		if err != nil {
-			return nil, err
-		}
-		clear(w.out)
-		w.out = w.out[:0]
-		for _, e := range events {
-			if e, ok := e.Filter(w.sees); ok {
-				w.out = append(w.out, translate(e))
-			}
-		}
-		if len(w.out) > 0 {
-			return w.out, nil
-		}
-	}
-}
-
-// sees tells whether an object is in view; an index may hold it under another value by now.
-func (w *localWatcher) sees(o store.Object) bool {
-	if !w.opts.matches(o) {
-		return false
-	}
-	return w.opts.Index == "" || w.table.Holds(w.opts.Index, w.opts.Value, o)
-}
-
-func translate(e store.Event) Event {
-	out := Event{Object: e.Revision.Object}
-	switch e.Type {
-	case store.Added:
-		out.Type = Added
-		return out
-	case store.Deleted:
-		out.Type = Deleted
-	default:
-		out.Type = Modified
-	}
-	if e.Old != nil {
-		out.Old = e.Old.Object
-	}
-	return out
-}
-
-// Stop implements Watcher.
-func (w *localWatcher) Stop() { w.watcher.Stop() }
 
 // ErrStopped is returned by a Watcher's Next after Stop.
 var ErrStopped = errors.New("the watch was stopped")

@@ -204,6 +204,11 @@ func (r *Remote) UpdateMany(ctx context.Context, objs []api.Object, sub string) 
 	return each(objs, func(o api.Object) (api.Object, error) { return r.Update(ctx, o, sub) })
 }
 
+// DeleteMany implements Client.
+func (r *Remote) DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result {
+	return each(keys, func(key api.Key) (api.Object, error) { return nil, r.delete(ctx, res, key, opts) })
+}
+
 // BindMany implements Client.
 func (r *Remote) BindMany(ctx context.Context, bindings []Binding) []Result {
 	return each(bindings, func(b Binding) (api.Object, error) { return r.bind(ctx, b) })

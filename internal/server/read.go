@@ -22,7 +22,7 @@ func (x *exchange) get() error {
 
 // selection is what the options of a list or watch choose.
 func (x *exchange) selection(opts *metainternal.ListOptions) registry.Selection {
-	sel := registry.Selection{Labels: opts.LabelSelector, Fields: opts.FieldSelector}
+	sel := registry.Selection{Labels: opts.LabelSelector, Fields: opts.FieldSelector, Version: x.t.gv()}
 	if x.t.Res.Namespaced {
 		sel.Namespace = x.t.Namespace
 	}

@@ -33,7 +33,7 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 	index := make([]int, 0, len(objs))
 	for i, obj := range objs {
 		if gen := obj.GetGenerateName(); gen != "" && obj.GetName() == "" {
-			obj.SetName(generateName(gen))
+			obj.SetName(r.freeName(res, obj.GetNamespace(), gen))
 		}
 		if res == api.Services { // allocations are made one by one
 			results[i].Object, results[i].Err = r.Create(ctx, res, obj, metav1.CreateOptions{})
@@ -43,7 +43,7 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 			results[i].Err = err
 			continue
 		}
-		groups = append(groups, []store.Mutation{{Table: r.table(res), Key: tableKey(res, api.KeyOf(obj)), Object: obj, If: 0}})
+		groups = append(groups, r.createGroup(res, obj))
 		index = append(index, i)
 	}
 	for g, err := range r.store.CommitEach(ctx, groups) {
@@ -67,63 +67,66 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api.Object, sub string) []Result {
 	results := make([]Result, len(objs))
 	pinned := make([]bool, len(objs))
-	prepare := func(i int) (store.Mutation, bool) {
-		obj := objs[i]
-		current, ok := r.table(res).Get(tableKey(res, api.KeyOf(obj)))
-		if !ok {
-			results[i].Err = apierrors.NewNotFound(res.GroupResource(), obj.GetName())
-			return store.Mutation{}, false
-		}
-		if !pinned[i] && sub == "status" {
-			keepMetadata(obj, current.Object)
-		}
-		if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, metav1.UpdateOptions{}); err != nil {
-			results[i].Err = err
-			return store.Mutation{}, false
-		}
-		m := store.Mutation{Table: r.table(res), Key: current.Key, Object: obj, If: current.Rev}
-		if finished(obj) {
-			m.Object = nil
-		}
-		return m, true
-	}
 	todo := make([]int, len(objs))
 	for i, obj := range objs {
 		pinned[i] = obj.GetResourceVersion() != ""
 		todo[i] = i
 	}
-	if res == api.Services && sub == "" {
-		for i, obj := range objs {
-			results[i].Object, _, results[i].Err = r.Update(ctx, res, api.KeyOf(obj), sub, func(api.Object) (api.Object, error) { return obj, nil }, UpdateOptions{Force: true})
-		}
-		return results
-	}
-	for len(todo) > 0 {
+	t := r.table(res)
+	for try := 0; len(todo) > 0; try++ {
 		var groups [][]store.Mutation
 		var index, again []int
+		var written []api.Object
 		for _, i := range todo {
-			if m, ok := prepare(i); ok {
-				groups = append(groups, []store.Mutation{m})
-				index = append(index, i)
+			obj := objs[i]
+			if try > 0 || res == api.Services { // what the store refused may be shared; what a Service was given is drawn anew
+				obj = obj.DeepCopyObject().(api.Object)
 			}
+			if !pinned[i] {
+				obj.SetResourceVersion("")
+			}
+			group, kept, err := r.replace(ctx, res, t, obj, sub, pinned[i])
+			if err != nil || group == nil {
+				results[i] = Result{kept, err}
+				continue
+			}
+			groups, index, written = append(groups, group), append(index, i), append(written, obj)
 		}
 		for g, err := range r.store.CommitEach(ctx, groups) {
-			i := index[g]
+			i, obj := index[g], written[g]
 			var conflict *store.ConflictError
 			switch {
-			case errors.As(err, &conflict) && pinned[i]:
-				results[i].Err = apierrors.NewConflict(res.GroupResource(), objs[i].GetName(), errors.New(conflictMessage))
+			case errors.As(err, &conflict) && conflict.Ops[0] == 0 && pinned[i]:
+				results[i].Err = apierrors.NewConflict(res.GroupResource(), obj.GetName(), errors.New(conflictMessage))
 			case errors.As(err, &conflict) && ctx.Err() == nil:
 				again = append(again, i)
 			case err != nil:
-				results[i].Err = r.storeError(err, res, "update", objs[i].GetName())
+				results[i].Err = r.storeError(err, res, "update", obj.GetName())
 			default:
-				results[i].Object = objs[i]
+				results[i].Object = obj
 			}
 		}
 		todo = again
 	}
 	return results
+}
+
+// replace prepares obj and returns the mutations that store it; none, and what is there, where nothing changes.
+func (r *Registry) replace(ctx context.Context, res *api.Resource, t *store.Table, obj api.Object, sub string, pinned bool) ([]store.Mutation, api.Object, error) {
+	current, ok := t.Get(tableKey(res, api.KeyOf(obj)))
+	if !ok {
+		return nil, nil, apierrors.NewNotFound(res.GroupResource(), obj.GetName())
+	}
+	if !pinned && sub == "status" {
+		keepMetadata(obj, current.Object)
+	}
+	if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, metav1.UpdateOptions{}); err != nil {
+		return nil, nil, err
+	}
+	if unchanged(obj, current.Object) {
+		return nil, current.Object, nil
+	}
+	return r.updateGroup(res, t, obj, current), nil, nil
 }
 
 // keepMetadata gives obj the present labels, annotations, finalizers and owners: the status subresource would write them.

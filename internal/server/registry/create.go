@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -27,19 +28,45 @@ func (r *Registry) Create(ctx context.Context, res *api.Resource, obj api.Object
 	generated := generate != "" && obj.GetName() == ""
 	for try := 0; ; try++ {
 		draft := obj
+		if generated || res == api.Services {
+			draft = obj.DeepCopyObject().(api.Object) // as it came, should a name or an address have to be drawn again
+		}
 		if generated {
-			draft = obj.DeepCopyObject().(api.Object) // as it came, should the name have to be drawn again
-			draft.SetName(generateName(generate))
+			draft.SetName(r.freeName(res, obj.GetNamespace(), generate))
 		}
 		if err := r.prepareCreate(ctx, res, draft, opts); err != nil {
+			if generated && apierrors.IsAlreadyExists(err) && try < generateNameTries {
+				continue
+			}
 			return nil, err
 		}
-		out, err := r.commitCreate(ctx, res, draft, len(opts.DryRun) > 0)
-		if generated && apierrors.IsAlreadyExists(err) && try < generateNameTries {
-			continue
+		if len(opts.DryRun) > 0 {
+			return draft, nil
 		}
-		return out, err
+		_, err := r.store.Commit(ctx, r.createGroup(res, draft)...)
+		var conflict *store.ConflictError
+		switch {
+		case err == nil:
+			return draft, nil
+		case !errors.As(err, &conflict):
+			return nil, r.storeError(err, res, "create", draft.GetName())
+		case conflict.Ops[0] != 0 && try < allocationTries: // somebody else took the address or the port
+		case conflict.Ops[0] == 0 && generated && try < generateNameTries:
+		case conflict.Ops[0] != 0:
+			return nil, apierrors.NewServerTimeout(res.GroupResource(), "create", 1)
+		default:
+			return nil, apierrors.NewAlreadyExists(res.GroupResource(), draft.GetName())
+		}
 	}
+}
+
+// createGroup returns the mutations that store a prepared obj.
+func (r *Registry) createGroup(res *api.Resource, obj api.Object) []store.Mutation {
+	group := []store.Mutation{{Table: r.table(res), Key: tableKey(res, api.KeyOf(obj)), Object: obj, If: 0}}
+	if svc, ok := obj.(*corev1.Service); ok {
+		group = append(group, r.services.exchange(nil, svc)...)
+	}
+	return group
 }
 
 // maxNameLength leaves room for the five random letters (k8s.io/apiserver names.SimpleNameGenerator's rule).
@@ -52,7 +79,21 @@ func generateName(base string) string {
 	return base + rand.String(5)
 }
 
-// prepareCreate defaults, admits, prepares and validates obj in place.
+// freeName draws a name that no object has at the moment, as far as a few tries find one.
+func (r *Registry) freeName(res *api.Resource, namespace, base string) string {
+	t := r.table(res)
+	name := generateName(base)
+	for range generateNameTries {
+		if _, taken := t.Get(tableKey(res, api.Key{Namespace: namespace, Name: name})); !taken {
+			break
+		}
+		name = generateName(base)
+	}
+	return name
+}
+
+// prepareCreate defaults, admits, prepares and validates obj in place; a Service gets its addresses and ports, which have still to
+// be taken. That there is such an object already is found out before admission charges quotas for it.
 func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api.Object, opts metav1.CreateOptions) error {
 	if res.Namespaced && obj.GetNamespace() == "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("a namespace must be given: %s %q is namespaced", res.GroupResource(), obj.GetName()))
@@ -72,6 +113,11 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if err := r.admission.Admit(ctx, attrs); err != nil {
 		return err
 	}
+	if svc, ok := obj.(*corev1.Service); ok {
+		if err := r.services.fill(svc, nil); err != nil {
+			return err
+		}
+	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.Time{Time: now()})
 	obj.SetDeletionTimestamp(nil)
@@ -86,41 +132,11 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if errs := res.Validate(obj); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}
+	if _, exists := r.table(res).Get(tableKey(res, api.KeyOf(obj))); exists {
+		return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
+	}
 	warn(ctx, res, obj, nil)
 	return r.admission.Validate(ctx, attrs)
-}
-
-func (r *Registry) commitCreate(ctx context.Context, res *api.Resource, obj api.Object, dryRun bool) (api.Object, error) {
-	name := obj.GetName()
-	t := r.table(res)
-	group := []store.Mutation{{Table: t, Key: tableKey(res, api.KeyOf(obj)), Object: obj, If: 0}}
-	if _, exists := t.Get(group[0].Key); exists {
-		return nil, apierrors.NewAlreadyExists(res.GroupResource(), name)
-	}
-	for try := 0; ; try++ {
-		extra, undo, err := r.services.allocate(res, obj, nil, dryRun)
-		if err != nil {
-			return nil, err
-		}
-		if dryRun {
-			return obj, nil
-		}
-		_, err = r.store.Commit(ctx, append(group, extra...)...)
-		var conflict *store.ConflictError
-		if errors.As(err, &conflict) {
-			undo()
-			if conflict.Ops[0] == 0 {
-				return nil, apierrors.NewAlreadyExists(res.GroupResource(), name)
-			}
-			if try < allocationTries {
-				continue // another server took the address or port
-			}
-		}
-		if err != nil {
-			return nil, r.storeError(err, res, "create", name)
-		}
-		return obj, nil
-	}
 }
 
 func invalid(res *api.Resource, obj api.Object, errs field.ErrorList) error {

@@ -20,43 +20,13 @@ import (
 // Delete starts graceful deletion of an object, or removes it where nothing has to be waited for (gone). It returns the object
 // as it is now, or was last.
 func (r *Registry) Delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions) (_ api.Object, gone bool, _ error) {
-	if opts.OrphanDependents != nil && opts.PropagationPolicy != nil {
-		return nil, false, apierrors.NewBadRequest("orphanDependents and propagationPolicy cannot both be set")
-	}
 	t := r.table(res)
 	for {
-		current, ok := t.Get(tableKey(res, key))
-		if !ok {
-			return nil, false, apierrors.NewNotFound(res.GroupResource(), key.Name)
+		d, err := r.deletion(ctx, res, t, key, opts)
+		if err != nil || d.group == nil {
+			return d.object, d.gone, err
 		}
-		obj := current.Object
-		if err := preconditions(res, obj, opts.Preconditions); err != nil {
-			return nil, false, err
-		}
-		attrs := &admission.Attributes{
-			Operation: admission.Delete, Resource: res, Key: key, Old: obj,
-			Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
-		}
-		if err := r.admission.Admit(ctx, attrs); err != nil {
-			return nil, false, err
-		}
-		if err := r.admission.Validate(ctx, attrs); err != nil {
-			return nil, false, err
-		}
-		marked := marked(res, obj, opts)
-		if len(opts.DryRun) > 0 {
-			return obj, marked == nil, nil
-		}
-		var group []store.Mutation
-		switch {
-		case marked == obj: // already being deleted, nothing changes
-			return obj, false, nil
-		case marked != nil:
-			group = []store.Mutation{{Table: t, Key: current.Key, Object: marked, If: current.Rev}}
-		default:
-			group = append([]store.Mutation{{Table: t, Key: current.Key, If: current.Rev}}, r.services.release(res, obj)...)
-		}
-		_, err := r.store.Commit(ctx, group...)
+		_, err = r.store.Commit(ctx, d.group...)
 		var conflict *store.ConflictError
 		if errors.As(err, &conflict) && ctx.Err() == nil {
 			continue
@@ -64,11 +34,83 @@ func (r *Registry) Delete(ctx context.Context, res *api.Resource, key api.Key, o
 		if err != nil {
 			return nil, false, r.storeError(err, res, "delete", key.Name)
 		}
-		if marked != nil {
-			return marked, false, nil
-		}
-		return obj, true, nil
+		return d.object, d.gone, nil
 	}
+}
+
+// deletion is what a Delete does.
+type deletion struct {
+	group  []store.Mutation // nil: nothing is to be written
+	object api.Object       // as it is afterwards, or was last
+	gone   bool
+}
+
+// deletion checks and admits the deletion of the object at key, and decides how it goes.
+func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Table, key api.Key, opts metav1.DeleteOptions) (d deletion, _ error) {
+	if opts.OrphanDependents != nil && opts.PropagationPolicy != nil {
+		return d, apierrors.NewBadRequest("orphanDependents and propagationPolicy cannot both be set")
+	}
+	current, ok := t.Get(tableKey(res, key))
+	if !ok {
+		return d, apierrors.NewNotFound(res.GroupResource(), key.Name)
+	}
+	obj := current.Object
+	if err := preconditions(res, obj, opts.Preconditions); err != nil {
+		return d, err
+	}
+	attrs := &admission.Attributes{
+		Operation: admission.Delete, Resource: res, Key: key, Old: obj,
+		Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
+	}
+	if err := r.admission.Admit(ctx, attrs); err != nil {
+		return d, err
+	}
+	if err := r.admission.Validate(ctx, attrs); err != nil {
+		return d, err
+	}
+	marked := marked(res, obj, opts)
+	switch {
+	case marked == nil && len(opts.DryRun) > 0:
+		return deletion{object: obj, gone: true}, nil
+	case marked == nil:
+		return deletion{r.removeGroup(t, current), obj, true}, nil
+	case marked == obj || len(opts.DryRun) > 0: // already being deleted, and nothing changes
+		return deletion{object: marked}, nil
+	}
+	return deletion{[]store.Mutation{{Table: t, Key: current.Key, Object: marked, If: current.Rev}}, marked, false}, nil
+}
+
+// DeleteMany deletes objects in as few transactions as possible; each deletion succeeds or fails on its own.
+func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result {
+	results := make([]Result, len(keys))
+	todo := make([]int, len(keys))
+	for i := range keys {
+		todo[i] = i
+	}
+	t := r.table(res)
+	for len(todo) > 0 {
+		var groups [][]store.Mutation
+		var index, again []int
+		for _, i := range todo {
+			d, err := r.deletion(ctx, res, t, keys[i], opts)
+			results[i] = Result{d.object, err}
+			if err == nil && d.group != nil {
+				groups, index = append(groups, d.group), append(index, i)
+			}
+		}
+		for g, err := range r.store.CommitEach(ctx, groups) {
+			i := index[g]
+			var conflict *store.ConflictError
+			switch {
+			case errors.As(err, &conflict) && ctx.Err() == nil:
+				again = append(again, i)
+			case err != nil:
+				results[i] = Result{nil, r.storeError(err, res, "delete", keys[i].Name)}
+			}
+		}
+		todo = again
+	}
+	return results
 }
 
 // DeleteCollection deletes every object that sel chooses and returns them.
@@ -77,18 +119,19 @@ func (r *Registry) DeleteCollection(ctx context.Context, res *api.Resource, sel 
 	if err != nil {
 		return nil, err
 	}
-	var out []api.Object
-	for _, rev := range list.Items {
-		obj, _, err := r.Delete(ctx, res, api.KeyOf(rev.Object), opts)
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return out, err
-		}
-		out = append(out, obj)
+	keys := make([]api.Key, len(list.Items))
+	for i, rev := range list.Items {
+		keys[i] = api.KeyOf(rev.Object)
 	}
-	return out, nil
+	var out []api.Object
+	for _, result := range r.DeleteMany(ctx, res, keys, opts) {
+		if result.Err == nil {
+			out = append(out, result.Object)
+		} else if err == nil && !apierrors.IsNotFound(result.Err) {
+			err = result.Err
+		}
+	}
+	return out, err
 }
 
 func preconditions(res *api.Resource, obj api.Object, p *metav1.Preconditions) error {
@@ -107,45 +150,51 @@ func preconditions(res *api.Resource, obj api.Object, p *metav1.Preconditions) e
 // marked returns obj marked for deletion where something has to be waited for - a grace period, finalizers, a namespace's
 // content - obj itself where it is so marked already, and nil where it can go at once.
 func marked(res *api.Resource, obj api.Object, opts metav1.DeleteOptions) api.Object {
-	var grace int64
-	if res.GracePeriod != nil {
-		grace = max(0, res.GracePeriod(obj, opts.GracePeriodSeconds))
-	}
+	deadline, grace := graceOf(res, obj, opts.GracePeriodSeconds)
 	finalizers := withPropagation(obj.GetFinalizers(), opts)
-	waits := grace > 0 || len(finalizers) > 0
 	ns, isNamespace := obj.(*corev1.Namespace)
-	if isNamespace && len(ns.Spec.Finalizers) > 0 {
-		waits = true
-	}
-	if !waits {
+	had := obj.GetDeletionTimestamp()
+	if grace == 0 && len(finalizers) == 0 && !(isNamespace && len(ns.Spec.Finalizers) > 0) {
 		return nil
 	}
-	if had := obj.GetDeletionTimestamp(); had != nil {
-		before := obj.GetDeletionGracePeriodSeconds()
-		shorter := before != nil && grace < *before && (res.GracePeriod != nil && opts.GracePeriodSeconds != nil)
-		if !shorter && slices.Equal(finalizers, obj.GetFinalizers()) {
-			return obj
-		}
-		if !shorter && before != nil {
-			grace = *before
-		}
+	if before := obj.GetDeletionGracePeriodSeconds(); had != nil && before != nil && *before == grace && slices.Equal(finalizers, obj.GetFinalizers()) {
+		return obj
 	}
 	out := store.Shallow(obj).(api.Object)
-	out.SetResourceVersion("")
 	out.SetFinalizers(finalizers)
-	deadline := metav1.Time{Time: now().Add(time.Duration(grace) * time.Second)}
-	if had := obj.GetDeletionTimestamp(); had != nil && had.Before(&deadline) {
-		deadline = *had
-	}
 	out.SetDeletionTimestamp(&deadline)
 	out.SetDeletionGracePeriodSeconds(&grace)
-	if obj.GetGeneration() > 0 && obj.GetDeletionTimestamp() == nil {
+	if obj.GetGeneration() > 0 && had == nil {
 		out.SetGeneration(obj.GetGeneration() + 1)
 	}
 	if isNamespace {
 		out.(*corev1.Namespace).Status.Phase = corev1.NamespaceTerminating
 	}
 	return out
+}
+
+// graceOf returns when an object that is being deleted may go, and its grace period in seconds. Once a deletion has begun the grace
+// period only gets shorter, and only on request: what runs is still to be ended by its node.
+func graceOf(res *api.Resource, obj api.Object, requested *int64) (metav1.Time, int64) {
+	had, before := obj.GetDeletionTimestamp(), obj.GetDeletionGracePeriodSeconds()
+	if had == nil || before == nil {
+		var grace int64
+		if res.GracePeriod != nil {
+			grace = max(0, res.GracePeriod(obj, requested))
+		}
+		return metav1.Time{Time: now().Add(time.Duration(grace) * time.Second)}, grace
+	}
+	if requested == nil {
+		return *had, *before
+	}
+	grace := *requested
+	if grace < 0 {
+		grace = 1 // "now", as negative values have always meant
+	}
+	if grace >= *before {
+		return *had, *before
+	}
+	return metav1.Time{Time: had.Add(time.Duration(grace-*before) * time.Second)}, grace
 }
 
 // withPropagation adds or removes the garbage collector's finalizers as the deletion's propagation policy asks.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -72,10 +73,11 @@ const (
 	pageLife  = 5 * time.Minute // as long as Kubernetes keeps revisions of etcd
 )
 
-// pageCache keeps the snapshots of lists that clients are reading page by page.
+// pageCache keeps the snapshots of lists that clients are reading page by page, oldest first.
 type pageCache struct {
 	mu    sync.Mutex
 	pages []page
+	timer *time.Timer // for the oldest page's end: an old snapshot may be all that keeps many objects alive
 }
 
 type page struct {
@@ -87,26 +89,36 @@ type page struct {
 func (c *pageCache) keep(table string, snap *store.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pages = slices.DeleteFunc(c.pages, func(p page) bool { return p.table == table && p.snap.Rev == snap.Rev })
+	if len(c.pages) >= pagesKept {
+		c.pages = slices.Delete(c.pages, 0, 1)
+	}
+	c.pages = append(c.pages, page{table, snap, time.Now().Add(pageLife)})
+	if c.timer == nil {
+		c.timer = time.AfterFunc(pageLife, c.expire)
+	}
+}
+
+// expire drops the pages whose time is over.
+func (c *pageCache) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now := time.Now()
-	kept := c.pages[:0]
-	for _, p := range c.pages {
-		if p.until.After(now) && (p.table != table || p.snap.Rev != snap.Rev) {
-			kept = append(kept, p)
-		}
+	c.pages = slices.DeleteFunc(c.pages, func(p page) bool { return !p.until.After(now) })
+	c.timer = nil
+	if len(c.pages) > 0 {
+		c.timer = time.AfterFunc(c.pages[0].until.Sub(now), c.expire)
 	}
-	if len(kept) >= pagesKept {
-		kept = kept[1:]
-	}
-	clear(c.pages[len(kept):])
-	c.pages = append(kept, page{table, snap, now.Add(pageLife)})
 }
 
 func (c *pageCache) find(table string, rev int64) *store.Snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.pages {
-		if p.table == table && p.snap.Rev == rev {
-			return p.snap
+		if p.table == table {
+			if snap, ok := p.snap.At(rev); ok {
+				return snap
+			}
 		}
 	}
 	return nil

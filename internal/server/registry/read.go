@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/store"
@@ -29,6 +32,8 @@ type Selection struct {
 	Namespace string
 	Labels    labels.Selector // nil: any
 	Fields    fields.Selector // nil: any; names must be the resource's SelectableFields
+	// Version is the group-version in which Fields are named, where it is not the stored one.
+	Version schema.GroupVersion
 }
 
 // ListOptions say which objects a List returns, and how many.
@@ -51,7 +56,7 @@ type ListResult struct {
 
 // List returns the objects that opts choose, in key order, as of one revision.
 func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions) (*ListResult, error) {
-	match, err := opts.matcher(res)
+	match, byField, err := opts.matcher(res)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +69,7 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	if res.Namespaced && opts.Namespace != "" {
 		prefix = opts.Namespace + "/"
 	}
-	if name, ok := exactly(opts.Fields, "metadata.name"); ok && (prefix != "" || !res.Namespaced) {
+	if name, ok := exactly(byField, "metadata.name"); ok && (prefix != "" || !res.Namespaced) {
 		prefix, start = "", prefix+name
 		snap.Ascend(start, start, func(rev *store.Revision) bool {
 			if rev.Key == start && (match == nil || match(rev.Object)) {
@@ -75,12 +80,14 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 		return out, nil
 	}
 	// The newest state of one node's pods comes from the index; pages and the past from the tree.
-	if node, ok := exactly(opts.Fields, "spec.nodeName"); ok && node != "" && opts.Limit == 0 && opts.Continue == "" && res == api.Pods {
-		for _, rev := range r.table(res).Lookup(IndexNode, node) {
-			if match(rev.Object) {
+	if node, ok := exactly(byField, "spec.nodeName"); ok && node != "" && opts.newest() && res == api.Pods {
+		revs, at := r.table(res).LookupAt(IndexNode, node)
+		for _, rev := range revs {
+			if strings.HasPrefix(rev.Key, prefix) && match(rev.Object) {
 				out.Items = append(out.Items, rev)
 			}
 		}
+		out.Revision = at
 		return out, nil
 	}
 	more := false
@@ -111,6 +118,11 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	return out, nil
 }
 
+// newest tells that a list is to be all there is now, in one piece.
+func (opts ListOptions) newest() bool {
+	return opts.Limit == 0 && opts.Continue == "" && opts.ResourceVersionMatch != metav1.ResourceVersionMatchExact
+}
+
 // snapshotFor returns the snapshot from which a list is served and the key from which it starts.
 func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts ListOptions) (*store.Snapshot, string, error) {
 	t := r.table(res)
@@ -119,13 +131,13 @@ func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts List
 		if err != nil {
 			return nil, "", apierrors.NewBadRequest(fmt.Sprintf("continue key is not valid: %v", err))
 		}
+		if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
+			return nil, "", apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+		}
 		if rev < 0 {
 			return t.Snapshot(), start, nil
 		}
-		if snap := r.pages.find(tablePrefix(res), rev); snap != nil {
-			return snap, start, nil
-		}
-		if snap := t.Snapshot(); snap.Rev == rev {
+		if snap := r.snapshotAt(res, rev); snap != nil {
 			return snap, start, nil
 		}
 		return nil, "", expiredContinue(start)
@@ -139,14 +151,22 @@ func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts List
 			return nil, "", err
 		}
 	}
-	snap := t.Snapshot()
-	if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact && snap.Rev != want {
-		if snap := r.pages.find(tablePrefix(res), want); snap != nil {
+	if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
+		if snap := r.snapshotAt(res, want); snap != nil {
 			return snap, "", nil
 		}
-		return nil, "", apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d (the present one is %d).", want, snap.Rev))
+		return nil, "", apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d (the present one is %d).", want, r.store.Revision()))
 	}
-	return snap, "", nil
+	return t.Snapshot(), "", nil
+}
+
+// snapshotAt returns the content of a resource's table as it was at a revision, if nothing has changed since or a list of
+// that revision is being read in pages; else nil.
+func (r *Registry) snapshotAt(res *api.Resource, rev int64) *store.Snapshot {
+	if snap, ok := r.table(res).Snapshot().At(rev); ok {
+		return snap
+	}
+	return r.pages.find(tablePrefix(res), rev)
 }
 
 // reach waits briefly for the copy to hold revision want.
@@ -162,27 +182,35 @@ func (r *Registry) reach(ctx context.Context, want int64) error {
 	return nil
 }
 
-// matcher returns the predicate of a selection (nil: everything), or BadRequest for a field that cannot be selected.
-func (s Selection) matcher(res *api.Resource) (func(store.Object) bool, error) {
+// matcher returns the predicate of a selection (nil: everything) and its fields in the stored version, or BadRequest for a field
+// that cannot be selected. The namespace is not looked at.
+func (s Selection) matcher(res *api.Resource) (func(store.Object) bool, fields.Selector, error) {
 	byLabel := s.Labels != nil && !s.Labels.Empty()
 	byField := s.Fields != nil && !s.Fields.Empty()
-	if byField {
-		for _, req := range s.Fields.Requirements() {
-			if !selectable(res, req.Field) {
-				return nil, apierrors.NewBadRequest(fmt.Sprintf("Unable to find %q that match label selector %q, field selector %q: field label not supported: %s",
-					res.GroupVersionResource().String(), labelString(s.Labels), s.Fields, req.Field))
-			}
+	if !byField {
+		if !byLabel {
+			return nil, nil, nil
 		}
+		return func(o store.Object) bool { return s.Labels.Matches(labels.Set(o.GetLabels())) }, nil, nil
 	}
-	switch {
-	case !byLabel && !byField:
-		return nil, nil
-	case !byField:
-		return func(o store.Object) bool { return s.Labels.Matches(labels.Set(o.GetLabels())) }, nil
+	gv := s.Version
+	if gv.Empty() {
+		gv = res.GroupVersion()
+	}
+	selector, err := s.Fields.Transform(func(name, value string) (string, string, error) {
+		name, value, err := api.Scheme.ConvertFieldLabel(gv.WithKind(res.Kind), name, value)
+		if err == nil && name != "metadata.name" && !(name == "metadata.namespace" && res.Namespaced) && !slices.Contains(res.SelectableFields, name) {
+			err = fmt.Errorf("field label not supported: %s", name)
+		}
+		return name, value, err
+	})
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("Unable to find %q that match label selector %q, field selector %q: %v",
+			gv.WithResource(res.Plural).String(), labelString(s.Labels), s.Fields, err))
 	}
 	return func(o store.Object) bool {
-		return (!byLabel || s.Labels.Matches(labels.Set(o.GetLabels()))) && s.Fields.Matches(fieldsOf(res, o))
-	}, nil
+		return (!byLabel || s.Labels.Matches(labels.Set(o.GetLabels()))) && selector.Matches(res.FieldSet(o))
+	}, selector, nil
 }
 
 func labelString(s labels.Selector) string {
@@ -190,32 +218,6 @@ func labelString(s labels.Selector) string {
 		return ""
 	}
 	return s.String()
-}
-
-func selectable(res *api.Resource, name string) bool {
-	if name == "metadata.name" || name == "metadata.namespace" && res.Namespaced {
-		return true
-	}
-	for _, f := range res.SelectableFields {
-		if f == name {
-			return true
-		}
-	}
-	return false
-}
-
-func fieldsOf(res *api.Resource, o api.Object) fields.Set {
-	set := fields.Set{}
-	if res.Fields != nil {
-		for k, v := range res.Fields(o) {
-			set[k] = v
-		}
-	}
-	set["metadata.name"] = o.GetName()
-	if res.Namespaced {
-		set["metadata.namespace"] = o.GetNamespace()
-	}
-	return set
 }
 
 // exactly returns the value that sel demands of field.
@@ -245,12 +247,11 @@ type Watch struct {
 
 	watcher *store.Watcher
 	match   func(store.Object) bool
-	after   int64
 }
 
 // Watch begins a watch. Too old a revision gives a 410 Expired status.
 func (r *Registry) Watch(ctx context.Context, res *api.Resource, opts WatchOptions) (*Watch, error) {
-	match, err := opts.matcher(res)
+	match, _, err := opts.matcher(res)
 	if err != nil {
 		return nil, err
 	}
@@ -267,9 +268,6 @@ func (r *Registry) Watch(ctx context.Context, res *api.Resource, opts WatchOptio
 	if from > 0 && !opts.Initial {
 		if w.watcher, err = t.WatchFrom(from); err != nil {
 			return nil, expired(from)
-		}
-		if from > r.store.Revision() {
-			w.after = from
 		}
 		return w, nil
 	}
@@ -308,21 +306,14 @@ func (w *Watch) Next(ctx context.Context) ([]store.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if w.match == nil && w.after == 0 {
+		if w.match == nil {
 			return events, nil
 		}
 		kept := events[:0]
 		for _, e := range events {
-			if e.Revision.Rev <= w.after {
-				continue
+			if e, ok := e.Filter(w.match); ok {
+				kept = append(kept, e)
 			}
-			if w.match != nil {
-				var ok bool
-				if e, ok = e.Filter(w.match); !ok {
-					continue
-				}
-			}
-			kept = append(kept, e)
 		}
 		if len(kept) > 0 {
 			return kept, nil

@@ -124,7 +124,7 @@ func New(cfg Config) *Registry {
 		cfg.Log = slog.Default()
 	}
 	r := &Registry{store: cfg.Store, admission: cfg.Admission, log: cfg.Log}
-	r.services = newServiceAllocator(r, cfg.ServiceCIDR, cfg.NodePorts)
+	r.services = &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}
 	return r
 }
 
@@ -160,7 +160,9 @@ func (r *Registry) storeError(err error, res *api.Resource, verb, name string) e
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, store.ErrEnded):
+		return apierrors.NewServiceUnavailable("the server is shutting down")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrUnavailable), errors.As(err, new(*store.ConflictError)):
 		return apierrors.NewTimeoutError(fmt.Sprintf("the %s of %s %q was not confirmed in time; it may yet take effect", verb, res.GroupResource(), name), 1)
 	case strings.Contains(err.Error(), "request is too large"):
 		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%s %q is larger than the store takes (%v)", res.GroupResource(), name, err))

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -24,18 +24,11 @@ const allocationTries = 16
 
 // serviceAllocator gives Services their cluster IPs and node ports. What is taken stands in the store: an IPAddress object
 // (KEP-1880) for each address, a reservation key for each port, written and removed in the same transaction as the Service, so
-// that two servers can never give out the same one and nothing has to be repaired afterwards.
+// that two servers can never give out the same one and nothing has to be repaired afterwards. Who loses such a race draws again.
 type serviceAllocator struct {
 	registry  *Registry
 	cidr      netip.Prefix
 	portRange [2]int32
-
-	mu   sync.Mutex
-	busy map[string]bool // drawn by a write under way in this process: addresses and PROTOCOL/PORT
-}
-
-func newServiceAllocator(r *Registry, cidr netip.Prefix, ports [2]int32) *serviceAllocator {
-	return &serviceAllocator{registry: r, cidr: cidr, portRange: ports, busy: map[string]bool{}}
 }
 
 // nodePortsOf returns the PROTOCOL/PORT of each node port of a Service.
@@ -43,11 +36,11 @@ func nodePortsOf(svc *corev1.Service) []string {
 	var out []string
 	for _, p := range svc.Spec.Ports {
 		if p.NodePort != 0 {
-			out = append(out, string(p.Protocol)+"/"+strconv.Itoa(int(p.NodePort)))
+			out = append(out, portName(string(p.Protocol), p.NodePort))
 		}
 	}
 	if p := svc.Spec.HealthCheckNodePort; p != 0 {
-		out = append(out, "TCP/"+strconv.Itoa(int(p)))
+		out = append(out, portName("TCP", p))
 	}
 	return out
 }
@@ -55,144 +48,151 @@ func nodePortsOf(svc *corev1.Service) []string {
 // addressesOf returns the allocated cluster IPs of a Service.
 func addressesOf(svc *corev1.Service) []string {
 	var out []string
-	for _, ip := range svc.Spec.ClusterIPs {
-		if ip != corev1.ClusterIPNone && ip != "" {
-			out = append(out, ip)
+	for _, s := range svc.Spec.ClusterIPs {
+		if ip, err := netip.ParseAddr(s); err == nil { // not None
+			out = append(out, ip.String())
 		}
 	}
 	return out
 }
 
-// allocate fills in the addresses and ports that obj, a Service, needs and returns the mutations that take them (and give back those
-// that old had and obj has no more). undo must be called if these are not committed because of a conflict. Other resources need
-// nothing.
-func (a *serviceAllocator) allocate(res *api.Resource, obj, old api.Object, dryRun bool) (_ []store.Mutation, undo func(), _ error) {
-	nothing := func() {}
-	svc, ok := obj.(*corev1.Service)
-	if !ok || res != api.Services {
-		return nil, nothing, nil
+// fill gives svc the addresses and ports that it needs and does not have, and refuses those that it names and cannot have. It goes
+// before svc is prepared and validated; nothing is taken yet. old is what is stored, nil for a new Service.
+func (a *serviceAllocator) fill(svc, old *corev1.Service) error {
+	if old == nil {
+		old = &corev1.Service{}
+	} else {
+		api.KeepServiceAllocations(svc, old)
 	}
-	var oldSvc *corev1.Service
-	if old != nil {
-		oldSvc = old.(*corev1.Service)
+	d := &allocation{serviceAllocator: a, svc: svc, had: map[string]bool{}, mine: map[string]bool{}}
+	for _, k := range append(addressesOf(old), nodePortsOf(old)...) {
+		d.had[k] = true
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	clear(a.busy) // the copy knows what committed writes took; a racing write loses its transaction and draws again
-	draft := &allocation{serviceAllocator: a, svc: svc, old: oldSvc}
-	draft.families()
-	if err := draft.addresses(); err != nil {
-		draft.undo()
-		return nil, nil, err
-	}
-	if err := draft.ports(); err != nil {
-		draft.undo()
-		return nil, nil, err
-	}
-	if dryRun {
-		return nil, nothing, nil
-	}
-	return append(draft.take, draft.giveBack()...), draft.undo, nil
-}
-
-// release returns the mutations that give back what a Service that is removed had.
-func (a *serviceAllocator) release(res *api.Resource, obj api.Object) []store.Mutation {
-	svc, ok := obj.(*corev1.Service)
-	if !ok || res != api.Services {
+	switch svc.Spec.Type {
+	case corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
+	default: // ExternalName, or what validation will refuse
 		return nil
 	}
-	return (&allocation{serviceAllocator: a, svc: &corev1.Service{}, old: svc}).giveBack()
+	if err := d.families(); err != nil {
+		return err
+	}
+	if err := d.addresses(); err != nil {
+		return err
+	}
+	return d.ports()
+}
+
+// exchange returns the mutations that take what svc has and old had not, and give back what old had and svc has no more; either may be
+// nil.
+func (a *serviceAllocator) exchange(old, svc *corev1.Service) []store.Mutation {
+	if old == nil {
+		old = &corev1.Service{}
+	}
+	if svc == nil {
+		svc = &corev1.Service{}
+	}
+	var out []store.Mutation
+	for _, ip := range without(addressesOf(svc), addressesOf(old)) {
+		out = append(out, a.takeAddress(svc, ip))
+	}
+	for _, p := range without(nodePortsOf(svc), nodePortsOf(old)) {
+		out = append(out, store.Mutation{Key: portKey(p), Raw: []byte(svc.Namespace + "/" + svc.Name), If: 0})
+	}
+	for _, ip := range without(addressesOf(old), addressesOf(svc)) {
+		out = append(out, store.Mutation{Table: a.registry.table(api.IPAddresses), Key: ip, If: store.Any})
+	}
+	for _, p := range without(nodePortsOf(old), nodePortsOf(svc)) {
+		out = append(out, store.Mutation{Key: portKey(p), If: store.Any})
+	}
+	return out
+}
+
+// without returns what stands in list and not in other, each once.
+func without(list, other []string) []string {
+	var out []string
+	for _, s := range list {
+		if !slices.Contains(other, s) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // allocation is one Service being given what it needs.
 type allocation struct {
 	*serviceAllocator
-	svc, old *corev1.Service
-	take     []store.Mutation
-	undos    []func()
+	svc  *corev1.Service
+	had  map[string]bool // addresses and PROTOCOL/PORT of the stored Service
+	mine map[string]bool // PROTOCOL/PORT that it has now
 }
 
-func (d *allocation) undo() {
-	for _, f := range d.undos {
-		f()
-	}
-}
-
-// families defaults the IP family fields (KEP-563) for a cluster with one family.
-func (d *allocation) families() {
+// families defaults the IP family fields (KEP-563) for a cluster with one family. A headless Service without a selector may
+// name any: its endpoints are none of the cluster's business.
+func (d *allocation) families() error {
 	spec := &d.svc.Spec
-	if spec.Type == corev1.ServiceTypeExternalName {
-		return
-	}
 	family := corev1.IPv4Protocol
 	if d.cidr.Addr().Is6() {
 		family = corev1.IPv6Protocol
-	}
-	if len(spec.IPFamilies) == 0 {
-		spec.IPFamilies = []corev1.IPFamily{family}
 	}
 	if spec.IPFamilyPolicy == nil {
 		single := corev1.IPFamilyPolicySingleStack
 		spec.IPFamilyPolicy = &single
 	}
-}
-
-func (d *allocation) addresses() error {
-	spec := &d.svc.Spec
-	if spec.Type == corev1.ServiceTypeExternalName || spec.ClusterIP == corev1.ClusterIPNone {
-		if spec.ClusterIP == corev1.ClusterIPNone && len(spec.ClusterIPs) == 0 {
-			spec.ClusterIPs = []string{corev1.ClusterIPNone}
-		}
-		return nil
+	free := spec.ClusterIP == corev1.ClusterIPNone && len(spec.Selector) == 0
+	var errs field.ErrorList
+	if *spec.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack && !free {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "ipFamilyPolicy"), *spec.IPFamilyPolicy, "this cluster is not configured for dual-stack services"))
 	}
-	path := field.NewPath("spec", "clusterIPs")
-	if spec.IPFamilyPolicy != nil && *spec.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
-		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(field.NewPath("spec", "ipFamilyPolicy"), *spec.IPFamilyPolicy, "this cluster is not configured for dual-stack services")})
-	}
-	had := map[string]bool{}
-	if d.old != nil {
-		for _, ip := range addressesOf(d.old) {
-			had[ip] = true
+	for i, f := range spec.IPFamilies {
+		if f != family && !free {
+			errs = append(errs, field.Invalid(field.NewPath("spec", "ipFamilies").Index(i), f, "not configured on this cluster"))
 		}
 	}
-	if spec.ClusterIP == "" {
-		ip, ok := d.drawAddress()
-		if !ok {
-			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range %s is full", d.cidr))
-		}
-		d.setClusterIP(ip)
-	} else {
-		if len(spec.ClusterIPs) == 0 {
-			spec.ClusterIPs = []string{spec.ClusterIP}
-		}
-		if !had[spec.ClusterIP] {
-			ip, err := netip.ParseAddr(spec.ClusterIP)
-			switch {
-			case err != nil || !d.cidr.Contains(ip):
-				return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", spec.ClusterIP, d.cidr))})
-			case d.taken(ip):
-				return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", spec.ClusterIP))})
-			}
-		}
+	if len(errs) > 0 {
+		return invalid(api.Services, d.svc, errs)
 	}
-	for _, ip := range addressesOf(d.svc) {
-		if !had[ip] {
-			d.takeAddress(ip)
-		}
+	if len(spec.IPFamilies) == 0 {
+		spec.IPFamilies = []corev1.IPFamily{family}
 	}
 	return nil
 }
 
-func (d *allocation) setClusterIP(ip netip.Addr) {
+func (d *allocation) addresses() error {
 	spec := &d.svc.Spec
-	spec.ClusterIP, spec.ClusterIPs = ip.String(), []string{ip.String()}
-	d.undos = append(d.undos, func() { spec.ClusterIP, spec.ClusterIPs = "", nil })
+	if len(spec.ClusterIPs) > 0 && spec.ClusterIP == "" && len(spec.ClusterIPs[0]) > 0 {
+		return nil // validation explains that the first of clusterIPs must be clusterIP
+	}
+	if spec.ClusterIP != "" && len(spec.ClusterIPs) == 0 {
+		spec.ClusterIPs = []string{spec.ClusterIP}
+	}
+	switch {
+	case spec.ClusterIP == corev1.ClusterIPNone:
+		return nil
+	case spec.ClusterIP == "":
+		ip, ok := d.drawAddress()
+		if !ok {
+			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range %s is full", d.cidr))
+		}
+		spec.ClusterIP, spec.ClusterIPs = ip.String(), []string{ip.String()}
+		return nil
+	}
+	path := field.NewPath("spec", "clusterIPs")
+	for i, s := range spec.ClusterIPs[1:] {
+		if ip, err := netip.ParseAddr(s); err == nil && ip.Is6() != d.cidr.Addr().Is6() {
+			return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path.Index(i+1), s, "its family is not configured on this cluster")})
+		}
+	}
+	ip, err := netip.ParseAddr(spec.ClusterIP)
+	switch {
+	case err != nil || !d.cidr.Contains(ip):
+		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", spec.ClusterIP, d.cidr))})
+	case !d.had[ip.String()] && d.taken(ip):
+		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", spec.ClusterIP))})
+	}
+	return nil
 }
 
 func (d *allocation) taken(ip netip.Addr) bool {
-	if d.busy[ip.String()] {
-		return true
-	}
 	_, taken := d.registry.table(api.IPAddresses).Get(ip.String())
 	return taken
 }
@@ -237,139 +237,92 @@ func addOffset(base netip.Addr, n int) netip.Addr {
 	return out
 }
 
-func (d *allocation) takeAddress(ip string) {
-	d.busy[ip] = true
+// takeAddress returns the mutation that creates the IPAddress of a Service's cluster IP.
+func (a *serviceAllocator) takeAddress(svc *corev1.Service, ip string) store.Mutation {
 	family := "IPv4"
 	if strings.Contains(ip, ":") {
 		family = "IPv6"
 	}
-	d.take = append(d.take, store.Mutation{Table: d.registry.table(api.IPAddresses), Key: ip, Object: &networkingv1.IPAddress{
+	return store.Mutation{Table: a.registry.table(api.IPAddresses), Key: ip, Object: &networkingv1.IPAddress{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IPAddress"},
 		ObjectMeta: metav1.ObjectMeta{
 			Name: ip, UID: uuid.NewUUID(), CreationTimestamp: metav1.Time{Time: now()},
 			Labels: map[string]string{networkingv1.LabelIPAddressFamily: family, networkingv1.LabelManagedBy: "ipallocator.k8s.io"},
 		},
-		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: d.svc.Namespace, Name: d.svc.Name}},
-	}})
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: svc.Namespace, Name: svc.Name}},
+	}}
 }
 
+// ports claims the node ports that svc names, then draws those that are missing.
 func (d *allocation) ports() error {
 	spec := &d.svc.Spec
-	had := map[string]bool{}
-	if d.old != nil {
-		for _, p := range nodePortsOf(d.old) {
-			had[p] = true
-		}
+	if spec.Type == corev1.ServiceTypeClusterIP {
+		return nil
 	}
-	want := spec.Type == corev1.ServiceTypeNodePort ||
-		spec.Type == corev1.ServiceTypeLoadBalancer && (spec.AllocateLoadBalancerNodePorts == nil || *spec.AllocateLoadBalancerNodePorts)
-	mine := map[string]bool{}
+	numbers := map[int32]int32{} // port -> node port: DNS over UDP and TCP, say, gets one number where possible
 	for i := range spec.Ports {
-		p := &spec.Ports[i]
-		path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
-		if p.NodePort == 0 {
-			continue
-		}
-		key := string(p.Protocol) + "/" + strconv.Itoa(int(p.NodePort))
-		if err := d.claimPort(key, p.NodePort, path, had, mine); err != nil {
-			return err
+		if p := &spec.Ports[i]; p.NodePort != 0 {
+			if err := d.claimPort(string(p.Protocol), p.NodePort, field.NewPath("spec", "ports").Index(i).Child("nodePort")); err != nil {
+				return err
+			}
+			numbers[p.Port] = p.NodePort
 		}
 	}
+	draw := spec.Type == corev1.ServiceTypeNodePort || spec.AllocateLoadBalancerNodePorts == nil || *spec.AllocateLoadBalancerNodePorts
 	for i := range spec.Ports {
-		p := &spec.Ports[i]
-		if p.NodePort != 0 || !want {
-			continue
-		}
-		port, ok := d.drawPort(string(p.Protocol), mine)
-		if !ok {
-			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: range %d-%d is full", d.portRange[0], d.portRange[1]))
-		}
-		p.NodePort = port
-		d.undos = append(d.undos, func() { p.NodePort = 0 })
-		d.reservePort(string(p.Protocol)+"/"+strconv.Itoa(int(port)), mine)
-	}
-	return d.healthCheckPort(had, mine)
-}
-
-func (d *allocation) healthCheckPort(had, mine map[string]bool) error {
-	spec := &d.svc.Spec
-	needed := spec.Type == corev1.ServiceTypeLoadBalancer && spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-	switch {
-	case !needed:
-		spec.HealthCheckNodePort = 0
-	case spec.HealthCheckNodePort != 0:
-		key := "TCP/" + strconv.Itoa(int(spec.HealthCheckNodePort))
-		return d.claimPort(key, spec.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"), had, mine)
-	default:
-		if port, ok := d.drawPort("TCP", mine); ok {
-			spec.HealthCheckNodePort = port
-			d.undos = append(d.undos, func() { spec.HealthCheckNodePort = 0 })
-			d.reservePort("TCP/"+strconv.Itoa(int(port)), mine)
+		if p := &spec.Ports[i]; p.NodePort == 0 && draw {
+			port, err := d.drawPort(string(p.Protocol), numbers[p.Port])
+			if err != nil {
+				return err
+			}
+			p.NodePort, numbers[p.Port] = port, port
 		}
 	}
-	return nil
+	if spec.Type != corev1.ServiceTypeLoadBalancer || spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		return nil
+	}
+	if spec.HealthCheckNodePort != 0 {
+		return d.claimPort("TCP", spec.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"))
+	}
+	port, err := d.drawPort("TCP", 0)
+	spec.HealthCheckNodePort = port
+	return err
 }
 
 // claimPort takes a port that the user chose.
-func (d *allocation) claimPort(key string, port int32, path *field.Path, had, mine map[string]bool) error {
+func (d *allocation) claimPort(protocol string, port int32, path *field.Path) error {
+	key := portName(protocol, port)
 	switch {
-	case mine[key] || had[key]:
-		mine[key] = true
-		return nil
+	case d.mine[key] || d.had[key]:
 	case port < d.portRange[0] || port > d.portRange[1]:
 		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, port, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", d.portRange[0], d.portRange[1]))})
 	case d.portTaken(key):
 		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, port, "provided port is already allocated")})
 	}
-	d.reservePort(key, mine)
+	d.mine[key] = true
 	return nil
 }
 
 func (d *allocation) portTaken(key string) bool {
-	return d.busy[key] || len(d.registry.table(api.Services).Lookup(IndexNodePort, key)) > 0
+	return len(d.registry.table(api.Services).Lookup(IndexNodePort, key)) > 0
 }
 
-func (d *allocation) drawPort(protocol string, mine map[string]bool) (int32, bool) {
+// drawPort picks a free port at random, or wish (if not 0) where it is free.
+func (d *allocation) drawPort(protocol string, wish int32) (int32, error) {
 	n := int(d.portRange[1]-d.portRange[0]) + 1
-	for i, start := 0, rand.IntN(n); i < n; i++ {
-		port := d.portRange[0] + int32((start+i)%n)
-		key := protocol + "/" + strconv.Itoa(int(port))
-		if !mine[key] && !d.portTaken(key) {
-			return port, true
+	port := wish
+	for i, start := 0, rand.IntN(n); i <= n; i++ {
+		if key := portName(protocol, port); port != 0 && !d.mine[key] && !d.portTaken(key) {
+			d.mine[key] = true
+			return port, nil
 		}
+		port = d.portRange[0] + int32((start+i)%n)
 	}
-	return 0, false
+	return 0, apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: range %d-%d is full", d.portRange[0], d.portRange[1]))
 }
+
+func portName(protocol string, port int32) string { return protocol + "/" + strconv.Itoa(int(port)) }
 
 func portKey(key string) string {
 	return "/registry/ranges/servicenodeports/" + strings.ToLower(key)
-}
-
-func (d *allocation) reservePort(key string, mine map[string]bool) {
-	mine[key] = true
-	d.busy[key] = true
-	d.take = append(d.take, store.Mutation{Key: portKey(key), Raw: []byte(d.svc.Namespace + "/" + d.svc.Name), If: 0})
-}
-
-// giveBack returns the mutations that free what old had and svc has no more.
-func (d *allocation) giveBack() []store.Mutation {
-	if d.old == nil {
-		return nil
-	}
-	keep := map[string]bool{}
-	for _, k := range append(addressesOf(d.svc), nodePortsOf(d.svc)...) {
-		keep[k] = true
-	}
-	var out []store.Mutation
-	for _, ip := range addressesOf(d.old) {
-		if !keep[ip] {
-			out = append(out, store.Mutation{Table: d.registry.table(api.IPAddresses), Key: ip, If: store.Any})
-		}
-	}
-	for _, p := range nodePortsOf(d.old) {
-		if !keep[p] {
-			out = append(out, store.Mutation{Key: portKey(p), If: store.Any})
-		}
-	}
-	return out
 }

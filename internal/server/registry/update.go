@@ -106,6 +106,11 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	if err := r.admission.Admit(ctx, attrs); err != nil {
 		return err
 	}
+	if svc, ok := obj.(*corev1.Service); ok && sub == "" {
+		if err := r.services.fill(svc, current.(*corev1.Service)); err != nil {
+			return err
+		}
+	}
 	obj.SetUID(current.GetUID())
 	obj.SetCreationTimestamp(current.GetCreationTimestamp())
 	obj.SetDeletionTimestamp(current.GetDeletionTimestamp())
@@ -127,32 +132,37 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 
 // commitUpdate stores a prepared obj in place of current, or removes it where it was only waiting for its finalizers.
 func (r *Registry) commitUpdate(ctx context.Context, res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) error {
-	group, undo, err := r.updateGroup(res, t, obj, current)
-	if err != nil {
-		return err
-	}
-	_, err = r.store.Commit(ctx, group...)
+	group := r.updateGroup(res, t, obj, current)
+	rev, err := r.store.Commit(ctx, group...)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
-		undo()
 		return conflict
 	}
 	if err == nil && group[0].Object == nil {
-		obj.SetResourceVersion(r.Revision())
+		obj.SetResourceVersion(store.FormatRevision(rev))
 	}
 	return r.storeError(err, res, "update", obj.GetName())
 }
 
 // updateGroup returns the mutations that replace current by obj.
-func (r *Registry) updateGroup(res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) ([]store.Mutation, func(), error) {
+func (r *Registry) updateGroup(res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) []store.Mutation {
 	if finished(obj) {
-		return append([]store.Mutation{{Table: t, Key: current.Key, If: current.Rev}}, r.services.release(res, current.Object)...), func() {}, nil
+		return r.removeGroup(t, current)
 	}
-	extra, undo, err := r.services.allocate(res, obj, current.Object, false)
-	if err != nil {
-		return nil, nil, err
+	group := []store.Mutation{{Table: t, Key: current.Key, Object: obj, If: current.Rev}}
+	if svc, ok := obj.(*corev1.Service); ok {
+		group = append(group, r.services.exchange(current.Object.(*corev1.Service), svc)...)
 	}
-	return append([]store.Mutation{{Table: t, Key: current.Key, Object: obj, If: current.Rev}}, extra...), undo, nil
+	return group
+}
+
+// removeGroup returns the mutations that remove current.
+func (r *Registry) removeGroup(t *store.Table, current *store.Revision) []store.Mutation {
+	group := []store.Mutation{{Table: t, Key: current.Key, If: current.Rev}}
+	if svc, ok := current.Object.(*corev1.Service); ok {
+		group = append(group, r.services.exchange(svc, nil)...)
+	}
+	return group
 }
 
 // finished tells that an object that is being deleted has nothing left to wait for.
