@@ -1,17 +1,25 @@
 // Package e2e tests a whole cluster from outside, as its users see it: the shipped kubectl, real containers, real links and
 // rules. It needs root and KNARR_E2E=1; `make e2e` runs it.
 //
-// What flows through it: TestMain starts one cluster in a data directory of its own, every test works in a namespace of its
-// own, and at the end the cluster is taken down and the machine compared with how it was. What must stay true: no test
-// depends on another; waiting is for a condition, with the last state shown on time-out.
+// What flows through it: TestMain builds the images and runs itself again in a network namespace of its own (see world), so that
+// neither a cluster on this machine nor its firewall matter. There it starts one cluster in a data directory of its
+// own; every test works in a namespace of its own; tests that break the cluster get another one (see ownCluster). At the end each
+// cluster is taken down and the machine compared with how it was. What must stay true: no test depends on
+// another; waiting is for a condition, with the last state shown on time-out.
+//
+// To try a test again quickly: KNARR_E2E_KEEP=1 leaves the cluster running, and KNARR_E2E_CLUSTER=DATADIR, in the cluster's
+// network namespace, uses it.
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -20,9 +28,22 @@ import (
 var cluster struct {
 	bin     string // the knarr executable
 	dataDir string
-	listen  string
+	images  string       // directory of the archives that were imported
 	base    machineState // before the cluster was started
 }
+
+// Environment of the processes that TestMain and ownCluster start.
+const (
+	envStage  = "KNARR_E2E_STAGE"   // stageShared or stageOwn
+	envDir    = "KNARR_E2E_DATADIR" // the data directory to use
+	envImages = "KNARR_E2E_IMAGES"  // the directory of archives to import
+
+	stageShared = "shared" // in a network namespace, with the cluster of most tests
+	stageOwn    = "own"    // the same for one test alone
+)
+
+// serverArgs are the flags that the clusters of the tests have.
+var serverArgs = []string{"--listen", "0.0.0.0:16443", "--upstream-dns", outsideAddr}
 
 func TestMain(m *testing.M) {
 	if os.Getenv("KNARR_E2E") == "" {
@@ -32,33 +53,86 @@ func TestMain(m *testing.M) {
 	code, err := runAll(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
-func runAll(m *testing.M) (code int, err error) {
-	cluster.bin = os.Getenv("KNARR_BIN")
-	if cluster.bin == "" {
-		return 1, fmt.Errorf("KNARR_BIN must name the knarr executable (make e2e sets it)")
+func runAll(m *testing.M) (int, error) {
+	if cluster.bin = os.Getenv("KNARR_BIN"); cluster.bin == "" {
+		return 1, errors.New("KNARR_BIN must name the knarr executable (make e2e sets it)")
+	}
+	cluster.images = os.Getenv(envImages)
+	if os.Getenv(envStage) != "" {
+		return runTests(m)
+	}
+	if cluster.images == "" {
+		dir, err := buildImages()
+		defer os.RemoveAll(dir)
+		if err != nil {
+			return 1, err
+		}
+		cluster.images = dir
 	}
 	if cluster.dataDir = os.Getenv("KNARR_E2E_CLUSTER"); cluster.dataDir != "" {
-		return m.Run(), nil // one that KNARR_E2E_KEEP left, to try a test again quickly
+		return m.Run(), nil
+	}
+	again := isolated(stageShared, os.Args[1:]...)
+	again.Stdout, again.Stderr = os.Stdout, os.Stderr
+	return 0, runIsolated(again)
+}
+
+// isolated is this program once more, in a network namespace of its own and for a cluster of its own.
+func isolated(stage string, args ...string) *exec.Cmd {
+	cmd := exec.Command(executable(), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), envStage+"="+stage, envImages+"="+cluster.images)
+	return cmd
+}
+
+func executable() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return exe
+}
+
+// runIsolated gives cmd a data directory and runs it. If it was killed, its cluster is taken down here.
+func runIsolated(cmd *exec.Cmd) error {
+	// Long enough that sockets need a place of their own, see maxShimSockets in internal/node/containerd.
+	dataDir, err := os.MkdirTemp("/var/lib", "knarr-e2e-long-name-")
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, envDir+"="+dataDir)
+	err = cmd.Run()
+	if os.Getenv("KNARR_E2E_KEEP") != "" {
+		return err
+	}
+	if _, statErr := os.Stat(dataDir); statErr == nil {
+		out, downErr := exec.Command(cluster.bin, "down", "--data-dir", dataDir, "--delete-data").CombinedOutput()
+		err = errors.Join(err, fmt.Errorf("the tests did not take their cluster down; knarr down now: %v\n%s", downErr, out))
+	}
+	return err
+}
+
+// runTests is the life of a process that isolated started.
+func runTests(m *testing.M) (code int, err error) {
+	cluster.dataDir = os.Getenv(envDir)
+	if err := makeWorld(); err != nil {
+		return 1, fmt.Errorf("setting up the network of the tests: %w", err)
 	}
 	if cluster.base, err = observeMachine(); err != nil {
 		return 1, err
 	}
-	if cluster.dataDir, err = os.MkdirTemp("/var/lib", "knarr-e2e-"); err != nil {
-		return 1, err
-	}
-	cluster.listen = "127.0.0.1:16443"
 	defer func() {
 		if os.Getenv("KNARR_E2E_KEEP") != "" {
-			fmt.Println("kept the cluster in", cluster.dataDir)
+			fmt.Printf("kept the cluster in %s, network namespace of process %d\n", cluster.dataDir, serverPID())
 			return
 		}
-		if downErr := takeDown(); downErr != nil && err == nil {
-			code, err = 1, downErr
+		if downErr := takeDown(); downErr != nil {
+			code, err = max(code, 1), errors.Join(err, downErr)
 		}
 	}()
 	if err := startCluster(); err != nil {
@@ -70,8 +144,37 @@ func runAll(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// ownCluster runs the calling test once more, alone in another network namespace with a cluster that it may break. It returns
+// true there, and false where there is nothing left to do:
+//
+//	if !ownCluster(t) {
+//		return
+//	}
+func ownCluster(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(envStage) == stageOwn {
+		return true
+	}
+	var out strings.Builder
+	cmd := isolated(stageOwn, "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout=5m")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := runIsolated(cmd); err != nil {
+		t.Errorf("with a cluster of its own: %v", err)
+	}
+	t.Logf("\n%s", out.String())
+	return false
+}
+
+func knarr(args ...string) (string, error) {
+	out, err := exec.Command(cluster.bin, append(args, "--data-dir", cluster.dataDir)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("knarr %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out), err
+}
+
 func startCluster() error {
-	out, err := exec.Command(cluster.bin, "up", "--data-dir", cluster.dataDir, "--", "--listen", "0.0.0.0:16443").CombinedOutput()
+	out, err := exec.Command(cluster.bin, append([]string{"up", "--data-dir", cluster.dataDir, "--"}, serverArgs...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("knarr up: %w\n%s", err, out)
 	}
@@ -79,47 +182,95 @@ func startCluster() error {
 	return nil
 }
 
-// takeDown removes the cluster and reports what it left on the machine.
+// ballast is what is still running when a cluster is taken down.
+const ballast = `
+apiVersion: v1
+kind: Pod
+metadata: {name: ballast, namespace: default}
+spec:
+  containers:
+  - name: main
+    image: docker.io/library/busybox:1
+    command: [sleep, "86400"]
+    ports: [{containerPort: 1, hostPort: 9}]
+    volumeMounts: [{name: memory, mountPath: /memory}]
+  volumes:
+  - name: memory
+    emptyDir: {medium: Memory}
+`
+
+// takeDown removes the cluster, with pods in it, and reports what it left on the machine.
 func takeDown() error {
-	out, err := exec.Command(cluster.bin, "down", "--data-dir", cluster.dataDir, "--delete-data").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("knarr down: %w\n%s", err, out)
+	if _, err := run(ballast, "apply", "-f", "-"); err != nil {
+		return err
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	if _, err := run("", "wait", "pod/ballast", "--for=condition=Ready", "--timeout=60s"); err != nil {
+		return err
+	}
+	running, err := observeMachine()
+	if err != nil {
+		return err
+	}
+	marks := running.marks()
+	if unseen := cluster.base.unseen(running, marks); len(unseen) > 0 {
+		return fmt.Errorf("a running cluster should show in every kind of trace, but does not in: %s", strings.Join(unseen, ", "))
+	}
+	if _, err := knarr("down", "--delete-data"); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(5 * time.Second)
 	for {
 		now, err := observeMachine()
 		if err != nil {
 			return err
 		}
-		left := cluster.base.added(now)
+		left := cluster.base.differences(now, marks)
 		if len(left) == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("knarr down left traces on the machine:\n  %s", strings.Join(left, "\n  "))
 		}
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-// importImages builds and imports the images that the tests use.
-func importImages() error {
+// buildImages builds the images that the tests use into a directory.
+func buildImages() (string, error) {
 	root, err := repositoryRoot()
 	if err != nil {
-		return err
+		return "", err
 	}
-	dirs, err := filepath.Glob(filepath.Join(root, "test", "e2e", "images", "*", "image.yaml"))
-	if err != nil || len(dirs) == 0 {
-		return fmt.Errorf("no images for the tests found below %s: %v", root, err)
+	out, err := os.MkdirTemp("", "knarr-e2e-images-")
+	if err != nil {
+		return "", err
 	}
-	for _, spec := range dirs {
-		dir := filepath.Dir(spec)
-		tar := filepath.Join(cluster.dataDir, filepath.Base(dir)+".tar")
-		if out, err := exec.Command(cluster.bin, "image", "build", dir, "-o", tar).CombinedOutput(); err != nil {
-			return fmt.Errorf("building %s: %w\n%s", dir, err, out)
+	var specs []string
+	for _, dir := range []string{"test/e2e/images", "examples/guestbook/images"} {
+		found, err := filepath.Glob(filepath.Join(root, dir, "*", "image.yaml"))
+		if err != nil || len(found) == 0 {
+			return out, fmt.Errorf("no images found in %s: %v", dir, err)
 		}
-		if out, err := exec.Command(cluster.bin, "image", "import", "--data-dir", cluster.dataDir, tar).CombinedOutput(); err != nil {
-			return fmt.Errorf("importing %s: %w\n%s", tar, err, out)
+		specs = append(specs, found...)
+	}
+	for i, spec := range specs {
+		dir := filepath.Dir(spec)
+		tar := filepath.Join(out, fmt.Sprintf("%d-%s.tar", i, filepath.Base(dir)))
+		if msg, err := exec.Command(cluster.bin, "image", "build", dir, "-o", tar).CombinedOutput(); err != nil {
+			return out, fmt.Errorf("building %s: %w\n%s", dir, err, msg)
+		}
+	}
+	return out, nil
+}
+
+func importImages() error {
+	archives, err := filepath.Glob(filepath.Join(cluster.images, "*.tar"))
+	if err != nil || len(archives) == 0 {
+		return fmt.Errorf("no images to import in %s: %v", cluster.images, err)
+	}
+	for _, tar := range archives {
+		if _, err := knarr("image", "import", tar); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -135,5 +286,5 @@ func repositoryRoot() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("no go.mod above the test's directory")
+	return "", errors.New("no go.mod above the test's directory")
 }
