@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,8 @@ type Params struct {
 	ServiceCIDR netip.Prefix
 	ClusterDNS  netip.Addr     // the cluster IP of kube-system/kube-dns
 	API         netip.AddrPort // where this server's API is reached by pods
+	// Agents is what machines that join have to know; the zero value where none ever will.
+	Agents AgentSettings
 }
 
 // FirstServiceIP is the cluster IP of the Service default/kubernetes.
@@ -36,6 +39,9 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 	objs = append(objs,
 		&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{p.ServiceCIDR.String()}}},
 		kubernetesService(p), dnsService(p), kubernetesSlice(p))
+	if p.Agents.ClusterCIDR.IsValid() {
+		objs = append(objs, p.Agents.configMap())
+	}
 	for _, obj := range objs {
 		if _, err := c.Create(ctx, obj); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("creating %T %s: %w", obj, api.KeyOf(obj), err)
@@ -51,6 +57,20 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 	})
 	if err != nil {
 		return fmt.Errorf("updating the endpoints of the API: %w", err)
+	}
+	if !p.Agents.ClusterCIDR.IsValid() {
+		return nil
+	}
+	settings := p.Agents.configMap()
+	_, err = client.Mutate(ctx, c, api.KeyOf(settings), "", func(cm *corev1.ConfigMap) bool {
+		if maps.Equal(cm.Data, settings.Data) {
+			return false
+		}
+		cm.Data = settings.Data
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("updating the settings of agents: %w", err)
 	}
 	return nil
 }

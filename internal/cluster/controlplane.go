@@ -12,6 +12,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
 	"github.com/knarr-io/knarr/internal/controller/disruption"
@@ -26,6 +27,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/resourcequota"
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
+	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
 	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
@@ -41,6 +43,8 @@ type ControlPlaneConfig struct {
 	ClusterCIDR netip.Prefix
 	// CA is the bundle that pods trust the API by.
 	CA []byte
+	// Sign issues client certificates to machines that join; nil leaves their requests unanswered.
+	Sign certificates.Sign
 	// Initial describes the objects that Bootstrap creates.
 	Initial Params
 	Log     *slog.Logger
@@ -138,7 +142,7 @@ func (p *ControlPlane) bootstrap(ctx context.Context) error {
 // controllers lists every controller of the control plane.
 func (p *ControlPlane) controllers() []controller.Controller {
 	c := p.Client
-	return []controller.Controller{
+	all := []controller.Controller{
 		clusterroleaggregation.New(c),
 		resourcequota.New(c),
 		deployment.New(c),
@@ -155,5 +159,10 @@ func (p *ControlPlane) controllers() []controller.Controller {
 		rootca.New(c, p.cfg.CA),
 		eventttl.New(c, 0),
 		nodeipam.New(c, p.cfg.ClusterCIDR),
+		tokencleaner.New(c),
 	}
+	if p.cfg.Sign != nil {
+		all = append(all, certificates.New(c, p.Authorizer(), p.cfg.Sign))
+	}
+	return all
 }

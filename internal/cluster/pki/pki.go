@@ -129,7 +129,10 @@ func (p *PKI) ServerTLS() *tls.Config {
 		ClientAuth: tls.VerifyClientCertIfGiven,
 		ClientCAs:  p.Pool(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return p.server.Load(), nil
+			// The authority's certificate goes along: a machine that joins knows it by its fingerprint only.
+			with := *p.server.Load()
+			with.Certificate = append(slices.Clip(with.Certificate), p.ca.cert.Raw)
+			return &with, nil
 		},
 	}
 }
