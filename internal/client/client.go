@@ -40,8 +40,8 @@ type Client interface {
 	// results[i] belongs to objs[i].
 	CreateMany(ctx context.Context, objs []api.Object) []Result
 	UpdateMany(ctx context.Context, objs []api.Object, sub string) []Result
-	// DeleteMany deletes the objects named keys likewise; a Result's Object may be nil.
-	DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result
+	// DeleteMany deletes likewise. An object that has another UID by now stays: that is a conflict. A Result's Object may be nil.
+	DeleteMany(ctx context.Context, objs []api.Object, opts metav1.DeleteOptions) []Result
 	// BindMany sets spec.nodeName and the PodScheduled condition of pods that have none yet.
 	BindMany(ctx context.Context, bindings []Binding) []Result
 }

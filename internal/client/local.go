@@ -105,8 +105,10 @@ func (l *Local) UpdateMany(ctx context.Context, objs []api.Object, sub string) [
 }
 
 // DeleteMany implements Client.
-func (l *Local) DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result {
-	return l.registry.DeleteMany(ctx, res, keys, opts)
+func (l *Local) DeleteMany(ctx context.Context, objs []api.Object, opts metav1.DeleteOptions) []Result {
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
+		return l.registry.DeleteMany(ctx, res, objs, opts)
+	})
 }
 
 // BindMany implements Client.

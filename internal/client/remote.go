@@ -205,8 +205,12 @@ func (r *Remote) UpdateMany(ctx context.Context, objs []api.Object, sub string) 
 }
 
 // DeleteMany implements Client.
-func (r *Remote) DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result {
-	return each(keys, func(key api.Key) (api.Object, error) { return nil, r.delete(ctx, res, key, opts) })
+func (r *Remote) DeleteMany(ctx context.Context, objs []api.Object, opts metav1.DeleteOptions) []Result {
+	return each(objs, func(o api.Object) (api.Object, error) {
+		mine, uid := opts, o.GetUID()
+		mine.Preconditions = &metav1.Preconditions{UID: &uid}
+		return nil, r.delete(ctx, resourceOf(o), api.KeyOf(o), mine)
+	})
 }
 
 // BindMany implements Client.

@@ -115,20 +115,19 @@ func (r *reconciler) clear(ctx context.Context, res *api.Resource, namespace str
 		left.fail(err)
 		return
 	}
-	background := metav1.DeletePropagationBackground
-	deleted := false
+	var doomed []api.Object
 	for _, o := range objs {
-		if o.GetDeletionTimestamp() != nil {
-			continue
-		}
-		deleted = true
-		uid := o.GetUID()
-		err := r.client.Delete(ctx, res, api.KeyOf(o), metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			left.fail(fmt.Errorf("deleting %s %s: %w", res.Plural, api.KeyOf(o), err))
+		if o.GetDeletionTimestamp() == nil {
+			doomed = append(doomed, o)
 		}
 	}
-	if deleted {
+	background := metav1.DeletePropagationBackground
+	for i, result := range r.client.DeleteMany(ctx, doomed, metav1.DeleteOptions{PropagationPolicy: &background}) {
+		if err := result.Err; err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			left.fail(fmt.Errorf("deleting %s %s: %w", res.Plural, api.KeyOf(doomed[i]), err))
+		}
+	}
+	if len(doomed) > 0 {
 		if objs, err = r.client.List(ctx, res, client.ListOptions{Namespace: namespace}); err != nil {
 			left.fail(err)
 			return

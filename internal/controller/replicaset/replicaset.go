@@ -198,12 +198,14 @@ func (r *reconciler) manage(ctx context.Context, rs *appsv1.ReplicaSet, act acti
 	if act.Create > 0 {
 		events, errs = r.create(ctx, rs, act.Create)
 	}
-	for _, p := range act.Delete {
-		uid := p.UID
-		err := client.Delete[*corev1.Pod](ctx, r.client, api.KeyOf(p), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
-		switch {
+	doomed := make([]api.Object, len(act.Delete))
+	for i, p := range act.Delete {
+		doomed[i] = p
+	}
+	for i, res := range r.client.DeleteMany(ctx, doomed, metav1.DeleteOptions{}) {
+		switch err := res.Err; {
 		case err == nil:
-			events = append(events, event.Normal(rs, "SuccessfulDelete", "Deleted pod: %s", p.Name))
+			events = append(events, event.Normal(rs, "SuccessfulDelete", "Deleted pod: %s", doomed[i].GetName()))
 		case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // gone already, perhaps with a successor of the same name
 		default:
 			events = append(events, event.Warning(rs, "FailedDelete", "Error deleting: %v", err))

@@ -80,19 +80,25 @@ func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Tab
 	return deletion{[]store.Mutation{{Table: t, Key: current.Key, Object: marked, If: current.Rev}}, marked, false}, nil
 }
 
-// DeleteMany deletes objects in as few transactions as possible; each deletion succeeds or fails on its own.
-func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, keys []api.Key, opts metav1.DeleteOptions) []Result {
-	results := make([]Result, len(keys))
-	todo := make([]int, len(keys))
-	for i := range keys {
+// DeleteMany deletes objects in as few transactions as possible; each deletion succeeds or fails on its own. An object that has
+// another UID by now is not deleted: that is a conflict. Preconditions of opts, which speak of one object, are not looked at.
+func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, objs []api.Object, opts metav1.DeleteOptions) []Result {
+	results := make([]Result, len(objs))
+	todo := make([]int, len(objs))
+	for i := range objs {
 		todo[i] = i
+	}
+	one := func(obj api.Object) metav1.DeleteOptions {
+		mine, uid := opts, obj.GetUID()
+		mine.Preconditions = &metav1.Preconditions{UID: &uid}
+		return mine
 	}
 	t := r.table(res)
 	for len(todo) > 0 {
 		var groups [][]store.Mutation
 		var index, again []int
 		for _, i := range todo {
-			d, err := r.deletion(ctx, res, t, keys[i], opts)
+			d, err := r.deletion(ctx, res, t, api.KeyOf(objs[i]), one(objs[i]))
 			results[i] = Result{d.object, err}
 			if err == nil && d.group != nil {
 				groups, index = append(groups, d.group), append(index, i)
@@ -105,7 +111,7 @@ func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, keys []api
 			case errors.As(err, &conflict) && ctx.Err() == nil:
 				again = append(again, i)
 			case err != nil:
-				results[i] = Result{nil, r.storeError(err, res, "delete", keys[i].Name)}
+				results[i] = Result{nil, r.storeError(err, res, "delete", objs[i].GetName())}
 			}
 		}
 		todo = again
@@ -113,21 +119,25 @@ func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, keys []api
 	return results
 }
 
-// DeleteCollection deletes every object that sel chooses and returns them.
+// DeleteCollection deletes every object that sel chooses and returns them, with the first error if some could not be deleted.
 func (r *Registry) DeleteCollection(ctx context.Context, res *api.Resource, sel Selection, opts metav1.DeleteOptions) ([]api.Object, error) {
 	list, err := r.List(ctx, res, ListOptions{Selection: sel})
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]api.Key, len(list.Items))
+	objs := make([]api.Object, len(list.Items))
 	for i, rev := range list.Items {
-		keys[i] = api.KeyOf(rev.Object)
+		objs[i] = rev.Object
 	}
 	var out []api.Object
-	for _, result := range r.DeleteMany(ctx, res, keys, opts) {
-		if result.Err == nil {
+	for i, result := range r.DeleteMany(ctx, res, objs, opts) {
+		switch {
+		case result.Err == nil:
 			out = append(out, result.Object)
-		} else if err == nil && !apierrors.IsNotFound(result.Err) {
+		case apierrors.IsNotFound(result.Err):
+		case apierrors.IsConflict(result.Err): // there is another one of that name, which was not there when this began
+			r.log.Debug("not deleted with its collection", "resource", res.Plural, "object", api.KeyOf(objs[i]), "err", result.Err)
+		case err == nil:
 			err = result.Err
 		}
 	}
