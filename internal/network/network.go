@@ -175,8 +175,8 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.ClusterDNS.IsValid() {
 		local = append(local, n.cfg.ClusterDNS)
 	}
-	kernel, err := services.OpenKernel(services.Layout{Table: TableName(n.cfg.Instance), LinkPrefix: cni.LinkPrefix,
-		Overlay: overlay.LinkName(n.cfg.Instance), PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR, ServiceCIDR: n.cfg.ServiceCIDR, Local: local})
+	kernel, err := services.OpenKernel(services.Layout{Table: TableName(n.cfg.Instance), Overlay: overlay.LinkName(n.cfg.Instance),
+		PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR, ServiceCIDR: n.cfg.ServiceCIDR, Local: local})
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
@@ -221,7 +221,8 @@ func (n *Node) newOverlay() (*overlay.Overlay, error) {
 	return overlay.New(overlay.Config{Instance: n.cfg.Instance, Protocol: routeProtocol, Priority: routePriority(n.cfg.Instance),
 		Self: overlay.Self{Name: n.cfg.NodeName, IP: n.cfg.NodeIP, PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
 			Mode: n.cfg.Mode, VNI: n.cfg.VNI},
-		Client: n.cfg.Client, Log: n.cfg.Log})
+		SetSysctl: func(key, value string) error { return setSysctl(n.cfg.dir(), key, value) },
+		Client:    n.cfg.Client, Log: n.cfg.Log})
 }
 
 // newPlugin returns what does the CNI server's work.

@@ -31,7 +31,7 @@ import (
 
 // world is a node in a network namespace of its own - the test process's -, a machine outside of the cluster and the API.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	api     *client.Local
 	dir     string
 	plugin  string // path of the knarr-cni binary
@@ -71,7 +71,7 @@ func (w *world) config() Config {
 		ClusterDNS: netip.MustParseAddr("10.96.0.10"), Client: w.api, Log: slog.New(slog.NewTextHandler(testWriter{w.t}, nil))}
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", bytes.TrimSpace(p))
@@ -308,7 +308,7 @@ func endpointSlice(service string, pods []*pod) *discoveryv1.EndpointSlice {
 }
 
 // nft returns the whole ruleset of the node's namespace.
-func nft(t *testing.T) string {
+func nft(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
 	if err != nil {

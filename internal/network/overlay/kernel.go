@@ -69,7 +69,7 @@ func FindUnderlay(addr netip.Addr) (Underlay, error) {
 	if err != nil {
 		return Underlay{}, fmt.Errorf("link of node address %v: %w", addr, err)
 	}
-	under.MTU = l.Attrs().MTU
+	under.Name, under.MTU = l.Attrs().Name, l.Attrs().MTU
 	if l.Attrs().Flags&net.FlagLoopback != 0 {
 		under.MTU, under.OnLink = defaultMTU, nil
 	}
@@ -261,6 +261,7 @@ func (k *kernel) adjust(v *netlink.Vxlan, l Link) error {
 	for _, s := range []struct{ key, value string }{
 		// A machine may reach us by VXLAN that we reach by plain routes, while Nodes change; "all" may be strict.
 		{"ipv4/conf/" + k.name + "/rp_filter", "2"},
+		{"ipv4/conf/" + k.name + "/route_localnet", "1"}, // as on pod links
 		{"ipv4/conf/" + k.name + "/accept_redirects", "0"},
 		{"ipv4/conf/" + k.name + "/send_redirects", "0"},
 		{"ipv6/conf/" + k.name + "/disable_ipv6", "1"},

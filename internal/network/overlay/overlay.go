@@ -39,8 +39,10 @@ type Config struct {
 	Self     Self // VNI and Port may be 0
 	// Protocol and Priority mark the instance's routes.
 	Protocol, Priority int
-	Client             client.Client
-	Log                *slog.Logger
+	// SetSysctl sets a key under /proc/sys that belongs to the machine, and remembers what it was.
+	SetSysctl func(key, value string) error
+	Client    client.Client
+	Log       *slog.Logger
 }
 
 // Overlay keeps the ways to other machines. Make one with New and call Run once.
@@ -171,6 +173,13 @@ func (o *Overlay) step() bool {
 		return o.failed(err)
 	}
 	changes := Difference(plan, have)
+	if len(plan.Routes) > 0 {
+		// Answers to node ports used through 127.0.0.1 come back by the underlay to a loopback address. The Services' table drops
+		// what others send to such addresses.
+		if err := o.cfg.SetSysctl("net/ipv4/conf/"+under.Name+"/route_localnet", "1"); err != nil {
+			return o.failed(err)
+		}
+	}
 	if !changes.Empty() {
 		if err := o.kernel.apply(under, changes); err != nil {
 			return o.failed(err)

@@ -49,6 +49,7 @@ type Self struct {
 
 // Underlay is the link that has this machine's address.
 type Underlay struct {
+	Name   string
 	Index  int
 	MTU    int
 	OnLink []netip.Prefix // what its addresses say is reached without a router

@@ -11,7 +11,6 @@ import (
 // Layout is what the fixed rules depend on.
 type Layout struct {
 	Table       string       // name of the nftables table
-	LinkPrefix  string       // what the names of pod links begin with
 	Overlay     string       // name of the link to pods of other nodes; it need not exist
 	PodCIDR     netip.Prefix // pods of this node
 	ClusterCIDR netip.Prefix // pods of all nodes
@@ -57,10 +56,11 @@ func (l Layout) chains(s *sets) []chain {
 		}},
 		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, priority: nftables.ChainPriorityNATSource,
 			rules: l.masquerading(s)},
-		// Pod links accept routed loopback addresses, so that a node port on 127.0.0.1 works; a pod must not use that to
-		// reach what listens on the node's loopback (CVE-2020-8558).
+		// Pod links, and with other nodes also the links to them, accept routed loopback addresses, so that a node port on
+		// 127.0.0.1 works; nobody must use that to reach what listens on the node's loopback (CVE-2020-8558). No packet from
+		// elsewhere has such an address (RFC 1122 section 3.2.1.3); answers get theirs after this hook.
 		{name: "loopback", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
-			join(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, l.LinkPrefix, true), loadDestination(), addrIn(regAddr, expr.CmpOpEq, loopback),
+			join(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo", false), loadDestination(), addrIn(regAddr, expr.CmpOpEq, loopback),
 				verdict(expr.VerdictDrop, "")),
 		}},
 		{name: "filter-input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, priority: nftables.ChainPriorityFilter, rules: []rule{

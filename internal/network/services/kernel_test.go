@@ -12,7 +12,7 @@ import (
 )
 
 func testLayout() Layout {
-	return Layout{Table: "knarr-test", LinkPrefix: "kn", PodCIDR: netip.MustParsePrefix("10.244.0.0/24"),
+	return Layout{Table: "knarr-test", Overlay: "kvx", PodCIDR: netip.MustParsePrefix("10.244.0.0/24"),
 		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
 		Local: []netip.Addr{netip.MustParseAddr("10.96.0.10")}}
 }
