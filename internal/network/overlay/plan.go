@@ -111,7 +111,8 @@ func MakePlan(self Self, under Underlay, peers []Peer) Plan {
 	if self.Mode == None {
 		return plan
 	}
-	taken := map[netip.Prefix]string{self.PodCIDR.Masked(): self.Name}
+	taken := claims{of: map[netip.Prefix]string{}, sizes: map[int]bool{}}
+	taken.add(self.PodCIDR.Masked(), self.Name)
 	addrs := map[netip.Addr]string{self.IP: self.Name}
 	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) }) {
 		if p.Name == self.Name {
@@ -145,7 +146,7 @@ func MakePlan(self Self, under Underlay, peers []Peer) Plan {
 }
 
 // routes adds the routes to p's pods and says whether there are any.
-func (s Self) routes(plan *Plan, p Peer, device Device, taken map[netip.Prefix]string) (any bool) {
+func (s Self) routes(plan *Plan, p Peer, device Device, taken claims) (any bool) {
 	src := s.IP
 	if device == OnOverlay {
 		src = s.overlayAddr()
@@ -156,25 +157,35 @@ func (s Self) routes(plan *Plan, p Peer, device Device, taken map[netip.Prefix]s
 			plan.refuse("pod CIDR %v of node %s is not inside of the cluster CIDR %v", dst, p.Name, s.ClusterCIDR)
 			continue
 		}
-		if other, ok := overlapping(taken, dst); ok {
+		if other, ok := taken.overlapping(dst); ok {
 			plan.refuse("pod CIDR %v of node %s overlaps that of node %s", dst, p.Name, other)
 			continue
 		}
-		taken[dst] = p.Name
+		taken.add(dst, p.Name)
 		plan.Routes = append(plan.Routes, Route{Dst: dst, Device: device, Via: p.IP, Src: src})
 		any = true
 	}
 	return any
 }
 
-// overlapping returns the node whose pod CIDR p overlaps. All CIDRs are masked; where they are of one size, which is usual, one
-// look is enough for those that are equal.
-func overlapping(taken map[netip.Prefix]string, p netip.Prefix) (string, bool) {
-	if name, ok := taken[p]; ok {
-		return name, true
+// claims are the pod CIDRs that are given to routes, masked, with the names of their nodes.
+type claims struct {
+	of    map[netip.Prefix]string
+	sizes map[int]bool // their lengths
+}
+
+func (c claims) add(p netip.Prefix, node string) {
+	c.of[p], c.sizes[p.Bits()] = node, true
+}
+
+// overlapping returns the node whose pod CIDR p overlaps. All CIDRs of a cluster are of one size, unless somebody gave them by
+// hand; only then all are looked at.
+func (c claims) overlapping(p netip.Prefix) (string, bool) {
+	if name, ok := c.of[p]; ok || len(c.sizes) == 1 && c.sizes[p.Bits()] {
+		return name, ok
 	}
-	for other, name := range taken {
-		if other.Bits() != p.Bits() && other.Overlaps(p) {
+	for other, name := range c.of {
+		if other.Overlaps(p) {
 			return name, true
 		}
 	}
