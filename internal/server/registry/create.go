@@ -114,6 +114,10 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 		return err
 	}
 	if svc, ok := obj.(*corev1.Service); ok {
+		// Else it would seem that a Service created twice with its address wants that of another.
+		if _, exists := r.table(res).Get(tableKey(res, api.KeyOf(obj))); exists {
+			return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
+		}
 		if err := r.services.fill(svc, nil); err != nil {
 			return err
 		}

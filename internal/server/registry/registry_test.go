@@ -141,6 +141,7 @@ func TestServiceAllocation(t *testing.T) {
 		svc  *corev1.Service
 		want string
 	}{
+		{svc("a", "10.96.0.10", 0), `services "a" already exists`},
 		{svc("b", "10.96.0.10", 0), `failed to allocate IP 10.96.0.10: provided IP is already allocated`},
 		{svc("b", "10.97.0.1", 0), `the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16`},
 		{svc("b", "", 30080), `spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated`},
