@@ -18,6 +18,8 @@ type AgentSettings struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	ClusterDNS               netip.Addr
 	ClusterDomain            string
+	// Overlay is how packets travel between machines (--overlay of the server, network.Config.Mode); "" is auto.
+	Overlay string
 }
 
 var agentConfig = api.Key{Namespace: metav1.NamespaceSystem, Name: "knarr-agent-config"}
@@ -27,6 +29,7 @@ func (s AgentSettings) configMap() *corev1.ConfigMap {
 		ObjectMeta: metav1.ObjectMeta{Namespace: agentConfig.Namespace, Name: agentConfig.Name},
 		Data: map[string]string{
 			"clusterCIDR": s.ClusterCIDR.String(), "serviceCIDR": s.ServiceCIDR.String(), "clusterDNS": s.ClusterDNS.String(), "clusterDomain": s.ClusterDomain,
+			"overlay": s.Overlay,
 		},
 	}
 }
@@ -48,6 +51,7 @@ func ParseAgentSettings(data map[string]string) (s AgentSettings, err error) {
 	if err == nil {
 		s.ClusterDNS, err = netip.ParseAddr(data["clusterDNS"])
 	}
+	s.Overlay = data["overlay"]
 	if s.ClusterDomain = data["clusterDomain"]; err == nil && s.ClusterDomain == "" {
 		err = fmt.Errorf("clusterDomain is missing")
 	}
