@@ -59,16 +59,23 @@ func listTable(t *store.Table, res *api.Resource, opts ListOptions) ([]api.Objec
 		}
 		return out, nil
 	}
-	prefix := ""
-	if opts.Namespace != "" && res.Namespaced {
-		prefix = opts.Namespace + "/"
-	}
-	t.Snapshot().Ascend(prefix, "", keep)
+	t.Snapshot().Ascend(opts.prefix(res.Namespaced), "", keep)
 	return out, nil
 }
 
 func (l *Local) table(res *api.Resource) *store.Table {
 	return l.registry.Store().Table("/registry/" + res.Prefix + "/")
+}
+
+// prefix is what the table's keys of everything that opts choose begin with.
+func (opts ListOptions) prefix(namespaced bool) string {
+	switch {
+	case !namespaced:
+		return opts.Name
+	case opts.Namespace != "":
+		return opts.Namespace + "/" + opts.Name
+	}
+	return ""
 }
 
 // matches tells whether o is among what opts choose, leaving Index aside.

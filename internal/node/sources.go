@@ -17,13 +17,14 @@ import (
 )
 
 // sources reads the objects that pods are made from, keeps their tokens, and wakes pods when a ConfigMap or Secret that one of their
-// volumes shows has changed. It watches a namespace only while a pod of this node needs it.
+// volumes shows has changed. It watches each object by its name, which is all that the Node authorizer lets a node do, and only while a
+// pod of this node needs it.
 type sources struct {
 	a *Agent
 
 	mu      sync.Mutex
 	tokens  map[tokenKey]token
-	watches map[watchKey]*namespaceWatch
+	watches map[watchKey]*sourceWatch
 }
 
 type tokenKey struct {
@@ -38,16 +39,16 @@ type token struct {
 }
 
 type watchKey struct {
-	kind, namespace string
+	kind, namespace, name string
 }
 
-type namespaceWatch struct {
+type sourceWatch struct {
 	users  map[*worker]bool
 	cancel context.CancelFunc
 }
 
 func newSources(a *Agent) *sources {
-	return &sources{a: a, tokens: map[tokenKey]token{}, watches: map[watchKey]*namespaceWatch{}}
+	return &sources{a: a, tokens: map[tokenKey]token{}, watches: map[watchKey]*sourceWatch{}}
 }
 
 // ConfigMap implements podspec.Lookup.
@@ -117,12 +118,12 @@ func (s *sources) use(w *worker, pod *corev1.Pod) {
 	if s.a.cfg.Hollow {
 		return
 	}
-	configMaps, secrets := volume.Kinds(pod)
-	if configMaps {
-		s.watch(w, watchKey{"ConfigMap", pod.Namespace})
+	configMaps, secrets := volume.Sources(pod)
+	for _, name := range configMaps {
+		s.watch(w, watchKey{"ConfigMap", pod.Namespace, name})
 	}
-	if secrets {
-		s.watch(w, watchKey{"Secret", pod.Namespace})
+	for _, name := range secrets {
+		s.watch(w, watchKey{"Secret", pod.Namespace, name})
 	}
 }
 
@@ -134,7 +135,7 @@ func (s *sources) watch(w *worker, k watchKey) {
 		return
 	}
 	ctx, cancel := context.WithCancel(s.a.ctx)
-	nw := &namespaceWatch{users: map[*worker]bool{w: true}, cancel: cancel}
+	nw := &sourceWatch{users: map[*worker]bool{w: true}, cancel: cancel}
 	s.watches[k] = nw
 	if !s.a.spawn(func() { s.follow(ctx, k) }) {
 		cancel()
@@ -166,13 +167,13 @@ func (s *sources) follow(ctx context.Context, k watchKey) {
 	}
 	var r retry
 	for first := true; ctx.Err() == nil; first = false {
-		w, err := s.a.cfg.Client.Watch(ctx, res, client.ListOptions{Namespace: k.namespace})
+		w, err := s.a.cfg.Client.Watch(ctx, res, client.ListOptions{Namespace: k.namespace, Name: k.name})
 		if err == nil {
 			err = s.events(ctx, w, k, first, &r)
 			w.Stop()
 		}
 		if ctx.Err() == nil {
-			s.a.log.Warn("watch was lost, trying again", "kind", k.kind, "namespace", k.namespace, "err", err)
+			s.a.log.Warn("watch was lost, trying again", "kind", k.kind, "namespace", k.namespace, "name", k.name, "err", err)
 			r.wait(ctx)
 		}
 	}
@@ -195,19 +196,19 @@ func (s *sources) events(ctx context.Context, w client.Watcher, k watchKey, firs
 			case client.Synced:
 				synced = true
 				if !first {
-					s.wake(k, "")
+					s.wake(k)
 				}
 			default:
 				if synced {
-					s.wake(k, e.Object.GetName())
+					s.wake(k)
 				}
 			}
 		}
 	}
 }
 
-// wake makes the pods that use the object (all, if name is "") bring their volumes up to date.
-func (s *sources) wake(k watchKey, name string) {
+// wake makes the pods that use the object bring their volumes up to date.
+func (s *sources) wake(k watchKey) {
 	s.mu.Lock()
 	var users []*worker
 	if nw := s.watches[k]; nw != nil {
@@ -218,7 +219,7 @@ func (s *sources) wake(k watchKey, name string) {
 	s.mu.Unlock()
 	for _, w := range users {
 		w.mu.Lock()
-		if name == "" || volume.Refers(w.pod, k.kind, name) {
+		if volume.Refers(w.pod, k.kind, k.name) {
 			w.refresh = true
 			w.mem.SandboxRetryAt = time.Time{} // what was missing may be there now
 			w.notifyLocked()

@@ -222,17 +222,27 @@ func Refers(pod *corev1.Pod, kind, name string) bool {
 	return false
 }
 
-// Kinds tells which kinds of objects the pod's volumes are built from.
-func Kinds(pod *corev1.Pod) (configMaps, secrets bool) {
+// Sources returns the names of the ConfigMaps and Secrets that the pod's volumes are built from.
+func Sources(pod *corev1.Pod) (configMaps, secrets []string) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		configMaps, secrets = configMaps || v.ConfigMap != nil, secrets || v.Secret != nil
+		if v.ConfigMap != nil {
+			configMaps = append(configMaps, v.ConfigMap.Name)
+		}
+		if v.Secret != nil {
+			secrets = append(secrets, v.Secret.SecretName)
+		}
 		if v.Projected == nil {
 			continue
 		}
 		for j := range v.Projected.Sources {
 			s := &v.Projected.Sources[j]
-			configMaps, secrets = configMaps || s.ConfigMap != nil, secrets || s.Secret != nil
+			if s.ConfigMap != nil {
+				configMaps = append(configMaps, s.ConfigMap.Name)
+			}
+			if s.Secret != nil {
+				secrets = append(secrets, s.Secret.Name)
+			}
 		}
 	}
 	return configMaps, secrets

@@ -31,6 +31,24 @@ type Hub struct {
 // NewHub returns a Hub without connections.
 func NewHub(log *slog.Logger) *Hub { return &Hub{log: log, links: map[string]*link{}} }
 
+// Handler answers requests for [Path] from agents, whose node nodeOf knows, and hands all others to next.
+func (h *Hub) Handler(nodeOf func(*http.Request) (string, bool), next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != Path {
+			next.ServeHTTP(w, r)
+			return
+		}
+		node, ok := nodeOf(r)
+		if !ok {
+			writeError(w, apierrors.NewUnauthorized("this path is for agents, with a node's certificate"))
+			return
+		}
+		if err := h.Accept(w, r, node); err != nil {
+			writeError(w, err)
+		}
+	})
+}
+
 type link struct {
 	node string
 	conn *watchedConn
@@ -148,6 +166,9 @@ func (n *Node) ask(ctx context.Context, what string, key api.Key, opts any, body
 		return nil, err
 	}
 	resp, err := n.link.h2.RoundTrip(req)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("the agent of node %q did not answer: %v", n.link.node, err))
 	}
