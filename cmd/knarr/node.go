@@ -111,7 +111,8 @@ func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {
 	}
 	net, err := network.New(network.Config{
 		Instance: m.instance(), DataDir: m.dataDir, NodeName: m.nodeName, NodeIP: m.nodeAddr,
-		PodCIDR: pods, ClusterCIDR: m.clusterNet, ServiceCIDR: m.serviceNet, ClusterDNS: m.dnsAddr, Client: m.client, Log: m.log,
+		PodCIDR: pods, ClusterCIDR: m.clusterNet, ServiceCIDR: m.serviceNet, ClusterDNS: m.dnsAddr, Mode: m.overlayMode,
+		Client: m.client, Log: m.log,
 	})
 	if err != nil {
 		return err

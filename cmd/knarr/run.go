@@ -18,6 +18,7 @@ import (
 	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node/hollow"
 	apiserver "github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
@@ -27,12 +28,13 @@ import (
 // server is knarr server with its options understood.
 type server struct {
 	options
-	listenAddr netip.AddrPort
-	nodeAddr   netip.Addr
-	clusterNet netip.Prefix
-	serviceNet netip.Prefix
-	dnsAddr    netip.Addr
-	log        *slog.Logger
+	listenAddr  netip.AddrPort
+	nodeAddr    netip.Addr
+	clusterNet  netip.Prefix
+	serviceNet  netip.Prefix
+	dnsAddr     netip.Addr
+	overlayMode overlay.Mode
+	log         *slog.Logger
 }
 
 // shutdownGrace is how long requests under way may take when the server stops.

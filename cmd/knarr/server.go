@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knarr-io/knarr/internal/cli"
+	"github.com/knarr-io/knarr/internal/network/overlay"
 )
 
 // options are the flags of knarr server; a configuration file has the same names.
@@ -21,6 +22,7 @@ type options struct {
 	serviceCIDR string
 	clusterDNS  string
 	domain      string
+	overlay     string
 	tlsSANs     []string
 	noAgent     bool
 	criEndpoint string
@@ -67,6 +69,7 @@ Flags can also stand in a YAML file given with --config, under the same names:
 	f.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "addresses for Services")
 	f.StringVar(&o.clusterDNS, "cluster-dns", "", "address of the cluster's DNS (default: the tenth of --service-cidr)")
 	f.StringVar(&o.domain, "cluster-domain", "cluster.local", "DNS domain of Services")
+	f.StringVar(&o.overlay, "overlay", string(overlay.Auto), "how packets travel to pods of other machines: auto (plain routes to machines on the same link, VXLAN to others), vxlan, routes or none")
 	f.StringSliceVar(&o.tlsSANs, "tls-san", nil, "further host names and addresses for the API's certificate")
 	f.BoolVar(&o.noAgent, "no-agent", false, "run the control plane only")
 	f.StringVar(&o.criEndpoint, "cri-endpoint", "", "socket of a container runtime to use (default: the containerd that comes with Knarr)")
@@ -111,6 +114,9 @@ func (o options) complete() (*server, error) {
 	}
 	if s.dnsAddr, err = dnsAddress(o.clusterDNS, s.serviceNet); err != nil {
 		return nil, err
+	}
+	if s.overlayMode, err = overlay.ParseMode(o.overlay); err != nil {
+		return nil, fmt.Errorf("--overlay: %w", err)
 	}
 	if s.log, err = cli.NewLogger(o.logLevel); err != nil {
 		return nil, err
