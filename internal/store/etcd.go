@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -63,7 +64,7 @@ func unavailable(err error) error {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if errors.Is(err, rpctypes.ErrTooManyRequests) {
+	if errors.Is(err, rpctypes.ErrTooManyRequests) || strings.HasSuffix(err.Error(), "raft: stopped") { // an etcd in this process that is ending
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

@@ -4,7 +4,8 @@ import "bytes"
 
 // pending is an object that a writer in this process is storing. The applier puts it into the copy when its bytes come back from the
 // backend, rather than decode them. Writers whose bytes are the same stand in for one another: whichever object is taken first
-// is shared from then on, even if its own writer is the one that is refused.
+// is shared from then on, even if its own writer is the one that is refused. (Only one of them is not refused: what is created has a
+// UID of its own, and what is updated is at one revision only once.)
 type pending struct {
 	full   string
 	value  []byte

@@ -176,7 +176,7 @@ func (t *Table) apply(key string, obj Object, rev int64, batch bool) {
 		return
 	}
 	e := Event{Type: Modified, Old: old, batch: batch}
-	t.snap, t.changed = nil, rev
+	t.snap, t.changed = nil, max(t.changed, rev)
 	if obj == nil {
 		e.Type = Deleted
 		e.Revision = &Revision{Key: key, Rev: rev, Object: deletedAt(old.Object, rev)}
