@@ -19,7 +19,6 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
-	"time"
 )
 
 // bench is what every measure works with.
@@ -113,14 +112,21 @@ func (b *bench) run(ctx context.Context, only string) error {
 			continue
 		}
 		fmt.Printf("%s: %s\n", m.name, m.about)
-		began := time.Now()
+		before, err := observeMachine()
+		if err != nil {
+			return err
+		}
 		figures, err := m.run(ctx, b)
 		printFigures(figures)
 		if err != nil {
 			fmt.Printf("  not measured: %v\n", err)
 			failed = append(failed, fmt.Errorf("%s: %w", m.name, err))
 		}
-		fmt.Printf("  (took %v)\n\n", time.Since(began).Round(time.Second))
+		after, err := observeMachine()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("  (took %.0f s; %s)\n\n", after.at.Sub(before.at).Seconds(), others(before, after))
 		if ctx.Err() != nil {
 			break
 		}

@@ -2,12 +2,14 @@ package sim
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 )
 
@@ -31,28 +33,65 @@ func TestDeploymentBecomesReady(t *testing.T) {
 	})
 }
 
-// availability follows pods by a watch and notes the fewest that were ready at any time, and the most that there were.
+// availability follows pods and ReplicaSets by watches and notes the fewest pods that were ready at any time, and the most that were asked
+// for. What is asked for is what Kubernetes bounds by maxSurge: pods that end and pods that begin may overlap.
 type availability struct {
-	ready, all           map[types.UID]bool
-	fewestReady, mostAll int
+	ready       map[types.UID]bool
+	asked       map[types.UID]int
+	fewestReady int
+	mostAsked   int
 }
 
 func (a *availability) see(e client.Event) {
-	p, ok := e.Object.(*corev1.Pod)
-	if !ok || p.Labels["app"] != "web" {
-		return
+	switch o := e.Object.(type) {
+	case *corev1.Pod:
+		delete(a.ready, o.UID)
+		if e.Type != client.Deleted && podReady(o) {
+			a.ready[o.UID] = true
+		}
+	case *appsv1.ReplicaSet:
+		delete(a.asked, o.UID)
+		if e.Type != client.Deleted {
+			a.asked[o.UID] = int(*o.Spec.Replicas)
+		}
 	}
-	delete(a.ready, p.UID)
-	delete(a.all, p.UID)
-	if e.Type == client.Deleted {
-		return
+}
+
+// note takes the present numbers into account.
+func (a *availability) note() {
+	a.fewestReady = min(a.fewestReady, len(a.ready))
+	asked := 0
+	for _, n := range a.asked {
+		asked += n
 	}
-	if podReady(p) {
-		a.ready[p.UID] = true
+	a.mostAsked = max(a.mostAsked, asked)
+}
+
+// follow sees everything that happens to objects of type T until the returned function is called.
+func follow[T api.Object](w *world, a *availability) (stop func()) {
+	w.t.Helper()
+	watch, err := client.Watch[T](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	if p.DeletionTimestamp == nil {
-		a.all[p.UID] = true
-	}
+	done := make(chan struct{})
+	w.wg.Go(func() {
+		defer close(done)
+		synced := false
+		for {
+			events, err := watch.Next(w.ctx)
+			if err != nil {
+				return
+			}
+			for _, e := range events {
+				a.see(e)
+				if synced = synced || e.Type == client.Synced; synced {
+					a.note()
+				}
+			}
+		}
+	})
+	return func() { watch.Stop(); <-done }
 }
 
 func TestRollingUpdateKeepsEnoughPods(t *testing.T) {
@@ -66,43 +105,24 @@ func TestRollingUpdateKeepsEnoughPods(t *testing.T) {
 		})
 		w.until("all pods to be ready", time.Minute, w.settled("web", "docker.io/library/app:1", replicas))
 
-		seen := availability{ready: map[types.UID]bool{}, all: map[types.UID]bool{}, fewestReady: replicas}
-		watch, err := client.Watch[*corev1.Pod](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer watch.Stop()
-		done := make(chan struct{})
-		w.wg.Go(func() {
-			defer close(done)
-			synced := false
-			for {
-				events, err := watch.Next(w.ctx)
-				if err != nil {
-					return
-				}
-				for _, e := range events {
-					seen.see(e)
-					synced = synced || e.Type == client.Synced
-					if synced {
-						seen.fewestReady, seen.mostAll = min(seen.fewestReady, len(seen.ready)), max(seen.mostAll, len(seen.all))
-					}
-				}
-			}
-		})
+		// Each is written by one goroutine.
+		pods := availability{ready: map[types.UID]bool{}, fewestReady: replicas}
+		sets := availability{asked: map[types.UID]int{}}
+		stopPods, stopSets := follow[*corev1.Pod](w, &pods), follow[*appsv1.ReplicaSet](w, &sets)
+		synctest.Wait()
 		w.change("web", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "docker.io/library/app:2" })
 		took := w.until("the update to end", 5*time.Minute, w.settled("web", "docker.io/library/app:2", replicas))
-		watch.Stop()
-		<-done
-		t.Logf("the update took %v; %d to %d pods", took, seen.fewestReady, seen.mostAll)
-		if seen.fewestReady < replicas-unavailable {
-			t.Errorf("only %d pods were ready at a time; at least %d should have been", seen.fewestReady, replicas-unavailable)
+		stopPods()
+		stopSets()
+		t.Logf("the update took %v; at least %d pods were ready, at most %d asked for", took, pods.fewestReady, sets.mostAsked)
+		if pods.fewestReady < replicas-unavailable {
+			t.Errorf("only %d pods were ready at a time; at least %d should have been", pods.fewestReady, replicas-unavailable)
 		}
-		if seen.mostAll > replicas+surge {
-			t.Errorf("there were %d pods at a time; at most %d should have been", seen.mostAll, replicas+surge)
+		if sets.mostAsked > replicas+surge {
+			t.Errorf("%d pods were asked for at a time; at most %d should have been", sets.mostAsked, replicas+surge)
 		}
-		if seen.fewestReady == replicas && seen.mostAll == replicas {
-			t.Error("the watch saw nothing of the update")
+		if pods.fewestReady == replicas && sets.mostAsked == replicas {
+			t.Error("the watches saw nothing of the update")
 		}
 	})
 }

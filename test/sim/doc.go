@@ -3,6 +3,6 @@
 //
 // What flows through it: a test starts a world, creates objects as a user would, lets time pass, breaks things (a node that falls
 // silent, a store that fails or answers late, a watch that is lost) and looks at what the cluster has made of it. What must stay true: no
-// test waits in real time; faults come from a seed that a failure names, so that it can be played again; every world ends with all its
+// test waits in real time; faults come from a seed that a failure names (goroutines still run in an order of their own); every world ends with all its
 // goroutines.
 package sim
