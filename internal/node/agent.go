@@ -40,6 +40,7 @@ type Agent struct {
 	workers map[types.UID]*worker
 	byKey   map[api.Key]*worker
 	node    *corev1.Node
+	deleted bool                // the node, for good
 	claims  map[types.UID]claim // what admitted pods hold
 	// synced: the API's pods are known; listed: the runtime's are, and found says which it had then.
 	synced, listed bool

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -29,7 +30,10 @@ type Config struct {
 	DataDir string
 	Client  client.Client
 	Runtime runtime.Runtime
-	Tokens  TokenRequester
+	// StreamCertificate returns the certificate of Runtime's streaming server; no other is accepted. Without it the server needs one
+	// of an authority that this machine trusts, or has to listen on the loopback address.
+	StreamCertificate func() *x509.Certificate
+	Tokens            TokenRequester
 
 	ClusterDNS    []string // addresses for pods' resolv.conf
 	ClusterDomain string   // "cluster.local"
@@ -47,6 +51,10 @@ type Config struct {
 	Taints []corev1.Taint
 	// Version is shown as the node's kubelet version, e.g. "v1.37.2+knarr".
 	Version string
+
+	// Deleted, if set, is called once when the node's object has been deleted. The node is then not registered again, and its lease
+	// not renewed; its pods end as their objects do. Without it, the node comes back at once.
+	Deleted func()
 
 	// Hollow makes the agent leave the machine alone: no volumes, control groups, log files or network probes, and no events but
 	// warnings. It is meant for a fake Runtime.

@@ -31,7 +31,7 @@ func (a *Agent) heartbeats(ctx context.Context) {
 		}
 	}
 	var written time.Time // when the node's status was
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !a.isDeleted() {
 		began := time.Now()
 		a.warn("renewing the node's lease", quiet(ctx, a.renewLease(ctx)))
 		if force := began.Sub(written) >= a.cfg.StatusInterval; true {
@@ -42,7 +42,7 @@ func (a *Agent) heartbeats(ctx context.Context) {
 			}
 		}
 		a.houseKeeping(ctx, began)
-		for i := 0; i < unreadyLooks && !a.isReady() && time.Since(began) < a.cfg.HeartbeatInterval; i++ {
+		for i := 0; i < unreadyLooks && !a.isReady() && !a.isDeleted() && time.Since(began) < a.cfg.HeartbeatInterval; i++ {
 			pause(ctx, unreadyPause)
 			_, err := a.writeStatus(ctx, false)
 			a.warn("writing the node's status", quiet(ctx, err))
@@ -57,6 +57,13 @@ const (
 	unreadyPause = 100 * time.Millisecond
 	unreadyLooks = 50
 )
+
+// isDeleted tells whether the node's object was deleted, for good.
+func (a *Agent) isDeleted() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.deleted
+}
 
 // isReady tells whether the node's Ready condition was true when it was last written.
 func (a *Agent) isReady() bool {
@@ -133,7 +140,8 @@ func (a *Agent) setPodCIDRs(ctx context.Context) {
 	a.warn("telling the runtime the pod CIDR", quiet(ctx, a.rt.UpdateRuntimeConfig(ctx, strings.Join(a.cfg.PodCIDRs, ","))))
 }
 
-// writeStatus writes the node's status if it changed, or force is true. A Node that was deleted is registered again.
+// writeStatus writes the node's status if it changed, or force is true. A Node that was deleted is registered again, unless
+// that is to be final.
 func (a *Agent) writeStatus(ctx context.Context, force bool) (wrote bool, err error) {
 	h := a.checkHealth(ctx)
 	now := time.Now()
@@ -146,6 +154,16 @@ func (a *Agent) writeStatus(ctx context.Context, force bool) (wrote bool, err er
 		before, after = readyReason(old.Conditions), readyReason(n.Status.Conditions)
 		return wrote
 	})
+	if apierrors.IsNotFound(err) && a.cfg.Deleted != nil {
+		a.mu.Lock()
+		told := a.deleted
+		a.deleted = true
+		a.mu.Unlock()
+		if !told {
+			a.cfg.Deleted()
+		}
+		return false, nil
+	}
 	if apierrors.IsNotFound(err) {
 		return false, a.register(ctx)
 	}
