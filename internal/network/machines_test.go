@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -191,9 +190,11 @@ func newMachines(t testing.TB, count int, mode overlay.Mode, apart bool) *machin
 			m.attach(n.ns, n.name, n.ip.String()+"/24")
 			n.ns.Must("route", func() error { return run("ip", "route", "add", "default", "via", "192.0.2.254") })
 		}
-		// As some distributions have it: packets must come by the way that answers would take.
-		n.ns.Must("rp_filter", func() error {
-			return errors.Join(os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0), os.WriteFile("/proc/sys/net/ipv4/conf/default/rp_filter", []byte("1"), 0))
+		// Known values, whatever this machine has. Strict rp_filter, as some distributions have it: packets must come by the way
+		// that answers would take.
+		n.ns.Must("sysctls", func() error {
+			return run("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.eth0.route_localnet=0 net.ipv4.conf.all.rp_filter=1",
+				"net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1")
 		})
 		m.boot(n, i)
 		m.nodes = append(m.nodes, n)

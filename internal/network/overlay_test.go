@@ -194,19 +194,17 @@ func packetsFit(t *testing.T, from, to *pod, mtu int) {
 }
 
 // datagram sends a UDP packet of size bytes, IP header included, that must not be fragmented, and waits for the answer.
-func datagram(from *nettest.NS, to netip.Addr, size int) (err error) {
+func datagram(from *nettest.NS, to netip.Addr, size int) error {
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var set error
+		err := raw.Control(func(fd uintptr) {
+			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+		})
+		return errors.Join(err, set)
+	}}
 	var c net.Conn
-	from.Do(func() {
-		d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-			return raw.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
-			})
-		}}
-		var derr error
-		if c, derr = d.Dial("udp4", to.String()+":8080"); derr != nil {
-			err = derr
-		}
-	})
+	var err error
+	from.Do(func() { c, err = d.Dial("udp4", to.String()+":8080") })
 	if err != nil {
 		return err
 	}
@@ -321,8 +319,11 @@ func purgeLeavesNothing(t *testing.T, n *member, p *pod) {
 	n.ns.Must("sysctls", func() error {
 		for _, key := range []string{"ip_forward", "conf/eth0/route_localnet"} {
 			value, err := os.ReadFile("/proc/sys/net/ipv4/" + key)
-			if err != nil || strings.TrimSpace(string(value)) != "0" {
-				return fmt.Errorf("%s is %s after the purge: %w", key, value, err)
+			if err != nil {
+				return err
+			}
+			if string(value) != "0\n" {
+				return fmt.Errorf("%s is %s after the purge", key, value)
 			}
 		}
 		return nil
