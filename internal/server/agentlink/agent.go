@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
@@ -27,11 +28,16 @@ type AgentConfig struct {
 	Server string
 	// TLS returns the configuration for a new connection; it has the node's certificate.
 	TLS func() *tls.Config
-	// Streams is the way to this node's containers.
-	Streams Streams
-	// Dial connects to the runtime's streaming server.
-	Dial func(ctx context.Context, u *url.URL) (net.Conn, error)
-	Log  *slog.Logger
+	// Agent returns this node's agent; nil before it runs.
+	Agent func() Agent
+	Log   *slog.Logger
+}
+
+// Agent is the way to this node's containers; node.Agent is one.
+type Agent interface {
+	Streams
+	// DialStream connects to one of the URLs of Streams.
+	DialStream(ctx context.Context, u *url.URL) (net.Conn, error)
 }
 
 // retry bounds the pause between two attempts to connect.
@@ -136,34 +142,39 @@ func upgrade(conn net.Conn, host string) (*bufio.Reader, error) {
 type handler struct{ cfg AgentConfig }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	agent := h.cfg.Agent()
+	if agent == nil {
+		writeError(w, apierrors.NewServiceUnavailable("the agent is still starting"))
+		return
+	}
 	q := r.URL.Query()
 	key := api.Key{Namespace: q.Get("namespace"), Name: q.Get("name")}
 	options := []byte(q.Get("options"))
 	switch r.URL.Path {
 	case "/logs":
-		h.logs(w, r, key, options)
+		logs(w, r, agent, key, options)
 	case "/exec":
 		opts := &corev1.PodExecOptions{}
-		h.stream(w, r, json.Unmarshal(options, opts), func() (*url.URL, error) { return h.cfg.Streams.ExecURL(r.Context(), key, opts) })
+		stream(w, r, agent, json.Unmarshal(options, opts), func() (*url.URL, error) { return agent.ExecURL(r.Context(), key, opts) })
 	case "/attach":
 		opts := &corev1.PodAttachOptions{}
-		h.stream(w, r, json.Unmarshal(options, opts), func() (*url.URL, error) { return h.cfg.Streams.AttachURL(r.Context(), key, opts) })
+		stream(w, r, agent, json.Unmarshal(options, opts), func() (*url.URL, error) { return agent.AttachURL(r.Context(), key, opts) })
 	case "/portforward":
 		opts := &corev1.PodPortForwardOptions{}
-		h.stream(w, r, json.Unmarshal(options, opts), func() (*url.URL, error) { return h.cfg.Streams.PortForwardURL(r.Context(), key, opts) })
+		stream(w, r, agent, json.Unmarshal(options, opts), func() (*url.URL, error) { return agent.PortForwardURL(r.Context(), key, opts) })
 	default:
 		http.NotFound(w, r)
 	}
 }
 
-func (h *handler) logs(w http.ResponseWriter, r *http.Request, key api.Key, options []byte) {
+func logs(w http.ResponseWriter, r *http.Request, agent Agent, key api.Key, options []byte) {
 	opts := &corev1.PodLogOptions{}
 	if err := json.Unmarshal(options, opts); err != nil {
 		writeError(w, err)
 		return
 	}
 	out := &flushed{w: w, flush: http.NewResponseController(w).Flush}
-	err := h.cfg.Streams.Logs(r.Context(), key, opts, out)
+	err := agent.Logs(r.Context(), key, opts, out)
 	switch {
 	case err != nil && !out.begun:
 		writeError(w, err)
@@ -189,14 +200,14 @@ func (f *flushed) Write(b []byte) (int, error) {
 }
 
 // stream connects the server with where the runtime serves a stream.
-func (h *handler) stream(w http.ResponseWriter, r *http.Request, err error, prepare func() (*url.URL, error)) {
+func stream(w http.ResponseWriter, r *http.Request, agent Agent, err error, prepare func() (*url.URL, error)) {
 	var u *url.URL
 	var conn net.Conn
 	if err == nil {
 		u, err = prepare()
 	}
 	if err == nil {
-		if conn, err = h.cfg.Dial(r.Context(), u); err != nil {
+		if conn, err = agent.DialStream(r.Context(), u); err != nil {
 			err = fmt.Errorf("connecting to the runtime: %w", err)
 		}
 	}

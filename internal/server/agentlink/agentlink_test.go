@@ -56,7 +56,7 @@ func (f fake) PortForwardURL(context.Context, api.Key, *corev1.PodPortForwardOpt
 	return url.Parse("http://nowhere/")
 }
 
-func echo(_ context.Context, u *url.URL) (net.Conn, error) {
+func (fake) DialStream(_ context.Context, u *url.URL) (net.Conn, error) {
 	if u.Host != "runtime" {
 		return nil, errors.New("nobody listens")
 	}
@@ -88,7 +88,7 @@ func connect(t *testing.T) (*Hub, fake) {
 	conf := ts.Client().Transport.(*http.Transport).TLSClientConfig
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := RunAgent(ctx, AgentConfig{Server: ts.URL, TLS: func() *tls.Config { once.Do(func() { close(up) }); return conf }, Streams: f, Dial: echo, Log: log})
+		err := RunAgent(ctx, AgentConfig{Server: ts.URL, TLS: func() *tls.Config { once.Do(func() { close(up) }); return conf }, Agent: func() Agent { return f }, Log: log})
 		if err != nil {
 			t.Error(err)
 		}
