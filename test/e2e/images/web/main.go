@@ -6,6 +6,7 @@
 //	/              "v1 web-abc 10.244.0.7:4711": version, host name, who asks
 //	/env?name=X    the value of an environment variable; without name all of them
 //	/file?path=X   the contents of a file
+//	/api?path=X    what the API answers at X to the pod's service account, after the status code
 //	/slow?for=2s   answers after that time
 //	/healthz       200, or 503 after /fail
 //	/fail?for=5s   makes /healthz and the gRPC health service fail, for that time or until /heal
@@ -18,8 +19,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -108,6 +112,7 @@ func (s *server) routes() http.Handler {
 	m.HandleFunc("GET /healthz", s.healthz)
 	m.HandleFunc("GET /env", showEnv)
 	m.HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, r.FormValue("path")) })
+	m.HandleFunc("GET /api", askAPI)
 	m.HandleFunc("/slow", timed(func(_ *http.Request, d time.Duration) { time.Sleep(d) }))
 	m.HandleFunc("/fail", timed(func(_ *http.Request, d time.Duration) { s.fail(d) }))
 	m.HandleFunc("/heal", timed(func(*http.Request, time.Duration) { s.heal() }))
@@ -169,6 +174,31 @@ func showEnv(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
+}
+
+// askAPI asks the cluster's API as every client in a pod does
+// (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/).
+func askAPI(w http.ResponseWriter, r *http.Request) {
+	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	token, err1 := os.ReadFile(account + "token")
+	ca, err2 := os.ReadFile(account + "ca.crt")
+	req, err3 := http.NewRequestWithContext(r.Context(), http.MethodGet, "https://kubernetes.default.svc"+r.FormValue("path"), nil)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	req.Header.Set("Authorization", "Bearer "+string(token))
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
+	resp, err := c.Do(req)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	fmt.Fprintln(w, resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body)
 }
 
 func (s *server) allocate(w http.ResponseWriter, r *http.Request) {
