@@ -32,8 +32,19 @@ func New(t testing.TB) *client.Local {
 // NewRegistry is New for tests that need the registry itself.
 func NewRegistry(t testing.TB) (*client.Local, *registry.Registry) {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	s := store.New(store.NewMem(), log, registry.Specs(api.Builtin)...)
+	s := RunStore(t, store.NewMem())
+	r := registry.New(registry.Config{Store: s, ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Log: quiet()})
+	c := client.NewLocal(r)
+	Create(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
+	return c, r
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// RunStore runs a store of all resources over backend until the test ends, and returns it when it is ready.
+func RunStore(t testing.TB, backend store.Backend) *store.Store {
+	t.Helper()
+	s := store.New(backend, quiet(), registry.Specs(api.Builtin)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -43,10 +54,7 @@ func NewRegistry(t testing.TB) (*client.Local, *registry.Registry) {
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	<-s.Ready()
-	r := registry.New(registry.Config{Store: s, ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Log: log})
-	c := client.NewLocal(r)
-	Create(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
-	return c, r
+	return s
 }
 
 // Create creates obj or fails the test.
