@@ -111,7 +111,7 @@ func evictionTaint(node *corev1.Node, evict evictMode, now time.Time) *corev1.Ta
 	if key == "" {
 		return nil
 	}
-	at := metav1.NewTime(now)
+	at := metav1.NewTime(now.Truncate(time.Second)) // as it is encoded: a node that sends its taints back has not changed them
 	for _, t := range node.Spec.Taints {
 		if evicts(t) && t.TimeAdded != nil {
 			at = *t.TimeAdded
