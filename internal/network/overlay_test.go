@@ -261,7 +261,8 @@ func restartIsNotNoticed(t *testing.T, n *member, from, to *pod) {
 	if after := state(); after != before {
 		t.Errorf("before the restart:\n%s\nafter:\n%s", before, after)
 	}
-	if _, err := c.Write([]byte("x")); err == nil {
+	_, err = c.Write([]byte("x"))
+	if err == nil {
 		_, err = io.ReadFull(c, make([]byte, 1))
 	}
 	if err != nil {

@@ -10,7 +10,6 @@ package overlay
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +57,7 @@ type Overlay struct {
 
 	// The loop's own.
 	current []Peer
-	refused []string
+	refused map[string]bool // as logged
 	failure string
 	retry   time.Duration
 }
@@ -162,12 +161,14 @@ func (o *Overlay) step() bool {
 		return o.failed(err)
 	}
 	plan := MakePlan(o.cfg.Self, under, o.current)
-	if !slices.Equal(plan.Refused, o.refused) {
-		o.refused = plan.Refused
-		for _, why := range plan.Refused {
+	refused := map[string]bool{}
+	for _, why := range plan.Refused {
+		if refused[why] = true; !o.refused[why] {
 			o.cfg.Log.Warn("pods of a node cannot be reached", "reason", why)
 		}
 	}
+	o.refused = refused
+	o.podMTU.Store(int64(plan.PodMTU)) // before the link has it: no pod is made with more than that takes
 	have, err := o.kernel.observe(under)
 	if err != nil {
 		return o.failed(err)
@@ -187,7 +188,6 @@ func (o *Overlay) step() bool {
 		o.cfg.Log.Info("routes to other nodes changed", "tunnels", len(plan.Tunnels),
 			"routes", len(plan.Routes), "set", len(changes.SetRoutes), "deleted", len(changes.DeleteRoutes), "podMTU", plan.PodMTU)
 	}
-	o.podMTU.Store(int64(plan.PodMTU))
 	o.underlay.Store(int64(under.Index))
 	o.link.Store(int64(o.kernel.index))
 	o.failure, o.retry = "", firstRetry
