@@ -229,12 +229,13 @@ func (r *Remote) follow(ctx context.Context, m *mirror) {
 			}
 		}
 		if err == nil {
-			if lost {
-				r.cfg.Log.Info("the server is back", "watching", m.selection.res.Plural)
-				lost = false
-			}
 			began := time.Now()
-			err = r.stream(ctx, m)
+			err = r.stream(ctx, m, func() {
+				if lost {
+					r.cfg.Log.Info("watching again", "resource", m.selection.res.Plural, "namespace", m.selection.namespace, "name", m.selection.name)
+					lost = false
+				}
+			})
 			if time.Since(began) > retryMost {
 				pause = retryLeast
 			}
@@ -264,8 +265,8 @@ func (r *Remote) follow(ctx context.Context, m *mirror) {
 	}
 }
 
-// stream applies the changes after the mirror's revision until the watch ends.
-func (r *Remote) stream(ctx context.Context, m *mirror) error {
+// stream applies the changes after the mirror's revision until the watch ends. It calls begun once the server has accepted it.
+func (r *Remote) stream(ctx context.Context, m *mirror, begun func()) error {
 	// A connection that died without a word is noticed by the transport's pings, and by the end of the watch at the latest.
 	lasts := watchLeast + rand.N(watchLeast)
 	ctx, cancel := context.WithTimeout(ctx, lasts+30*time.Second)
@@ -289,6 +290,7 @@ func (r *Remote) stream(ctx context.Context, m *mirror) error {
 		}
 		return statusError(resp, b, http.MethodGet, u)
 	}
+	begun()
 	frames := protobuf.LengthDelimitedFramer.NewFrameReader(resp.Body)
 	buf := make([]byte, 64<<10)
 	for {
