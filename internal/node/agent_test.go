@@ -311,6 +311,22 @@ func TestForcedDeletionHurries(t *testing.T) {
 	})
 }
 
+// What was deleted without grace may take a while to end; the scheduler gives its place away at once.
+func TestForcedDeletionFreesThePlace(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{Behave: behave(map[string]runtime.Behaviour{"c": {StopTakes: time.Hour}})}, func(w *world) {
+		port := func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
+		}
+		w.create(testPod("old", port))
+		var zero int64
+		if err := client.Delete[*corev1.Pod](context.Background(), w.c, api.Key{Namespace: "default", Name: "old"}, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+			t.Fatal(err)
+		}
+		w.create(testPod("new", port))
+		w.expect("new", "Running c=running+ready")
+	})
+}
+
 func TestTakeoverKeepsContainers(t *testing.T) {
 	inBubble(t, runtime.FakeOptions{}, func(w *world) {
 		w.create(testPod("a"))
@@ -403,16 +419,16 @@ func TestRefusedPods(t *testing.T) {
 		w.create(testPod("big", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5")}
 		}))
-		w.expect("big", "Failed(OutOfcpu) c=waiting:ContainerCreating")
+		w.expect("big", "Failed(OutOfcpu)")
 		w.create(testPod("elsewhere", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "such"} }))
-		w.expect("elsewhere", "Failed(NodeAffinity) c=waiting:ContainerCreating")
+		w.expect("elsewhere", "Failed(NodeAffinity)")
 		port := func(p *corev1.Pod) {
 			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
 		}
 		w.create(testPod("p1", port))
 		w.create(testPod("p2", port))
 		w.expect("p1", "Running c=running+ready")
-		w.expect("p2", "Failed(NodePorts) c=waiting:ContainerCreating")
+		w.expect("p2", "Failed(NodePorts)")
 	})
 }
 

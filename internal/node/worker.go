@@ -84,11 +84,13 @@ func (w *worker) setPod(pod *corev1.Pod) {
 	w.notify()
 }
 
-// gone tells that the API has the pod no more.
+// gone tells that the API has the pod no more. Its share of the node is free then, though it may still be ending (it was deleted
+// without grace): the scheduler counts on that.
 func (w *worker) gone() {
 	w.mu.Lock()
 	w.mem.Gone = true
 	w.mu.Unlock()
+	w.a.release(w.uid)
 	w.notify()
 }
 

@@ -40,9 +40,18 @@ func Status(in Input, waiting map[string]Waiting) corev1.PodStatus {
 	s.Phase = phase(&in, &s)
 	if f := in.Memory.Failure; f != nil {
 		s.Reason, s.Message = f.Reason, f.Message
+		if neverBegun(&in) {
+			// A container that is said to wait would hide the reason from whoever lists pods.
+			s.InitContainerStatuses, s.ContainerStatuses = nil, nil
+		}
 	}
 	s.Conditions = conditions(&in, &s)
 	return s
+}
+
+// neverBegun tells that the node refused the pod before it did anything for it.
+func neverBegun(in *Input) bool {
+	return len(in.Observed.Sandboxes) == 0 && len(in.Observed.Containers) == 0 && len(in.Pod.Status.ContainerStatuses) == 0
 }
 
 func addresses(in *Input, s *corev1.PodStatus) {
