@@ -30,7 +30,7 @@ spec:
   containers:
   - name: first
     image: busybox:1
-    command: [sh, -c, 'i=1; while [ $i -le 100 ]; do echo line $i; i=$((i+1)); done; echo to stderr >&2; touch /tmp/said; while :; do [ -e /tmp/more ] && echo more && rm /tmp/more; sleep 0.1; done']
+    command: [sh, -c, 'i=1; while [ $i -le 100 ]; do echo line $i; i=$((i+1)); done; sleep 1; echo to stderr >&2; sleep 0.2; touch /tmp/said; while :; do [ -e /tmp/more ] && echo more && rm /tmp/more; sleep 0.1; done']
     readinessProbe: {exec: {command: [cat, /tmp/said]}, periodSeconds: 1}
   - name: second
     image: busybox:1

@@ -93,6 +93,7 @@ func TestKubectlChangesObjects(t *testing.T) {
 	ns := namespace(t)
 	session(t, ns, []step{
 		{"", "create deployment web --image=docker.io/knarr/e2e-web:v1 --port=8080", "deployment.apps/web created"},
+		{"", `patch deploy web -p '{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":2}}}}'`, "deployment.apps/web patched"},
 		{"", "!create deployment web --image=x", `deployments.apps "web" already exists`},
 		{"", "expose deployment web --port=80 --target-port=8080", "service/web exposed"},
 		{"", "get svc web", "ClusterIP 10.… <none> 80/TCP"},
@@ -257,7 +258,7 @@ func TestKubectlWatchesAndWaits(t *testing.T) {
 		{"", "get pod w", "0/1 Error 0"},
 		{"", "get pod w -o jsonpath={.status.containerStatuses[0].state.terminated.exitCode}", "4"},
 	})
-	watch.waitFor(t, 10*time.Second, "EVENT NAME READY STATUS…ADDED w 0/1 Pending…MODIFIED w 0/1 ContainerCreating…MODIFIED w 1/1 Running…MODIFIED w 0/1 Error")
+	watch.waitFor(t, 10*time.Second, "EVENT NAME READY STATUS…ADDED w 0/1…MODIFIED w 0/1 ContainerCreating…MODIFIED w 1/1 Running…MODIFIED w 0/1 Error")
 	names.waitFor(t, 10*time.Second, "pod/w pod/w")
 	if err := created.wait(t, 10*time.Second); err != nil {
 		t.Errorf("kubectl wait --for=create: %v\n%s", err, created)
