@@ -206,6 +206,8 @@ func (o *feed) end(err error) error {
 func (o *feed) flush() error {
 	// Writers that know no deadline are those of tests.
 	_ = o.control.SetWriteDeadline(time.Now().Add(stuckAfter))
+	// Over HTTP/2 a deadline that passes ends the stream even if nothing is being written: a quiet watch must have none.
+	defer func() { _ = o.control.SetWriteDeadline(time.Time{}) }()
 	if len(o.buf) > 0 {
 		if _, err := o.x.w.Write(o.buf); err != nil {
 			return err
