@@ -7,15 +7,17 @@
 // cluster is taken down and the machine compared with how it was. What must stay true: no test depends on
 // another; waiting is for a condition, with the last state shown on time-out.
 //
-// To try a test again quickly: KNARR_E2E_KEEP=1 leaves the cluster running, and KNARR_E2E_CLUSTER=DATADIR, in the cluster's
-// network namespace, uses it.
+// To try tests again quickly: with KNARR_E2E_KEEP=1 the cluster stays until the program is interrupted, and what it prints then
+// uses that cluster.
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -75,6 +77,9 @@ func runAll(m *testing.M) (int, error) {
 		cluster.images = dir
 	}
 	if cluster.dataDir = os.Getenv("KNARR_E2E_CLUSTER"); cluster.dataDir != "" {
+		if err := enterWorld(os.Getenv("KNARR_E2E_OUTSIDE")); err != nil {
+			return 1, err
+		}
 		return m.Run(), nil
 	}
 	again := isolated(stageShared, os.Args[1:]...)
@@ -107,9 +112,6 @@ func runIsolated(cmd *exec.Cmd) error {
 	}
 	cmd.Env = append(cmd.Env, envDir+"="+dataDir)
 	err = cmd.Run()
-	if os.Getenv("KNARR_E2E_KEEP") != "" {
-		return err
-	}
 	if _, statErr := os.Stat(dataDir); statErr == nil {
 		out, downErr := exec.Command(cluster.bin, "down", "--data-dir", dataDir, "--delete-data").CombinedOutput()
 		err = errors.Join(err, fmt.Errorf("the tests did not take their cluster down; knarr down now: %v\n%s", downErr, out))
@@ -128,8 +130,7 @@ func runTests(m *testing.M) (code int, err error) {
 	}
 	defer func() {
 		if os.Getenv("KNARR_E2E_KEEP") != "" {
-			fmt.Printf("kept the cluster in %s, network namespace of process %d\n", cluster.dataDir, serverPID())
-			return
+			keep()
 		}
 		if downErr := takeDown(); downErr != nil {
 			code, err = max(code, 1), errors.Join(err, downErr)
@@ -142,6 +143,16 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	return m.Run(), nil
+}
+
+// keep waits until the program is interrupted.
+func keep() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	fmt.Printf("the cluster stays until process %d is interrupted; to use it, begin a command with\n"+
+		"nsenter --net=/proc/%[1]d/ns/net env KNARR_E2E_CLUSTER=%[2]s KNARR_E2E_OUTSIDE=/proc/%[1]d/fd/%[3]d %[4]s=%[5]s\n",
+		os.Getpid(), cluster.dataDir, int(outsideNS), envImages, cluster.images)
+	<-ctx.Done()
 }
 
 // ownCluster runs the calling test once more, alone in another network namespace with a cluster that it may break. It returns

@@ -52,6 +52,14 @@ func makeWorld() error {
 		"ip route add default via "+outsideAddr)
 }
 
+// enterWorld makes use of the world outside that another process made, if path is not empty.
+func enterWorld(path string) (err error) {
+	if path != "" {
+		outsideNS, err = netns.GetFromPath(path)
+	}
+	return err
+}
+
 func newNamespace() (netns.NsHandle, error) {
 	type result struct {
 		fd  netns.NsHandle
