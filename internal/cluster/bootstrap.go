@@ -38,7 +38,7 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 	}
 	objs = append(objs,
 		&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{p.ServiceCIDR.String()}}},
-		kubernetesService(p), dnsService(p), kubernetesSlice(p))
+		kubernetesService(p), dnsService(p), kubernetesSlice(p), kubernetesEndpoints(p))
 	if p.Agents.ClusterCIDR.IsValid() {
 		objs = append(objs, p.Agents.configMap())
 	}
@@ -53,6 +53,17 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 			return false
 		}
 		s.Endpoints, s.Ports = want.Endpoints, want.Ports
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("updating the endpoints of the API: %w", err)
+	}
+	old := kubernetesEndpoints(p)
+	_, err = client.Mutate(ctx, c, api.KeyOf(old), "", func(e *corev1.Endpoints) bool {
+		if equality.Semantic.DeepEqual(e.Subsets, old.Subsets) {
+			return false
+		}
+		e.Subsets = old.Subsets
 		return true
 	})
 	if err != nil {
@@ -92,6 +103,17 @@ func kubernetesSlice(p Params) *discoveryv1.EndpointSlice {
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{p.API.Addr().String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &tcp}},
+	}
+}
+
+// kubernetesEndpoints says the same in the older form, which clients still read. The slice is not made from it, so it is not mirrored.
+func kubernetesEndpoints(p Params) *corev1.Endpoints {
+	return &corev1.Endpoints{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "kubernetes", Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}},
+		Subsets: []corev1.EndpointSubset{{
+			Addresses: []corev1.EndpointAddress{{IP: p.API.Addr().String()}},
+			Ports:     []corev1.EndpointPort{{Name: "https", Port: int32(p.API.Port()), Protocol: corev1.ProtocolTCP}},
+		}},
 	}
 }
 

@@ -30,6 +30,10 @@ func TestBootstrapTwiceFollowsTheServer(t *testing.T) {
 	if err != nil || slice.Endpoints[0].Addresses[0] != "192.0.2.2" || *slice.Ports[0].Port != 7443 {
 		t.Errorf("its endpoints: %v %+v", err, slice)
 	}
+	old, err := client.Get[*corev1.Endpoints](t.Context(), c, api.Key{Namespace: "default", Name: "kubernetes"})
+	if err != nil || old.Subsets[0].Addresses[0].IP != "192.0.2.2" || old.Subsets[0].Ports[0].Port != 7443 {
+		t.Errorf("its endpoints in the older form: %v %+v", err, old)
+	}
 }
 
 func TestOneServerPerDataDirectory(t *testing.T) {

@@ -317,6 +317,9 @@ func TestProxy(t *testing.T) {
 	if a.Body != "PUT /x/y?q=1" || dialled != "10.1.2.3:8080" {
 		t.Errorf("got %q from %s", a.Body, dialled)
 	}
+	if a := f.do("OPTIONS", pods+"/a:8080/proxy/", ""); a.Code != 200 || a.Body != "OPTIONS /" {
+		t.Errorf("OPTIONS is the pod's business: %d %s", a.Code, a.Body)
+	}
 	if seen.Get("Authorization") != "" {
 		t.Error("the pod gets to see the user's credentials")
 	}

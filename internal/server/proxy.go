@@ -53,7 +53,13 @@ func (x *exchange) proxy() error {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	prefix := strings.TrimSuffix(x.r.URL.Path, x.t.Rest)
+	if at := x.r.URL; x.t.Rest == "" && !strings.HasSuffix(at.Path, "/") && (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) {
+		// Relative links of the page would otherwise lead to the pod's object.
+		x.w.Header().Set("Location", (&url.URL{Path: at.Path + "/", RawQuery: at.RawQuery}).String())
+		x.w.WriteHeader(http.StatusMovedPermanently)
+		return nil
+	}
+	prefix := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(x.r.URL.Path, "/"), strings.TrimSuffix(x.t.Rest, "/")), "/")
 	p := &httputil.ReverseProxy{
 		// Pods rarely have certificates that anyone could check; Kubernetes does not either.
 		Transport: &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
@@ -70,8 +76,9 @@ func (x *exchange) proxy() error {
 				}
 			}
 			r.SetXForwarded()
-			r.Out.Header.Set("X-Forwarded-Prefix", strings.TrimSuffix(prefix, "/"))
+			r.Out.Header.Set("X-Forwarded-Prefix", prefix)
 		},
+		ModifyResponse: func(resp *http.Response) error { return moveLinks(resp, prefix) },
 		FlushInterval: -1,
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			x.fail(apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach %s: %v", host, err)))

@@ -109,9 +109,9 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 		last := out.Items[len(out.Items)-1].Key
 		out.Continue = encodeContinue(snap.Rev, last+"\x00")
 		r.pages.keep(tablePrefix(res), snap)
-		if match == nil && prefix == "" {
+		if match == nil {
 			var rest int64
-			snap.Ascend("", last+"\x00", func(*store.Revision) bool { rest++; return true })
+			snap.Ascend(prefix, last+"\x00", func(*store.Revision) bool { rest++; return true })
 			out.Remaining = &rest
 		}
 	}

@@ -185,6 +185,12 @@ func TestListPagesAreOneRevision(t *testing.T) {
 	if err != nil || len(page.Items) != 4 || *page.Remaining != 6 {
 		t.Fatalf("first page: %+v %v", page, err)
 	}
+	for ns, left := range map[string]int64{"default": 6, "elsewhere": 0} {
+		page, err := r.List(t.Context(), api.Pods, registry.ListOptions{Limit: 4, Selection: registry.Selection{Namespace: ns}})
+		if err != nil || (left > 0) != (page.Remaining != nil) || (left > 0 && *page.Remaining != left) {
+			t.Errorf("first page of namespace %s: %+v %v, want %d more", ns, page, err, left)
+		}
+	}
 	clienttest.Create(t, c, pod("p33"))
 	rest, err := r.List(t.Context(), api.Pods, registry.ListOptions{Continue: page.Continue})
 	if err != nil || len(rest.Items) != 6 || rest.Revision != page.Revision {

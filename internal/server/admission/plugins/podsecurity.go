@@ -46,9 +46,11 @@ func (p PodSecurity) Validate(ctx context.Context, a *admission.Attributes) erro
 			return p.namespace(ctx, a)
 		}
 	case api.Pods:
+		if a.Subresource != "" && a.Subresource != "ephemeralcontainers" && a.Subresource != "resize" {
+			return nil // a Binding, an Eviction, a status: not what decides about a pod's security
+		}
 		pod := a.Object.(*corev1.Pod)
-		if a.Subresource != "" && a.Subresource != "ephemeralcontainers" && a.Subresource != "resize" ||
-			a.Operation == admission.Update && !imagesChange(pod, a.Old.(*corev1.Pod)) {
+		if a.Operation == admission.Update && !imagesChange(pod, a.Old.(*corev1.Pod)) {
 			return nil
 		}
 		return p.check(ctx, a, &pod.ObjectMeta, &pod.Spec, true)

@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -32,8 +33,8 @@ func TestPodSecurity(t *testing.T) {
 		p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &yes}
 	}
 	old := func(op admission.Operation, sub string, obj, before api.Object) *admission.Attributes {
-		a := create(obj)
-		a.Operation, a.Subresource, a.Old = op, sub, before
+		a := create(pod(nil))
+		a.Object, a.Operation, a.Subresource, a.Old = obj, op, sub, before
 		return a
 	}
 	debug := pod(root)
@@ -56,6 +57,7 @@ func TestPodSecurity(t *testing.T) {
 		{"a label that makes no sense", ns("shop", "enforce", "strict"), create(pod(nil)), `violates PodSecurity "restricted:latest"`, ""},
 		{"a deployment is warned of only", ns("shop", "enforce", "baseline", "warn", "baseline"), create(deployment), "", "would violate"},
 		{"nothing that counts changes", ns("shop", "enforce", "baseline"), old(admission.Update, "", pod(root), pod(root)), "", ""},
+		{"an eviction is no pod", ns("shop", "enforce", "baseline"), old(admission.Create, "eviction", &policyv1.Eviction{ObjectMeta: meta("shop", "p")}, nil), "", ""},
 		{"status", ns("shop", "enforce", "baseline"), old(admission.Update, "status", debug, pod(root)), "", ""},
 		{"a container is added", ns("shop", "enforce", "baseline"), old(admission.Update, "ephemeralcontainers", debug, pod(root)), "violates PodSecurity", ""},
 		{"labels are checked", nil, create(ns("shop", "enforce", "strict")), `Namespace "shop" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict"`, ""},
