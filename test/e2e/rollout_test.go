@@ -15,18 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// six is web with six replicas that keep serving for a moment after they are told to end: as long as the news takes to
-// arrive at everyone who sends requests.
-func six() string {
-	s := strings.Replace(web, "replicas: 2", "replicas: 6", 1)
-	return s + "        lifecycle: {preStop: {sleep: {seconds: 1}}}\n"
-}
-
 // A rolling update and its undoing, while requests come in through the ClusterIP and the NodePort, on connections that are
-// kept and on new ones.
+// kept and on new ones. The program has no preStop hook and stops listening when it is told to end.
 func TestRollingUpdateFailsNoRequest(t *testing.T) {
 	ns := namespace(t)
-	apply(t, ns, six())
+	apply(t, ns, strings.Replace(web, "replicas: 2", "replicas: 6", 1))
 	kubectl(t, "-n", ns, "expose", "deploy/web", "--port=80", "--target-port=http", "--type=NodePort")
 	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=90s")
 	urls := serviceURLs(t, ns, "web")

@@ -118,6 +118,9 @@ func show(p Plan) string {
 func TestDecide(t *testing.T) {
 	const A, F, N = corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever
 	deleted := func(in *Input) { in.Pod.DeletionTimestamp = &metav1.Time{Time: t0} }
+	isReady := func(in *Input) {
+		in.Pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
 	since := func(d time.Duration) func(*Input) {
 		return func(in *Input) { in.Memory.Terminating = t0.Add(-d) }
 	}
@@ -185,6 +188,15 @@ func TestDecide(t *testing.T) {
 		{"deadline passed", aPod(A, "a"), "+ a=run", "fail:DeadlineExceeded stop:a:30s", []func(*Input){func(in *Input) { in.Pod.Spec.ActiveDeadlineSeconds = ptr(int64(9)) }}},
 		{"refused", aPod(A, "a"), "", "teardown", []func(*Input){func(in *Input) { in.Memory.Failure = &Failure{} }}},
 		{"deleted", aPod(A, "s", "a", "b"), "+ s=run a=run b=run", "stop:b:30s stop:a:30s", []func(*Input){deleted}},
+		{"deleted, Ready: serves a moment longer", aPod(A, "a"), "+ a=run", "wake:300ms", []func(*Input){deleted, isReady}},
+		{"deleted, Ready: a moment later", aPod(A, "a"), "+ a=run", "stop:a:29.7s", []func(*Input){deleted, isReady, since(300 * time.Millisecond)}},
+		{"deleted, Ready, one container has ended", aPod(A, "a", "b"), "+ a=run b=0", "stop:a:30s", []func(*Input){deleted, isReady}},
+		{"deleted, Ready, with a preStop hook", aPod(A, "a"), "+ a=run", "stop:a:30s", []func(*Input){deleted, isReady, func(in *Input) {
+			in.Pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1}}}
+		}}},
+		{"deleted with a second of grace, Ready", aPod(A, "a"), "+ a=run", "stop:a:1s", []func(*Input){deleted, isReady, func(in *Input) {
+			in.Pod.DeletionGracePeriodSeconds = ptr(int64(1))
+		}}},
 		{"deleted, sidecar gets what is left", aPod(A, "s", "a"), "+ s=run a=0", "stop:s:10s", []func(*Input){deleted, since(20 * time.Second)}},
 		{"deleted, sidecar gets two seconds at least", aPod(A, "s", "a"), "+ s=run a=0", "stop:s:2s", []func(*Input){deleted, since(time.Minute)}},
 		{"deleted, stopping", aPod(A, "a"), "+ a=run", "", []func(*Input){deleted, since(5 * time.Second),

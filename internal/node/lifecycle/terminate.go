@@ -51,6 +51,10 @@ func terminate(in *Input, p *Plan) {
 		grace = min(grace, forcedGrace)
 	}
 	left := max(since.Add(grace).Sub(in.Now), time.Second)
+	if at := since.Add(notice(in)); in.Now.Before(at) && len(in.Busy.Stopping) == 0 {
+		p.wake(at)
+		return
+	}
 	running := false
 	for _, run := range in.runningFirst() {
 		running = true
@@ -74,6 +78,38 @@ func terminate(in *Input, p *Plan) {
 	default:
 		p.Finish = true
 	}
+}
+
+// endpointNotice is how long a Ready pod goes on serving after it was deleted. Its Services stop sending it new connections at
+// once, but the news takes a moment to reach the nodes' tables; a program that stops listening on SIGTERM would refuse
+// what arrives until then. It is part of the grace period.
+const endpointNotice = 300 * time.Millisecond
+
+// notice returns how long the pod goes on serving. A pod with a preStop hook has its own way, one that has to end within a second
+// or that does not serve needs none.
+func notice(in *Input) time.Duration {
+	if in.Pod.DeletionTimestamp == nil || in.Memory.Gone || Grace(in.Pod) <= time.Second || !serves(in) {
+		return 0
+	}
+	return endpointNotice
+}
+
+// serves tells whether Services may send something to the pod: it is Ready in the API and its containers run.
+func serves(in *Input) bool {
+	isReady := false
+	for i := range in.Pod.Status.Conditions {
+		if c := &in.Pod.Status.Conditions[i]; c.Type == corev1.PodReady {
+			isReady = c.Status == corev1.ConditionTrue
+		}
+	}
+	for i := range in.Pod.Spec.Containers {
+		c := &in.Pod.Spec.Containers[i]
+		run := in.Observed.Newest(c.Name)
+		if !isReady || run == nil || run.State != Running || c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
+			return false
+		}
+	}
+	return isReady
 }
 
 // runningFirst returns the running containers that end first: all but sidecars.
