@@ -64,11 +64,12 @@ func sliceKeys(e client.Event) []api.Key {
 	return []api.Key{{Namespace: e.Object.GetNamespace(), Name: l[discoveryv1.LabelServiceName]}}
 }
 
-// podKeys maps a pod to the Services that select it or did. A change that no endpoint shows maps to none.
+// podKeys maps a pod to the Services that select it or did. A change that no endpoint shows maps to none; the end of a pod is one
+// that shows, even if nothing told before that it was coming (deletion without grace).
 func podKeys(c client.Client, e client.Event) []api.Key {
 	pod := e.Object.(*corev1.Pod)
 	old, _ := e.Old.(*corev1.Pod)
-	if old != nil && !endpointChanged(old, pod) {
+	if e.Type == client.Modified && old != nil && !endpointChanged(old, pod) {
 		return nil
 	}
 	all, err := client.List[*corev1.Service](context.Background(), c, client.ListOptions{Namespace: pod.Namespace})
@@ -104,7 +105,7 @@ func endpointChanged(a, b *corev1.Pod) bool {
 
 // nodeKeys maps a node that came, went or moved to another zone to the Services of its pods.
 func nodeKeys(c client.Client, e client.Event) []api.Key {
-	if e.Old != nil && e.Old.GetLabels()[corev1.LabelTopologyZone] == e.Object.GetLabels()[corev1.LabelTopologyZone] {
+	if e.Type == client.Modified && e.Old != nil && e.Old.GetLabels()[corev1.LabelTopologyZone] == e.Object.GetLabels()[corev1.LabelTopologyZone] {
 		return nil
 	}
 	pods, err := client.List[*corev1.Pod](context.Background(), c, client.ListOptions{Index: client.IndexNode, Value: e.Object.GetName()})

@@ -68,6 +68,14 @@ func TestFollowsPods(t *testing.T) {
 		if got := ready(c); got != 130 {
 			t.Errorf("with the replacement: %d ready endpoints, want 130", got)
 		}
+		zero := int64(0)
+		ct.Delete[*corev1.Pod](c, ns, ct.All[*corev1.Pod](c, ns)[0].Name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		c.Settle()
+		c.Pass(100 * time.Millisecond)
+		if got := ready(c); got != 129 {
+			t.Errorf("right after a pod was deleted without grace: %d ready endpoints, want 129", got)
+		}
+		c.Pass(2 * time.Second)
 		ct.Change(c, "", "node", "", func(n *corev1.Node) { n.Labels[corev1.LabelTopologyZone] = "z2" })
 		c.Pass(time.Second)
 		if z := *ct.All[*discoveryv1.EndpointSlice](c, ns)[0].Endpoints[0].Zone; z != "z2" {

@@ -49,7 +49,7 @@ func noExecute(node *corev1.Node) []corev1.Taint {
 func taintedKeys(e client.Event) []api.Key {
 	old, _ := e.Old.(*corev1.Node)
 	is := noExecute(e.Object.(*corev1.Node))
-	if old == nil && len(is) == 0 || old != nil && apiequality.Semantic.DeepEqual(noExecute(old), is) {
+	if old == nil && len(is) == 0 || e.Type == client.Modified && old != nil && apiequality.Semantic.DeepEqual(noExecute(old), is) {
 		return nil
 	}
 	return []api.Key{api.KeyOf(e.Object)}
