@@ -79,7 +79,7 @@ func (x *exchange) proxy() error {
 			r.Out.Header.Set("X-Forwarded-Prefix", prefix)
 		},
 		ModifyResponse: func(resp *http.Response) error { return moveLinks(resp, prefix) },
-		FlushInterval: -1,
+		FlushInterval:  -1,
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			x.fail(apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach %s: %v", host, err)))
 		},

@@ -33,10 +33,12 @@ func TestPodSecurity(t *testing.T) {
 		p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &yes}
 	}
 	old := func(op admission.Operation, sub string, obj, before api.Object) *admission.Attributes {
-		a := create(pod(nil))
-		a.Object, a.Operation, a.Subresource, a.Old = obj, op, sub, before
+		a := create(obj)
+		a.Operation, a.Subresource, a.Old = op, sub, before
 		return a
 	}
+	eviction := old(admission.Create, "eviction", pod(root), nil)
+	eviction.Object = &policyv1.Eviction{ObjectMeta: meta("shop", "p")}
 	debug := pod(root)
 	debug.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "d", Image: "sh"}}}
 	deployment := &appsv1.Deployment{ObjectMeta: meta("shop", "d")}
@@ -57,7 +59,7 @@ func TestPodSecurity(t *testing.T) {
 		{"a label that makes no sense", ns("shop", "enforce", "strict"), create(pod(nil)), `violates PodSecurity "restricted:latest"`, ""},
 		{"a deployment is warned of only", ns("shop", "enforce", "baseline", "warn", "baseline"), create(deployment), "", "would violate"},
 		{"nothing that counts changes", ns("shop", "enforce", "baseline"), old(admission.Update, "", pod(root), pod(root)), "", ""},
-		{"an eviction is no pod", ns("shop", "enforce", "baseline"), old(admission.Create, "eviction", &policyv1.Eviction{ObjectMeta: meta("shop", "p")}, nil), "", ""},
+		{"an eviction is no pod", ns("shop", "enforce", "baseline"), eviction, "", ""},
 		{"status", ns("shop", "enforce", "baseline"), old(admission.Update, "status", debug, pod(root)), "", ""},
 		{"a container is added", ns("shop", "enforce", "baseline"), old(admission.Update, "ephemeralcontainers", debug, pod(root)), "violates PodSecurity", ""},
 		{"labels are checked", nil, create(ns("shop", "enforce", "strict")), `Namespace "shop" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict"`, ""},
