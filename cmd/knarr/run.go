@@ -122,8 +122,10 @@ func (s *server) run(ctx context.Context) error {
 
 // documents are what verifiers of service account tokens elsewhere read (OpenID Connect discovery).
 func (s *server) documents(tokens *authn.Tokens) map[string]func() ([]byte, error) {
+	// Pods read it, too: the address is the node's, as in the endpoints of the API.
+	reached := "https://" + netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String()
 	return map[string]func() ([]byte, error){
-		"/.well-known/openid-configuration": func() ([]byte, error) { return tokens.OpenIDConfiguration(s.apiURL()) },
+		"/.well-known/openid-configuration": func() ([]byte, error) { return tokens.OpenIDConfiguration(reached) },
 		"/openid/v1/jwks":                   tokens.JWKS,
 	}
 }
