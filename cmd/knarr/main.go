@@ -51,6 +51,6 @@ scheduler, self-healing, network, service discovery, load balancing, access cont
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serverCommand(), cli.Up(), cli.Down(), cli.Kubectl(), cli.Image(), cli.Version())
+	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Up(), cli.Down(), cli.Kubectl(), cli.Image(), cli.Version())
 	return root
 }

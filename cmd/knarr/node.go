@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync/atomic"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,7 @@ import (
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/dns"
 	"github.com/knarr-io/knarr/internal/network"
+	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node"
 	"github.com/knarr-io/knarr/internal/node/containerd"
 	"github.com/knarr-io/knarr/internal/node/runtime"
@@ -27,31 +29,40 @@ import (
 	"github.com/knarr-io/knarr/internal/server/authn"
 )
 
+// host is what this machine is as a node, of its own server or of another machine's.
+type host struct {
+	dataDir, nodeName, domain string
+	criEndpoint, libexec      string
+	nodeAddr, dnsAddr         netip.Addr
+	clusterNet, serviceNet    netip.Prefix
+	overlayMode               overlay.Mode
+	upstreamDNS               []string
+	maxPods                   int
+	log                       *slog.Logger
+}
+
 // machine is this machine as a node: runtime, network, DNS and agent.
 type machine struct {
-	*server
+	host
 	client client.Client
-	tokens *authn.Tokens
-	agent  atomic.Pointer[node.Agent]
+	tokens node.TokenRequester
+	// deleted is called when the node's object has been deleted; nil registers the node again.
+	deleted func()
+	agent   atomic.Pointer[node.Agent]
 }
 
 func (s *server) newMachine(plane *cluster.ControlPlane, tokens *authn.Tokens) *machine {
-	return &machine{server: s, client: plane.Client, tokens: tokens}
+	return &machine{client: plane.Client, tokens: requestToken(tokens), host: host{
+		dataDir: s.dataDir, nodeName: s.nodeName, domain: s.domain, criEndpoint: s.criEndpoint, libexec: s.libexec,
+		nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
+		upstreamDNS: s.upstreamDNS, maxPods: s.maxPods, log: s.log,
+	}}
 }
 
-// streams is the API server's way to the containers of a node.
-func (m *machine) streams(_ context.Context, name string) (apiserver.Streams, error) {
-	if a := m.agent.Load(); a != nil && name == m.nodeName {
-		return a, nil
-	}
-	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q is not connected to this server", name))
-}
+var _ apiserver.DialledStreams = (*node.Agent)(nil)
 
-// run is the node's part of the server's life.
+// run is the node's life.
 func (m *machine) run(ctx context.Context) error {
-	if m.noAgent {
-		return nil
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	endpoint := m.criEndpoint
 	if endpoint == "" {
@@ -65,11 +76,11 @@ func (m *machine) run(ctx context.Context) error {
 			if err := supervisor.WaitReady(ctx); err != nil {
 				return ignoreCancelled(ctx, err)
 			}
-			return m.runOn(ctx, endpoint)
+			return m.runOn(ctx, endpoint, supervisor.StreamCertificate)
 		})
 		return g.Wait()
 	}
-	return m.runOn(ctx, endpoint)
+	return m.runOn(ctx, endpoint, nil)
 }
 
 func ignoreCancelled(ctx context.Context, err error) error {
@@ -79,15 +90,15 @@ func ignoreCancelled(ctx context.Context, err error) error {
 	return err
 }
 
-// runOn runs agent, network and DNS over a runtime that answers.
-func (m *machine) runOn(ctx context.Context, endpoint string) error {
+// runOn runs agent, network and DNS over a runtime that answers. streams is the certificate of its streaming server, where known.
+func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x509.Certificate) error {
 	rt, err := runtime.NewCRI(endpoint)
 	if err != nil {
 		return fmt.Errorf("the container runtime at %s: %w", endpoint, err)
 	}
 	defer rt.Close()
 	agent, err := node.New(node.Config{
-		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, Tokens: m.requestToken,
+		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Tokens: m.tokens, Deleted: m.deleted,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
 		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: cli.KubernetesVersion().GitVersion, Logger: m.log,
 	})
@@ -101,7 +112,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string) error {
 	return g.Wait()
 }
 
-func (s *server) instance() string { return cluster.Instance(s.dataDir, cli.DefaultDataDir) }
+func (h *host) instance() string { return cluster.Instance(h.dataDir, cli.DefaultDataDir) }
 
 // runNetwork runs the pod network and DNS once the node knows its addresses.
 func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {
@@ -159,7 +170,7 @@ func (m *machine) reclaim(ctx context.Context, net *network.Node, rt runtime.Run
 
 // podCIDR waits for the addresses that the control plane gives this node.
 func (m *machine) podCIDR(ctx context.Context) (netip.Prefix, error) {
-	w, err := client.Watch[*corev1.Node](ctx, m.client, client.ListOptions{})
+	w, err := client.Watch[*corev1.Node](ctx, m.client, client.ListOptions{Name: m.nodeName})
 	if err != nil {
 		return netip.Prefix{}, err
 	}
@@ -183,14 +194,16 @@ func (m *machine) podCIDR(ctx context.Context) (netip.Prefix, error) {
 	}
 }
 
-// requestToken signs a token for a pod, as the serviceaccounts/token subresource does for agents elsewhere.
-func (m *machine) requestToken(ctx context.Context, namespace, account string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+// requestToken signs tokens for pods, as the serviceaccounts/token subresource does for agents elsewhere.
+func requestToken(tokens *authn.Tokens) node.TokenRequester {
+	return func(ctx context.Context, namespace, account string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		out, err := tokens.TokenRequest(api.Key{Namespace: namespace, Name: account}, req)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("a token for service account %s/%s", namespace, account), err)
+		}
+		return out, nil
 	}
-	out, err := m.tokens.TokenRequest(api.Key{Namespace: namespace, Name: account}, req)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("a token for service account %s/%s", namespace, account), err)
-	}
-	return out, nil
 }

@@ -21,7 +21,9 @@ import (
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node/hollow"
 	apiserver "github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/server/agentlink"
 	"github.com/knarr-io/knarr/internal/server/authn"
+	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -67,8 +69,14 @@ func (s *server) run(ctx context.Context) error {
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
 		CA:          keys.CAPEM(),
-		Initial:     cluster.Params{ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port())},
-		Log:         s.log,
+		Sign:        keys.SignRequest,
+		Initial: cluster.Params{
+			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()),
+			Agents: cluster.AgentSettings{
+				ClusterCIDR: s.clusterNet, ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, ClusterDomain: s.domain, Overlay: string(s.overlayMode),
+			},
+		},
+		Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -78,9 +86,11 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	node := s.newMachine(plane, tokens)
+	certs := authn.NewClientCert(time.Now)
+	agents := agentlink.NewHub(s.log)
 	handler := apiserver.New(apiserver.Config{
 		Registry:      plane.Registry,
-		Authenticator: authn.Union{authn.NewClientCert(time.Now), tokens},
+		Authenticator: authn.Union{certs, tokens, authn.NewBootstrapTokens(plane.Registry.Reader(), time.Now)},
 		Tokens:        tokens,
 		Authorizer:    plane.Authorizer(),
 		Issuer:        tokens,
@@ -90,7 +100,7 @@ func (s *server) run(ctx context.Context) error {
 			{Name: "initial-objects", Check: plane.CheckReady},
 		},
 		Documents: s.documents(tokens),
-		Streams:   node.streams,
+		Streams:   streamsOf(node, agents),
 		Version:   cli.KubernetesVersion(),
 		Address:   netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String(),
 		Log:       s.log,
@@ -109,15 +119,42 @@ func (s *server) run(ctx context.Context) error {
 			return err
 		}
 		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.kubeconfig, "after", time.Since(began).Round(time.Millisecond))
-		g.Go(func() error { return node.run(ctx) })
+		if !s.noAgent {
+			g.Go(func() error { return node.run(ctx) })
+		}
 		g.Go(func() error {
 			return hollow.Run(ctx, hollow.Config{Count: s.hollow, Client: plane.Client, Version: cli.KubernetesVersion().GitVersion, Log: s.log})
 		})
-		return serve(ctx, listener, handler, keys, s.log)
+		return serve(ctx, listener, agents.Handler(nodeOf(certs), handler), keys, s.log)
 	})
 	err = g.Wait()
 	s.log.Info("stopped; containers keep running and are taken over by the next start")
 	return err
+}
+
+// streamsOf is the API server's way to the containers of a node: this machine's agent, or the connection of another's.
+func streamsOf(local *machine, agents *agentlink.Hub) func(context.Context, string) (apiserver.Streams, error) {
+	return func(_ context.Context, name string) (apiserver.Streams, error) {
+		if a := local.agent.Load(); a != nil && name == local.nodeName {
+			return a, nil
+		}
+		n, err := agents.Node(name)
+		if err != nil {
+			return nil, err
+		}
+		return n, nil
+	}
+}
+
+// nodeOf tells which node's agent sends a request, by its certificate.
+func nodeOf(certs *authn.ClientCert) func(*http.Request) (string, bool) {
+	return func(r *http.Request) (string, bool) {
+		who, ok, err := certs.Authenticate(r)
+		if !ok || err != nil {
+			return "", false
+		}
+		return authz.NodeName(who)
+	}
 }
 
 // documents are what verifiers of service account tokens elsewhere read (OpenID Connect discovery).
