@@ -68,18 +68,6 @@ func TestFollowsPods(t *testing.T) {
 		if got := ready(c); got != 130 {
 			t.Errorf("with the replacement: %d ready endpoints, want 130", got)
 		}
-		zero := int64(0)
-		pods := ct.All[*corev1.Pod](c, ns)
-		last := pods[len(pods)-1]
-		if last.Name == one.Name {
-			last = pods[len(pods)-2]
-		}
-		ct.Delete[*corev1.Pod](c, ns, last.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
-		c.Pass(100 * time.Millisecond)
-		if got := ready(c); got != 129 {
-			t.Errorf("right after a pod was deleted without grace: %d ready endpoints, want 129", got)
-		}
-		c.Pass(2 * time.Second)
 		ct.Change(c, "", "node", "", func(n *corev1.Node) { n.Labels[corev1.LabelTopologyZone] = "z2" })
 		c.Pass(time.Second)
 		if z := *ct.All[*discoveryv1.EndpointSlice](c, ns)[0].Endpoints[0].Zone; z != "z2" {
@@ -90,6 +78,31 @@ func TestFollowsPods(t *testing.T) {
 		c.Pass(time.Second)
 		if !ct.Gone[*corev1.Endpoints](c, ns, "web") {
 			t.Error("the Endpoints outlived the Service")
+		}
+	})
+}
+
+// Nothing but its end tells of a pod that is deleted without grace.
+func TestPodDeletedWithoutGrace(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		ct.Make(c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
+		c.Start(New(c.Client))
+		makeService(c)
+		for i := range 2 {
+			p := pod(i, nil)
+			p.UID = ""
+			ct.Make(c, &corev1.Pod{ObjectMeta: p.ObjectMeta, Spec: corev1.PodSpec{NodeName: "node", Containers: ct.Template("web", "img").Spec.Containers}})
+			ct.Change(c, ns, p.Name, "status", func(q *corev1.Pod) { ct.MakeReady(q, p.Status.PodIP, time.Now()) })
+		}
+		c.Pass(time.Second)
+		if got := ready(c); got != 2 {
+			t.Fatalf("%d ready endpoints, want 2", got)
+		}
+		zero := int64(0)
+		ct.Delete[*corev1.Pod](c, ns, ct.All[*corev1.Pod](c, ns)[0].Name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		c.Pass(time.Second)
+		if got := ready(c); got != 1 {
+			t.Errorf("%d ready endpoints, want 1", got)
 		}
 	})
 }
