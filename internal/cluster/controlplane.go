@@ -150,6 +150,7 @@ func (p *ControlPlane) controllers() []controller.Controller {
 		disruption.New(c),
 		endpointslice.New(c),
 		endpointslice.NewEndpoints(c),
+		endpointslice.NewMirror(c),
 		namespace.New(c, api.Builtin),
 		garbagecollector.New(c, api.Builtin),
 		nodelifecycle.New(c, nodelifecycle.Config{}),
