@@ -82,7 +82,7 @@ FOCUS ?= \[Conformance\]
 CONFORMANCE_FLAGS ?=
 
 $(CONFORMANCE)/e2e.test: test/conformance/go.mod test/conformance/go.sum $(wildcard test/conformance/suite/*.go)
-	cd test/conformance && CGO_ENABLED=0 $(GO) test -c -ldflags '-s -w' -o $(abspath $@) ./suite
+	cd test/conformance && CGO_ENABLED=0 $(GO) test -c -vet=off -ldflags '-s -w' -o $(abspath $@) ./suite
 $(CONFORMANCE)/ginkgo: test/conformance/go.mod test/conformance/go.sum
 	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) github.com/onsi/ginkgo/v2/ginkgo
 $(CONFORMANCE)/agnhost: test/conformance/go.mod test/conformance/go.sum

@@ -5,12 +5,13 @@
 //	make conformance-smoke           a parallel sample of the tests that pass
 //
 // It is a module of its own: nothing of the suite is linked into Knarr. What flows through it: the suite's list of conformance tests
-// (conformance.yaml), the tests that have ever passed (passing.txt, which only grows), what the others wait for (waits.go), and one
-// line of JSON per test that ran (suite/results_test.go). What must stay true: a test of passing.txt that fails makes the run fail.
+// (conformance.yaml), the tests that have ever passed (passing.txt, which only grows), what the others wait for (waits.go), and the
+// report of Ginkgo. What must stay true: a test of passing.txt that fails makes the run fail.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -29,6 +30,7 @@ type settings struct {
 	keep    bool // the cluster stays up afterwards
 
 	focus   string
+	skip    string
 	all     bool // also the tests that wait for a feature
 	smoke   bool
 	procs   int
@@ -48,6 +50,7 @@ func main() {
 	flag.BoolVar(&s.reuse, "reuse", false, "use the cluster that is up already")
 	flag.BoolVar(&s.keep, "keep", false, "leave the cluster up afterwards")
 	flag.StringVar(&s.focus, "focus", `\[Conformance\]`, "regular expression of the tests to run")
+	flag.StringVar(&s.skip, "skip", "", "regular expression of tests not to run")
 	flag.BoolVar(&s.all, "all", false, "run the tests that wait for a feature, too")
 	flag.BoolVar(&s.smoke, "smoke", false, "run a sample of the tests that pass")
 	flag.IntVar(&s.procs, "procs", 6, "tests at the same time; most of what they do is wait")
@@ -119,7 +122,7 @@ func verdict(s settings, passing map[string]bool, outcomes map[string]outcome) e
 		}
 	}
 	if len(outcomes) == 0 {
-		return fmt.Errorf("no test ran")
+		return errors.New("no test ran")
 	}
 	if len(lost) == 0 {
 		return nil

@@ -73,17 +73,13 @@ func TestUpdateOnlyAdds(t *testing.T) {
 	dir := t.TempDir()
 	s := settings{passing: filepath.Join(dir, "passing.txt"), doc: filepath.Join(dir, "conformance.md")}
 	tests := []string{"[sig-a] one", "[sig-a] two", "[sig-b] three", "[sig-b] four"}
-	step := func(outcomes ...outcome) map[string]bool {
+	step := func(outcomes map[string]outcome) map[string]bool {
 		t.Helper()
 		passing, err := readList(s.passing)
 		if err != nil {
 			t.Fatal(err)
 		}
-		byName := map[string]outcome{}
-		for _, o := range outcomes {
-			byName[o.Name] = o
-		}
-		if err := update(s, tests, passing, byName); err != nil {
+		if err := update(s, tests, passing, outcomes); err != nil {
 			t.Fatal(err)
 		}
 		if passing, err = readList(s.passing); err != nil {
@@ -91,8 +87,8 @@ func TestUpdateOnlyAdds(t *testing.T) {
 		}
 		return passing
 	}
-	step(outcome{Name: tests[0], State: passed}, outcome{Name: tests[1], State: "failed", Message: "\n  pod dns-1234 at 10.244.0.7 was slow\nmore"})
-	got := step(outcome{Name: tests[0], State: "failed", Message: "flake"}, outcome{Name: tests[2], State: passed}, outcome{Name: "not conformance", State: passed})
+	step(map[string]outcome{tests[0]: {State: passed}, tests[1]: {State: "failed", Message: "\n  pod dns-1234 at 10.244.0.7 was slow\nmore"}})
+	got := step(map[string]outcome{tests[0]: {State: "failed", Message: "flake"}, tests[2]: {State: passed}, "not conformance": {State: passed}})
 	if len(got) != 2 || !got[tests[0]] || !got[tests[2]] {
 		t.Errorf("passing: %v", got)
 	}

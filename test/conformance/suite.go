@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/onsi/ginkgo/v2/types"
 )
 
 // The states of Ginkgo that are told apart here; every other one is a failure of some kind.
@@ -26,10 +26,9 @@ const (
 
 // outcome is what became of one test.
 type outcome struct {
-	Name    string  `json:"name"`
-	State   string  `json:"state"`
-	Seconds float64 `json:"seconds"`
-	Message string  `json:"message"`
+	State   string
+	Seconds float64
+	Message string
 }
 
 // selection is which tests Ginkgo runs.
@@ -45,6 +44,9 @@ func choose(s settings, tests []string, passing map[string]bool) selection {
 		return sel
 	}
 	sel := selection{focus: []string{s.focus}}
+	if s.skip != "" {
+		sel.skip = append(sel.skip, s.skip)
+	}
 	if s.all {
 		return sel
 	}
@@ -78,7 +80,7 @@ func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcom
 	if err := os.MkdirAll(s.reports, 0o755); err != nil {
 		return nil, err
 	}
-	results := filepath.Join(s.reports, "results.jsonl")
+	results := filepath.Join(s.reports, "results.json")
 	if err := os.Remove(results); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -88,7 +90,7 @@ func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcom
 	}
 	defer log.Close()
 	args := []string{"run", "--procs=" + strconv.Itoa(s.procs), "--no-color", "--timeout=" + s.timeout.String(), "--keep-going",
-		"--poll-progress-after=0", "--randomize-all"}
+		"--poll-progress-after=0", "--randomize-all", "--output-dir=" + s.reports, "--json-report=results.json", "--junit-report=junit.xml"}
 	for _, f := range sel.focus {
 		args = append(args, "--focus="+f)
 	}
@@ -97,7 +99,7 @@ func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcom
 	}
 	args = append(args, filepath.Join(s.bin, "conformance", "e2e.test"), "--",
 		"--kubeconfig="+filepath.Join(s.dataDir, "kubeconfig"), "--kubectl-path="+filepath.Join(s.bin, "libexec", "kubectl"),
-		"--provider=skeleton", "--disable-log-dump", "--report-dir="+s.reports, "--results="+results, "--delete-namespace=true")
+		"--provider=skeleton", "--disable-log-dump")
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "conformance", "ginkgo"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Interrupted, Ginkgo lets the tests clean up; it is killed if that takes too long.
@@ -116,22 +118,26 @@ func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcom
 	return outcomes, runErr
 }
 
+// readOutcomes reads Ginkgo's report, in which tests that were not chosen appear as skipped without having taken any time.
 func readOutcomes(file string) (map[string]outcome, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("no test left a result: %w", err)
+		return nil, fmt.Errorf("the suite left no report: %w", err)
+	}
+	var reports []types.Report
+	if err := json.Unmarshal(data, &reports); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	outcomes := map[string]outcome{}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, 64<<20)
-	for lines.Scan() {
-		var o outcome
-		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+	for _, r := range reports {
+		for _, spec := range r.SpecReports {
+			if spec.LeafNodeType != types.NodeTypeIt || spec.RunTime == 0 {
+				continue
+			}
+			outcomes[spec.FullText()] = outcome{State: spec.State.String(), Seconds: spec.RunTime.Seconds(), Message: spec.FailureMessage()}
 		}
-		outcomes[o.Name] = o
 	}
-	return outcomes, lines.Err()
+	return outcomes, nil
 }
 
 // anchored matches one test. Ginkgo matches against the suite's description, a space and the test's name.

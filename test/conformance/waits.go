@@ -22,7 +22,6 @@ var waits = []wait{
 	{"ReplicationController", regexp.MustCompile(`ReplicationController|replication controller|\brc\b|pods created by rc|Update Demo`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},
-	{"NetworkPolicy", regexp.MustCompile(`NetworkPolic`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
 	{"ClusterTrustBundle", regexp.MustCompile(`ClusterTrustBundle`)},
 	{"PodCertificateRequest", regexp.MustCompile(`PodCertificate`)},
