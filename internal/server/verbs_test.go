@@ -53,7 +53,7 @@ func TestRefusals(t *testing.T) {
 		{"dry run value", "POST", configMaps + "?dryRun=Some", `{"metadata":{"name":"x"}}`, nil, 422, "Invalid", "dryRun"},
 		{"apply without manager", "PATCH", configMaps + "/there", `{}`, []string{"Content-Type", "application/apply-patch+yaml"}, 422, "Invalid", "fieldManager: Required value"},
 		{"bad selector", "GET", configMaps + "?labelSelector=a%3D%3D%3Db", "", nil, 400, "BadRequest", "found '='"},
-		{"field selector", "GET", configMaps + "?fieldSelector=data.x%3D1", "", nil, 400, "BadRequest", "field label not supported: data.x"},
+		{"field selector", "GET", configMaps + "?fieldSelector=data.x%3D1", "", nil, 400, "BadRequest", "is not a known field selector"},
 		{"json patch test", "PATCH", configMaps + "/there", `[{"op":"test","path":"/metadata/name","value":"x"}]`, []string{"Content-Type", "application/json-patch+json"}, 422, "Invalid", "test"},
 		{"bad merge patch", "PATCH", configMaps + "/there", `{"a"`, []string{"Content-Type", "application/merge-patch+json"}, 400, "BadRequest", "not valid JSON"},
 		{"patched into nonsense", "PATCH", configMaps + "/there?fieldValidation=Strict", `{"frog":1}`, []string{"Content-Type", "application/merge-patch+json"}, 400, "BadRequest", `unknown field "frog"`},

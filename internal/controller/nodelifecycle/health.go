@@ -47,7 +47,7 @@ func (h *heartbeats) observe(node *corev1.Node, lease *coordinationv1.Lease, now
 	case is.lease.After(was.lease):
 	case !is.status.Equal(&was.status):
 	default:
-		return was.at, false
+		is.at = was.at // a clock that was set back is no sign of life, but the next renewals count from there
 	}
 	h.nodes[node.Name] = is
 	return is.at, first
