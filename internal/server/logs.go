@@ -41,6 +41,12 @@ func (x *exchange) logs() error {
 	if err != nil {
 		return err
 	}
+	if wantsLogSocket(x.r) {
+		ctx, cancel := context.WithCancel(x.r.Context())
+		defer cancel()
+		socket := &logSocket{x: x, gone: cancel}
+		return socket.end(streams.Logs(ctx, api.KeyOf(pod), opts, socket))
+	}
 	out := &logWriter{x: x}
 	if opts.Follow {
 		out.control = http.NewResponseController(x.w)
