@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"time"
@@ -17,15 +18,18 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/logs"
 	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/server/stream"
 )
 
 // Streams is what the API server asks of a node on behalf of kubectl logs, exec, attach and port-forward. The URLs are those of the
-// runtime's streaming server on this machine, each good for one connection, to which the server proxies.
+// runtime's streaming server on this machine, each good for one connection.
 type Streams interface {
 	Logs(ctx context.Context, key api.Key, opts *corev1.PodLogOptions, w io.Writer) error
 	ExecURL(ctx context.Context, key api.Key, opts *corev1.PodExecOptions) (*url.URL, error)
 	AttachURL(ctx context.Context, key api.Key, opts *corev1.PodAttachOptions) (*url.URL, error)
 	PortForwardURL(ctx context.Context, key api.Key, opts *corev1.PodPortForwardOptions) (*url.URL, error)
+	// DialStream connects to one of those URLs, and makes sure that it is the runtime that answers.
+	DialStream(ctx context.Context, u *url.URL) (net.Conn, error)
 }
 
 var _ Streams = (*Agent)(nil)
@@ -166,6 +170,18 @@ func (a *Agent) PortForwardURL(ctx context.Context, key api.Key, o *corev1.PodPo
 	}
 	u, err := a.rt.PortForward(ctx, &cri.PortForwardRequest{PodSandboxId: sb.ID, Port: o.Ports})
 	return parsed(u, err)
+}
+
+// DialStream connects to the runtime's streaming server, which has to show the certificate that the node knows it by.
+func (a *Agent) DialStream(ctx context.Context, u *url.URL) (net.Conn, error) {
+	if a.cfg.StreamCertificate == nil {
+		return stream.Dial(ctx, u, nil)
+	}
+	certificate := a.cfg.StreamCertificate()
+	if certificate == nil {
+		return nil, errors.New("the container runtime has not been ready yet")
+	}
+	return stream.Dial(ctx, u, certificate)
 }
 
 func parsed(u string, err error) (*url.URL, error) {

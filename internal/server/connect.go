@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -53,11 +54,11 @@ func (x *exchange) command(pod *corev1.Pod, opts stream.Options, prepare func(co
 	if !opts.Stdin && !opts.Stdout && !opts.Stderr {
 		return apierrors.NewBadRequest("you must specify at least one of stdin, stdout, stderr")
 	}
-	return x.connect(pod, prepare, func(u *url.URL) error {
+	return x.connect(pod, prepare, func(target stream.Target) error {
 		if stream.Wants(x.r, stream.ProtocolV5) {
-			return stream.Translate(x.w.ResponseWriter, x.r, u, opts, x.s.log)
+			return stream.Translate(x.w.ResponseWriter, x.r, target, opts, x.s.log)
 		}
-		return stream.Relay(x.w.ResponseWriter, x.r, u)
+		return stream.Relay(x.w.ResponseWriter, x.r, target)
 	})
 }
 
@@ -74,11 +75,11 @@ func (x *exchange) portForward() error {
 	return x.connect(pod, func(ctx context.Context, s Streams) (*url.URL, error) {
 		return s.PortForwardURL(ctx, api.KeyOf(pod), opts)
 	},
-		func(u *url.URL) error {
+		func(target stream.Target) error {
 			if stream.Wants(x.r, stream.ProtocolTunnel) {
-				return stream.Tunnel(x.w.ResponseWriter, x.r, u)
+				return stream.Tunnel(x.w.ResponseWriter, x.r, target)
 			}
-			return stream.Relay(x.w.ResponseWriter, x.r, u)
+			return stream.Relay(x.w.ResponseWriter, x.r, target)
 		})
 }
 
@@ -100,7 +101,7 @@ func (x *exchange) connectable(container *string) (*corev1.Pod, error) {
 }
 
 // connect asks admission and the node, and hands the connection over. Once it has been, nothing more can be answered.
-func (x *exchange) connect(pod *corev1.Pod, prepare func(context.Context, Streams) (*url.URL, error), serve func(*url.URL) error) error {
+func (x *exchange) connect(pod *corev1.Pod, prepare func(context.Context, Streams) (*url.URL, error), serve func(stream.Target) error) error {
 	if x.r.Header.Get("Upgrade") == "" {
 		return apierrors.NewBadRequest("Upgrade request required")
 	}
@@ -118,8 +119,12 @@ func (x *exchange) connect(pod *corev1.Pod, prepare func(context.Context, Stream
 	if err != nil {
 		return nodeError(err)
 	}
+	target := stream.Target{URL: u}
+	if d, ok := s.(DialledStreams); ok {
+		target.Dial = func(ctx context.Context) (net.Conn, error) { return d.DialStream(ctx, u) }
+	}
 	x.w.Header().Del("Warning")
-	err = serve(u)
+	err = serve(target)
 	if stream.Refused(err) {
 		return nodeError(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -69,6 +70,14 @@ type Streams interface {
 	ExecURL(ctx context.Context, key api.Key, opts *corev1.PodExecOptions) (*url.URL, error)
 	AttachURL(ctx context.Context, key api.Key, opts *corev1.PodAttachOptions) (*url.URL, error)
 	PortForwardURL(ctx context.Context, key api.Key, opts *corev1.PodPortForwardOptions) (*url.URL, error)
+}
+
+// DialledStreams are Streams that connect to their URLs themselves, as only they know the way, or whom to trust there. To the URLs
+// of any other the server connects as [stream.Dial] does without a certificate.
+type DialledStreams interface {
+	Streams
+	// DialStream connects to where a URL leads that one of the other methods has just returned.
+	DialStream(ctx context.Context, u *url.URL) (net.Conn, error)
 }
 
 // Server is the API over HTTP.

@@ -3,9 +3,15 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +33,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/server/stream"
 )
 
 // echo is a runtime whose commands upper-case their input, and whose ports answer with what they get.
@@ -71,7 +78,14 @@ func (echo) PortForward(_ context.Context, _ string, port int32, stream io.ReadW
 }
 
 // node is an agent whose runtime is echo.
-type node struct{ streaming streaming.Server }
+type node struct {
+	streaming   streaming.Server
+	certificate *x509.Certificate
+}
+
+func (n node) DialStream(ctx context.Context, u *url.URL) (net.Conn, error) {
+	return stream.Dial(ctx, u, n.certificate)
+}
 
 func (n node) Logs(_ context.Context, _ api.Key, opts *corev1.PodLogOptions, w io.Writer) error {
 	if opts.Previous {
@@ -105,11 +119,27 @@ func (n node) PortForwardURL(_ context.Context, key api.Key, _ *corev1.PodPortFo
 	return url.Parse(r.Url)
 }
 
-// startWithNode starts a server, over TLS and HTTP/2, with one running pod "a" on a node whose runtime is the CRI's own streaming server.
+// startWithNode starts a server, over TLS and HTTP/2, with one running pod "a" on a node whose runtime is the CRI's own streaming
+// server, with a certificate that the node vouches for.
 func startWithNode(t *testing.T) *fixture {
 	t.Helper()
+	pair := selfSigned(t)
+	return startWithRuntime(t, &pair, pair.Leaf)
+}
+
+// startWithRuntime is startWithNode with the certificate that the runtime serves with, or none for plain HTTP, and the one that the
+// node vouches for.
+func startWithRuntime(t *testing.T, serves *tls.Certificate, vouched *x509.Certificate) *fixture {
+	t.Helper()
 	var handler http.Handler
-	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	h.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	if serves != nil {
+		h.TLS = &tls.Config{Certificates: []tls.Certificate{*serves}}
+		h.StartTLS()
+	} else {
+		h.Start()
+	}
 	t.Cleanup(h.Close)
 	cfg := streaming.DefaultConfig
 	base, err := url.Parse(h.URL)
@@ -127,11 +157,70 @@ func startWithNode(t *testing.T) *fixture {
 			if name != "n1" {
 				return nil, errors.New("no such node")
 			}
-			return node{srv}, nil
+			return node{srv, vouched}, nil
 		}
 	}).overTLS()
 	f.must("POST", "/api/v1/namespaces/default/pods", strings.Replace(pod, `"spec":{`, `"spec":{"nodeName":"n1",`, 1))
 	return f
+}
+
+// selfSigned makes a certificate for 127.0.0.1 as the node's runtime has it.
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// TestStreamsTrust: who else can serve at the address that the runtime gave must not get at what a user types.
+func TestStreamsTrust(t *testing.T) {
+	ours, other := selfSigned(t), selfSigned(t)
+	for _, test := range []struct {
+		name    string
+		serves  *tls.Certificate
+		vouched *x509.Certificate
+		want    string
+	}{
+		{"the certificate", &ours, ours.Leaf, ""},
+		{"another certificate", &other, ours.Leaf, "certificate signed by unknown authority"},
+		{"nobody vouches", &ours, nil, "certificate signed by unknown authority"},
+		{"plain although there is a certificate", nil, ours.Leaf, `scheme "http", want https`},
+		{"plain on the loopback address", nil, nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := startWithRuntime(t, test.serves, test.vouched)
+			u, err := url.Parse(f.url + "/api/v1/namespaces/default/pods/a/exec?command=say&stdout=true")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, e := range executors(t, f, u) {
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				var out bytes.Buffer
+				err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out})
+				cancel()
+				switch {
+				case test.want == "" && (err != nil || out.String() != "a/c say "):
+					t.Errorf("%s: %q, %v", name, out.String(), err)
+				case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+					t.Errorf("%s: error %v, want %q", name, err, test.want)
+				}
+			}
+		})
+	}
 }
 
 // executors are the ways in which clients exec: WebSocket v5, and SPDY as older ones do.

@@ -46,9 +46,14 @@ oom_score = {{.OOMScore}}
 
 [plugins."io.containerd.grpc.v1.cri"]
   disable_tcp_service = true
-  stream_server_address = "127.0.0.1"
+  stream_server_address = {{q .StreamAddress}}
   stream_server_port = "0"
   stream_idle_timeout = "4h"
+  enable_tls_streaming = true
+  [plugins."io.containerd.grpc.v1.cri".x509_key_pair_streaming]
+    # One file with both, so that a crash cannot leave a key of one with the certificate of another.
+    tls_cert_file = {{q .StreamCertificate}}
+    tls_key_file = {{q .StreamCertificate}}
 
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = {{q .Snapshotter}}
@@ -105,6 +110,8 @@ func config(o *Options, m machine) (string, error) {
 		"LogLevel":          o.LogLevel,
 		"Endpoint":          o.Endpoint(),
 		"ShimSockets":       o.ShimSockets(),
+		"StreamAddress":     streamAddress,
+		"StreamCertificate": o.streamCertificateFile(),
 		"Snapshotter":       o.Snapshotter,
 		"PauseImage":        PauseImage,
 		"RegistryDir":       o.RegistryDir,

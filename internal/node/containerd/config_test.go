@@ -41,7 +41,7 @@ func TestConfig(t *testing.T) {
 		}
 		return v
 	}
-	const runtime, images = "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"
+	const cri, runtime, images = "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"
 	for _, test := range []struct {
 		path string
 		want any
@@ -53,6 +53,10 @@ func TestConfig(t *testing.T) {
 		{"plugins|io.containerd.server.v1.grpc|address", "/var/lib/knarr/containerd/containerd.sock"},
 		{"plugins|io.containerd.server.v1.ttrpc|address", "/var/lib/knarr/containerd/containerd.sock.ttrpc"},
 		{"plugins|io.containerd.shim.v1.manager|socket_dir", "/var/lib/knarr/containerd/s"},
+		{"plugins|" + cri + "|enable_tls_streaming", true},
+		{"plugins|" + cri + "|stream_server_address", "127.0.0.1"},
+		{"plugins|" + cri + "|x509_key_pair_streaming|tls_cert_file", "/var/lib/knarr/containerd/streams.pem"},
+		{"plugins|" + cri + "|x509_key_pair_streaming|tls_key_file", "/var/lib/knarr/containerd/streams.pem"},
 		{"plugins|" + images + "|snapshotter", "overlayfs"},
 		{"plugins|" + images + "|pinned_images|sandbox", PauseImage},
 		{"plugins|" + images + "|registry|config_path", "/var/lib/knarr/registry"},

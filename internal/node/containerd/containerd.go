@@ -67,6 +67,9 @@ func (o *Options) Endpoint() string { return filepath.Join(o.Dir(), "containerd.
 // LogFile is where the child writes its log.
 func (o *Options) LogFile() string { return filepath.Join(o.Dir(), "containerd.log") }
 
+// streamCertificateFile holds the certificate of the child's streaming server, and its key.
+func (o *Options) streamCertificateFile() string { return filepath.Join(o.Dir(), "streams.pem") }
+
 func (o *Options) configFile() string { return filepath.Join(o.Dir(), "config.toml") }
 
 // ShimSockets is the directory of the shims' sockets. It is below the data directory, unless that is so long that the

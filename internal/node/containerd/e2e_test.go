@@ -82,6 +82,12 @@ func supervise(t testing.TB, o Options) (s *Supervisor, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, run(t, s)
+}
+
+// run runs s until the test calls stop, and returns when it is ready.
+func run(t testing.TB, s *Supervisor) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -102,7 +108,7 @@ func supervise(t testing.TB, o Options) (s *Supervisor, stop func()) {
 	if err := s.WaitReady(wait); err != nil {
 		t.Fatalf("WaitReady: %v", err)
 	}
-	return s, stop
+	return stop
 }
 
 func dial(t testing.TB, s *Supervisor) *runtime.CRI {

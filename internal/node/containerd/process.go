@@ -26,7 +26,7 @@ type process struct {
 	how   string        // how it ended, where we were its parent; read after gone
 }
 
-// generationFlag carries a hash of the configuration and of containerd's version on the child's command line, so that the
+// generationFlag carries a hash of the configuration, the certificate and containerd's version on the child's command line, so that the
 // next Knarr can tell by looking at /proc whether the child still is what it would start.
 const generationFlag = "--generation"
 

@@ -32,7 +32,7 @@ func Main(args []string) error {
 	flags := flag.NewFlagSet("containerd", flag.ContinueOnError)
 	path := flags.String("config", "", "the configuration `file`, written by the node agent")
 	// Read by the parent's next incarnation, off the command line.
-	_ = flags.String(strings.TrimLeft(generationFlag, "-"), "", "a `hash` of the configuration and version")
+	_ = flags.String(strings.TrimLeft(generationFlag, "-"), "", "a `hash` of the configuration, certificate and version")
 	ready := flags.Bool("notify-ready", false, "write a line to file descriptor 3 when the CRI answers")
 	if err := flags.Parse(args); err != nil {
 		return err

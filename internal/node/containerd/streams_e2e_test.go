@@ -3,6 +3,7 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -35,10 +36,18 @@ func TestExecStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Hostname() != "127.0.0.1" {
-		t.Fatalf("URL %q, %v; want one on the loopback address only", address, err)
+	if err != nil || u.Scheme != "https" || u.Hostname() != "127.0.0.1" {
+		t.Fatalf("URL %q, %v; want https on the loopback address only", address, err)
 	}
-	executor, err := remotecommand.NewSPDYExecutor(&rest.Config{}, "POST", u)
+	// Without TLS there is nothing but the hint that Go's server gives.
+	plain, err := http.Post("http://"+u.Host+u.Path, "", nil)
+	if err != nil || plain.StatusCode != http.StatusBadRequest {
+		t.Errorf("plain HTTP: %v, %v; want status 400", plain, err)
+	} else {
+		plain.Body.Close()
+	}
+	trust := rest.TLSClientConfig{CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.StreamCertificate().Raw})}
+	executor, err := remotecommand.NewSPDYExecutor(&rest.Config{TLSClientConfig: trust}, "POST", u)
 	if err != nil {
 		t.Fatal(err)
 	}

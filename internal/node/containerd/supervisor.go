@@ -2,8 +2,7 @@ package containerd
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,14 +30,19 @@ const (
 type Supervisor struct {
 	options    Options
 	config     string // the configuration file's content
-	generation string
 	log        *slog.Logger
+	now        func() time.Time
+	checkEvery time.Duration // between two looks at the streaming server's certificate
 
-	mu      sync.Mutex
-	ready   bool
-	changed chan struct{} // closed and replaced when ready changes
-	lastErr error         // why the child is not ready
+	mu          sync.Mutex
+	ready       bool
+	changed     chan struct{} // closed and replaced when ready changes
+	lastErr     error         // why the child is not ready
+	certificate *x509.Certificate
 }
+
+// errCertificateDue is why a child is replaced that does well.
+var errCertificateDue = errors.New("the certificate of its streaming server is to be renewed")
 
 // New checks options and prepares a supervisor. Nothing on the machine is changed yet, except that it may try an overlay
 // mount in the data directory.
@@ -54,12 +58,12 @@ func New(options Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd configuration: %w", err)
 	}
-	sum := sha256.Sum256([]byte(version.Version + "\n" + content))
 	return &Supervisor{
 		options:    options,
 		config:     content,
-		generation: hex.EncodeToString(sum[:8]),
 		log:        options.Logger,
+		now:        time.Now,
+		checkEvery: streamCertificateCheck,
 		changed:    make(chan struct{}),
 		lastErr:    errNotRunning,
 	}, nil
@@ -67,6 +71,14 @@ func New(options Options) (*Supervisor, error) {
 
 // Endpoint is the path of the runtime's socket, for runtime.NewCRI.
 func (s *Supervisor) Endpoint() string { return s.options.Endpoint() }
+
+// StreamCertificate is the certificate that the runtime's streaming server shows, and nobody else can. It is nil before the
+// runtime has been ready for the first time.
+func (s *Supervisor) StreamCertificate() *x509.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.certificate
+}
 
 // Run starts the runtime, or adopts the one that runs already with the same configuration, and starts it again whenever
 // it ends. When ctx is cancelled it stops the runtime (unless LeaveRunning), not the containers, and returns nil. It
@@ -83,6 +95,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			return nil
 		}
 		s.setReady(false, err)
+		if errors.Is(err, errCertificateDue) {
+			s.log.Info("restarting the container runtime; containers go on, sessions in them end", "why", err)
+			backoff = firstBackoff
+			continue
+		}
 		if time.Since(began) > steady {
 			backoff = firstBackoff
 		}
@@ -98,14 +115,18 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // once has one child for its life, and returns why it ended.
 func (s *Supervisor) once(ctx context.Context) error {
 	began := time.Now()
-	p, err := s.adopt(ctx)
+	generation, err := s.prepareCertificate()
+	if err != nil {
+		return err
+	}
+	p, err := s.adopt(ctx, generation)
 	if err != nil {
 		return err
 	}
 	how := "adopted"
 	if p == nil {
 		how = "started"
-		if p, err = startProcess(ctx, &s.options, s.generation); err != nil {
+		if p, err = startProcess(ctx, &s.options, generation); err != nil {
 			return err
 		}
 	}
@@ -115,24 +136,39 @@ func (s *Supervisor) once(ctx context.Context) error {
 	}
 	s.log.Info("container runtime ready", "how", how, "version", version.Version, "pid", p.pid, "took", time.Since(began).Round(time.Millisecond))
 	s.setReady(true, nil)
-	select {
-	case <-p.gone:
-		p.close()
-		return fmt.Errorf("containerd (pid %d): %s; see %s", p.pid, p.how, s.options.LogFile())
-	case <-ctx.Done():
-		s.setReady(false, errNotRunning)
-		if s.options.LeaveRunning {
+	return s.watch(ctx, p)
+}
+
+// watch returns why a child that was ready is no longer.
+func (s *Supervisor) watch(ctx context.Context, p *process) error {
+	check := time.NewTicker(s.checkEvery)
+	defer check.Stop()
+	for {
+		select {
+		case <-p.gone:
 			p.close()
-		} else {
-			p.stop(s.options.StopGrace)
+			return fmt.Errorf("containerd (pid %d): %s; see %s", p.pid, p.how, s.options.LogFile())
+		case <-check.C:
+			if streamCertificateDue(s.StreamCertificate(), s.now()) {
+				s.setReady(false, errCertificateDue)
+				p.stop(s.options.StopGrace)
+				return errCertificateDue
+			}
+		case <-ctx.Done():
+			s.setReady(false, errNotRunning)
+			if s.options.LeaveRunning {
+				p.close()
+			} else {
+				p.stop(s.options.StopGrace)
+			}
+			return ctx.Err()
 		}
-		return ctx.Err()
 	}
 }
 
-// adopt returns the child that runs already, if it is of the same generation and answers. Any other one it stops; then,
+// adopt returns the child that runs already, if it is of the wanted generation and answers. Any other one it stops; then,
 // and when there is none, it returns nil.
-func (s *Supervisor) adopt(ctx context.Context) (*process, error) {
+func (s *Supervisor) adopt(ctx context.Context, wanted string) (*process, error) {
 	found, err := findProcesses(s.options.configFile())
 	if err != nil {
 		return nil, err
@@ -147,8 +183,8 @@ func (s *Supervisor) adopt(ctx context.Context) (*process, error) {
 		if err != nil {
 			continue // it has ended by itself
 		}
-		why := "its configuration or version is another"
-		if generation == s.generation && kept == nil {
+		why := "its configuration, certificate or version is another"
+		if generation == wanted && kept == nil {
 			err := s.answers(ctx)
 			if err == nil {
 				kept = p

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,7 +175,11 @@ func TestReplacesRuntimeOfAnotherConfiguration(t *testing.T) {
 	if err := left.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := startProcess(t.Context(), &left.options, left.generation)
+	generation, err := left.prepareCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := startProcess(t.Context(), &left.options, generation)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +193,37 @@ func TestReplacesRuntimeOfAnotherConfiguration(t *testing.T) {
 	if now := onlyChild(t, &s.options); now == p.pid {
 		t.Error("the child was kept")
 	}
+}
+
+// TestRenewsCertificate: the child gets a new certificate in time, and one with an old certificate is not adopted.
+func TestRenewsCertificate(t *testing.T) {
+	o := e2eOptions(t)
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ahead atomic.Int64
+	s.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	s.checkEvery = 10 * time.Millisecond
+	stop := run(t, s)
+	importTestImage(t, s)
+	c := dial(t, s)
+	_, container := startPod(t, s, c)
+	child, first := onlyChild(t, &s.options), s.StreamCertificate()
+
+	// The certificate of the future is not valid yet today, which is what the next Knarr finds.
+	ahead.Store(int64(300 * 24 * time.Hour))
+	waitRestart(t, s, child)
+	wantRunning(t, c, container)
+	if now := s.StreamCertificate(); now.Equal(first) || now.NotBefore.Before(first.NotAfter.AddDate(0, 0, -100)) {
+		t.Errorf("certificate from %s was followed by one from %s", first.NotBefore, now.NotBefore)
+	}
+	stop()
+	s, _ = supervise(t, s.options)
+	if !s.StreamCertificate().NotBefore.Before(time.Now()) {
+		t.Error("the certificate of the future was kept")
+	}
+	wantRunning(t, dial(t, s), container)
 }
 
 func TestSecondRuntimeInOneDirectoryIsRefused(t *testing.T) {

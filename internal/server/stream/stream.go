@@ -3,22 +3,19 @@
 // What flows through it: an upgraded HTTP connection on each side. [Relay] copies bytes where both sides speak the same
 // protocol (SPDY, WebSocket v4); [Translate] speaks WebSocket v5 with the client (KEP-4006) and SPDY with the runtime, which
 // has no half-close over WebSocket; [Tunnel] carries a port-forward's SPDY connection inside a WebSocket (KEP-4006). What
-// must stay true: the runtime is asked before the client is told anything, so that its refusal becomes a proper answer; when
-// one side ends, both are closed, and no goroutine outlives the call.
+// must stay true: the runtime is asked before the client is told anything, so that its refusal becomes a proper answer; its server
+// is the one that the node vouches for, see [Dial]; when one side ends, both are closed, and no goroutine outlives the call.
 package stream
 
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
-	"time"
 )
 
 // Protocols of the WebSocket side.
@@ -62,15 +59,15 @@ func Wants(r *http.Request, protocol string) bool {
 // upgradeHeaders are those that matter to the other side of an upgrade; credentials are not among them.
 var upgradeHeaders = []string{"Connection", "Upgrade", "X-Stream-Protocol-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"}
 
-// upgrade sends an upgrade request with the given headers to u and returns the connection after a 101 answer.
-func upgrade(ctx context.Context, u *url.URL, header http.Header) (net.Conn, *bufio.Reader, *http.Response, error) {
-	conn, err := dial(ctx, u)
+// upgrade sends an upgrade request with the given headers to target and returns the connection after a 101 answer.
+func upgrade(ctx context.Context, target Target, header http.Header) (net.Conn, *bufio.Reader, *http.Response, error) {
+	conn, err := target.dial(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	req := &http.Request{Method: http.MethodPost, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	req := &http.Request{Method: http.MethodPost, URL: target.URL, Host: target.URL.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	if strings.EqualFold(header.Get("Upgrade"), "websocket") {
 		req.Method = http.MethodGet
 	}
@@ -92,24 +89,15 @@ func upgrade(ctx context.Context, u *url.URL, header http.Header) (net.Conn, *bu
 	return conn, br, resp, nil
 }
 
-func dial(ctx context.Context, u *url.URL) (net.Conn, error) {
-	d := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	if u.Scheme == "https" {
-		// The runtime's server has a certificate that it made itself; it listens on this machine only.
-		return (&tls.Dialer{NetDialer: d, Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", u.Host)
-	}
-	return d.DialContext(ctx, "tcp", u.Host)
-}
-
-// Relay passes the client's upgrade request on to u as it is and then copies bytes both ways.
-func Relay(w http.ResponseWriter, r *http.Request, u *url.URL) error {
+// Relay passes the client's upgrade request on to target as it is and then copies bytes both ways.
+func Relay(w http.ResponseWriter, r *http.Request, target Target) error {
 	header := http.Header{}
 	for _, h := range upgradeHeaders {
 		if v := r.Header.Values(h); len(v) > 0 {
 			header[http.CanonicalHeaderKey(h)] = v
 		}
 	}
-	backend, fromBackend, resp, err := upgrade(r.Context(), u, header)
+	backend, fromBackend, resp, err := upgrade(r.Context(), target, header)
 	if err != nil {
 		return refusal{err}
 	}

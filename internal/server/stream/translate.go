@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -16,8 +15,8 @@ import (
 	"github.com/gorilla/websocket"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/remotecommand"
-	"k8s.io/client-go/rest"
 	spdyexec "k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
 	utilexec "k8s.io/client-go/util/exec"
 )
 
@@ -31,9 +30,10 @@ const (
 	chanClose  = 255 // v5: the channel named by the next byte has ended
 )
 
-// Translate speaks WebSocket v5 with the client and SPDY with the runtime at u.
-func Translate(w http.ResponseWriter, r *http.Request, u *url.URL, opts Options, log *slog.Logger) error {
-	executor, err := spdyexec.NewSPDYExecutor(&rest.Config{Host: u.Scheme + "://" + u.Host, TLSClientConfig: rest.TLSClientConfig{Insecure: u.Scheme == "https"}}, http.MethodPost, u)
+// Translate speaks WebSocket v5 with the client and SPDY with the runtime at target.
+func Translate(w http.ResponseWriter, r *http.Request, target Target, opts Options, log *slog.Logger) error {
+	transport := &spdyTransport{target: target}
+	executor, err := spdyexec.NewSPDYExecutorForTransports(transport, spdy.NewUpgraderForStreaming(transport), http.MethodPost, target.URL)
 	if err != nil {
 		return refusal{err}
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -15,10 +14,10 @@ import (
 // closeWithin bounds how long a last message may take.
 const closeWithin = 5 * time.Second
 
-// Tunnel upgrades the client's connection to a WebSocket whose binary messages are the bytes of an SPDY connection with u.
-func Tunnel(w http.ResponseWriter, r *http.Request, u *url.URL) error {
+// Tunnel upgrades the client's connection to a WebSocket whose binary messages are the bytes of an SPDY connection with target.
+func Tunnel(w http.ResponseWriter, r *http.Request, target Target) error {
 	header := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}, "X-Stream-Protocol-Version": {"portforward.k8s.io"}}
-	backend, fromBackend, _, err := upgrade(r.Context(), u, header)
+	backend, fromBackend, _, err := upgrade(r.Context(), target, header)
 	if err != nil {
 		return refusal{err}
 	}
