@@ -11,7 +11,7 @@ type wait struct {
 // waits is in the order in which a test is looked up: the first that matches is what it waits for. An entry goes when its feature comes.
 var waits = []wait{
 	{"CustomResourceDefinitions", regexp.MustCompile(`CustomResource|custom resource|\bCR\b|CRD`)},
-	{"admission webhooks", regexp.MustCompile(`AdmissionWebhook`)},
+	{"admission webhooks", regexp.MustCompile(`AdmissionWebhook|AggregatedDiscovery|Discovery should locate the groupVersion`)},
 	{"CEL admission policies", regexp.MustCompile(`(Validating|Mutating)AdmissionPolicy`)},
 	{"API aggregation", regexp.MustCompile(`Aggregator`)},
 	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},
@@ -19,11 +19,13 @@ var waits = []wait{
 	{"DaemonSet", regexp.MustCompile(`Daemon set|DaemonSet|ControllerRevision`)},
 	{"Job", regexp.MustCompile(`\bJob\b|[^n]job `)},
 	{"CronJob", regexp.MustCompile(`CronJob`)},
-	{"ReplicationController", regexp.MustCompile(`ReplicationController|replication controller|\brc\b|pods created by rc|Update Demo`)},
+	{"ReplicationController", regexp.MustCompile(`ReplicationController|replication controller|\brc\b|pods created by rc|Update Demo|Kubectl label`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
 	{"ClusterTrustBundle", regexp.MustCompile(`ClusterTrustBundle`)},
+	{"StorageVersionMigration", regexp.MustCompile(`StorageVersionMigration`)},
+	{"a second node in the test cluster", regexp.MustCompile(`at least two untainted nodes`)},
 	{"PodCertificateRequest", regexp.MustCompile(`PodCertificate`)},
 }
 
