@@ -92,6 +92,7 @@ func TestWatchOverTime(t *testing.T) {
 				t.Errorf("after %s: got %q, want %q", time.Since(began), got, want)
 			}
 		}
+		empty := reg.Revision()
 		clienttest.Create(t, c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", Labels: map[string]string{"x": "y"}}})
 
 		quiet, _ := watch(configMaps + "?watch=true")
@@ -120,7 +121,7 @@ func TestWatchOverTime(t *testing.T) {
 			t.Error("a watch outlives the timeout that its client asked for")
 		}
 		<-time.After(time.Hour)
-		again, _ := watch(configMaps + "?watch=true&resourceVersion=1")
+		again, _ := watch(configMaps + "?watch=true&resourceVersion=" + empty)
 		check(again, "ADDED a, MODIFIED a")
 		// The past of events is short; who comes too late is told so.
 		var many []api.Object

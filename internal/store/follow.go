@@ -105,16 +105,36 @@ func (s *Store) follow(ctx context.Context, from int64) {
 	}
 }
 
+// freeze is the old states of a table that are kept in stored form from now on.
+type freeze struct {
+	table  *Table
+	states []frozen
+	upTo   int
+}
+
 // applyAll puts the changes of one revision into their tables.
 func (s *Store) applyAll(rev int64, changes []Change) {
-	objects := make([]Object, len(changes)) // made before anybody has to wait for the lock
+	// What takes time is done before anybody has to wait for the lock.
+	objects := make([]Object, len(changes))
+	var freezes []freeze
 	for i, c := range changes {
-		if t, _ := s.find(c.Key); t != nil && c.Value != nil {
+		t, _ := s.find(c.Key)
+		if t == nil {
+			continue
+		}
+		if c.Value != nil {
 			objects[i] = s.object(t, c, rev)
+		}
+		if !slices.ContainsFunc(freezes, func(f freeze) bool { return f.table == t }) {
+			states, upTo := t.history.freeze(t.spec.Encode)
+			freezes = append(freezes, freeze{t, states, upTo})
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, f := range freezes {
+		f.table.history.settle(f.states, f.upTo)
+	}
 	for i, c := range changes {
 		if t, key := s.find(c.Key); t != nil {
 			t.apply(key, objects[i], rev, len(changes) > 1)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"reflect"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,35 +59,105 @@ func TestWatcherThatFallsBehindIsTold(t *testing.T) {
 	}
 }
 
-// TestRingNeverGivesAPart compares a small ring with all that happened.
-func TestRingNeverGivesAPart(t *testing.T) {
-	for size := 1; size < 12; size++ {
-		r := ring{max: size}
+// TestHistoryNeverGivesAPart compares a short history with all that happened to two objects, while old states are being frozen.
+func TestHistoryNeverGivesAPart(t *testing.T) {
+	encode := func(o Object) ([]byte, error) { return o.(*corev1.ConfigMap).Marshal() }
+	decode := func(b []byte) (Object, error) {
+		m := &corev1.ConfigMap{}
+		return m, m.Unmarshal(b)
+	}
+	for _, size := range []int{1, 2, 7, historyWarm - 1, historyWarm + 20} {
+		h := history{max: size, maxBytes: historyBytes}
 		var all []Event
+		var current [2]*Revision
 		rev := int64(0)
-		for i := range 40 {
+		for i := range 400 {
 			rev++
-			n := i%3 + 1
-			for range n {
-				e := Event{Revision: &Revision{Rev: rev}, batch: n > 1}
-				r.add(e)
+			n := i%2 + 1
+			for j := range n {
+				e := Event{Type: Modified, Old: current[j], batch: n > 1}
+				e.Revision = &Revision{Key: "k", Rev: rev, Object: &corev1.ConfigMap{Data: map[string]string{"rev": FormatRevision(rev)}}}
+				switch {
+				case current[j] == nil:
+					e.Type = Added
+				case i%5 == 0:
+					e.Type, e.Revision.Object = Deleted, deletedAt(e.Old.Object, rev)
+				}
+				e.Revision.Object.SetResourceVersion(FormatRevision(rev))
+				current[j] = e.Revision
+				if e.Type == Deleted {
+					current[j] = nil
+				}
+				h.add(e)
 				all = append(all, e)
 			}
+			h.settle(h.freeze(encode))
+			if i%10 > 0 {
+				continue
+			}
 			for from := int64(0); from <= rev+1; from++ {
-				want := 0
+				var want []Event
 				for _, e := range all {
 					if e.after(from) {
-						want++
+						want = append(want, e)
 					}
 				}
-				got, ok := r.since(from)
-				if ok && len(got) != want {
-					t.Fatalf("ring of %d at %d: %d events from %d, want %d", size, rev, len(got), from, want)
+				found, ok := h.since(from)
+				if !ok {
+					if len(want) < size {
+						t.Fatalf("history of %d at %d: %d events from %d are too old", size, rev, len(want), from)
+					}
+					continue
 				}
-				if !ok && want <= size-1 {
-					t.Fatalf("ring of %d at %d: %d events from %d are too old", size, rev, want, from)
+				got, err := events(found, decode)
+				if err != nil || len(got) != len(want) {
+					t.Fatalf("history of %d at %d: %d events from %d, %v; want %d", size, rev, len(got), from, err, len(want))
+				}
+				for i := range got {
+					same(t, got[i].Revision, want[i].Revision)
+					same(t, got[i].Old, want[i].Old)
+					if got[i].Type != want[i].Type || got[i].batch != want[i].batch {
+						t.Fatalf("event %+v, want %+v", got[i], want[i])
+					}
 				}
 			}
 		}
+		frozen := 0
+		for _, e := range h.entries[:h.frozen] {
+			if e.old != nil {
+				frozen += len(e.old.value)
+				if e.old.revision != nil {
+					t.Errorf("history of %d: the object at %d is still held", size, e.old.rev)
+				}
+			}
+		}
+		if frozen != h.bytes || (size > historyWarm) != (frozen > 0) {
+			t.Errorf("history of %d: %d bytes in stored form, %d accounted", size, frozen, h.bytes)
+		}
+	}
+}
+
+func same(t *testing.T, a, b *Revision) {
+	t.Helper()
+	if a == b {
+		return
+	}
+	if a == nil || b == nil || a.Key != b.Key || a.Rev != b.Rev || !reflect.DeepEqual(a.Object, b.Object) {
+		t.Fatalf("%+v, want %+v", a, b)
+	}
+}
+
+// TestHistoryOfLargeObjects keeps fewer of them.
+func TestHistoryOfLargeObjects(t *testing.T) {
+	h := history{max: 8192, maxBytes: 1 << 20}
+	var old *Revision
+	for rev := range int64(2000) {
+		e := Event{Revision: &Revision{Rev: rev + 1, Object: &corev1.ConfigMap{}}, Old: old, Type: Modified}
+		old = e.Revision
+		h.add(e)
+		h.settle(h.freeze(func(Object) ([]byte, error) { return make([]byte, 10_000), nil }))
+	}
+	if n := len(h.entries); n < historyWarm+50 || n > historyWarm+150 {
+		t.Errorf("%d events of 10 kB are kept in 1 MB besides the newest %d", n, historyWarm)
 	}
 }

@@ -34,6 +34,15 @@ type Revision struct {
 	Object Object
 
 	encoded [encodings]atomic.Pointer[[]byte]
+	record  *record // in the history, from the first time that it is needed there
+}
+
+// recorded returns the revision's record. The store's lock is held.
+func (r *Revision) recorded() *record {
+	if r.record == nil {
+		r.record = &record{revision: r, key: r.Key, rev: r.Rev}
+	}
+	return r.record
 }
 
 // Bytes returns the object in wire format e, made by encode at most once a revision and format and then shared: the caller

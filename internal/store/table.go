@@ -27,7 +27,7 @@ type Table struct {
 	snap     *Snapshot // of the present content, or nil
 	changed  int64     // the newest revision at which the content changed, at the latest
 	indexes  map[string]map[string]*btree.BTreeG[*Revision]
-	history  ring
+	history  history
 	watchers map[*Watcher]struct{}
 	// byIndex holds the watchers that asked for one value of one index.
 	byIndex map[string]map[string]map[*Watcher]struct{}
@@ -40,7 +40,7 @@ func newTable(s *Store, spec Spec) *Table {
 	t := &Table{
 		store: s, spec: spec, tree: newTree(),
 		indexes:  map[string]map[string]*btree.BTreeG[*Revision]{},
-		history:  ring{max: spec.History},
+		history:  history{max: spec.History, maxBytes: historyBytes},
 		watchers: map[*Watcher]struct{}{},
 		byIndex:  map[string]map[string]map[*Watcher]struct{}{},
 	}
@@ -244,7 +244,9 @@ func (t *Table) reindex(name string, values func(Object) []string, e Event) {
 }
 
 // cutHistory forgets the past: watches cannot begin before rev.
-func (t *Table) cutHistory(rev int64) { t.history = ring{max: t.spec.History, floor: rev} }
+func (t *Table) cutHistory(rev int64) {
+	t.history = history{max: t.spec.History, maxBytes: historyBytes, floor: rev}
+}
 
 // Holds tells whether the named index holds o under value.
 func (t *Table) Holds(index, value string, o Object) bool {

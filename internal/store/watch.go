@@ -79,16 +79,24 @@ type Watcher struct {
 // WatchFrom begins a watch of all events after revision from. ErrTooOld means that they are no longer all known.
 func (t *Table) WatchFrom(from int64) (*Watcher, error) {
 	t.store.mu.Lock()
-	defer t.store.mu.Unlock()
-	past, ok := t.history.since(from)
+	found, ok := t.history.since(from)
 	if !ok {
+		t.store.mu.Unlock()
 		return nil, ErrTooOld
 	}
 	w := t.addWatcher("", "")
 	w.after = from
-	w.queue = past
-	if len(past) > 0 {
-		w.wake <- struct{}{}
+	t.store.mu.Unlock()
+	past, err := events(found, t.spec.Decode)
+	if err != nil {
+		w.Stop()
+		return nil, ErrTooOld
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue = append(past, w.queue...) // what happened in the meantime comes after
+	if len(w.queue) > 0 {
+		w.signal()
 	}
 	return w, nil
 }
@@ -203,47 +211,4 @@ func (w *Watcher) signal() {
 	case w.wake <- struct{}{}:
 	default:
 	}
-}
-
-// ring keeps the last events of a table.
-type ring struct {
-	max    int
-	events []Event
-	next   int   // where the next event goes once events is full
-	floor  int64 // the oldest revision from which a watch can resume
-}
-
-func (r *ring) add(e Event) {
-	if e.Revision.Rev < r.floor {
-		return // told after a load, out of order: nobody can ask for it
-	}
-	if len(r.events) < r.max {
-		r.events = append(r.events, e)
-		return
-	}
-	// Who resumes from the revision of a batch gets all of it again. Once a part is forgotten that is no longer possible.
-	r.floor = r.events[r.next].Revision.Rev
-	if r.events[r.next].batch {
-		r.floor++
-	}
-	r.events[r.next] = e
-	r.next = (r.next + 1) % r.max
-}
-
-// since returns the events after revision from, and those of from itself where from was a batch.
-func (r *ring) since(from int64) ([]Event, bool) {
-	if from < r.floor {
-		return nil, false
-	}
-	n := len(r.events)
-	at := func(i int) *Event { return &r.events[(r.next+i)%n] }
-	i := n
-	for i > 0 && at(i-1).after(from) {
-		i--
-	}
-	out := make([]Event, 0, n-i)
-	for ; i < n; i++ {
-		out = append(out, *at(i))
-	}
-	return out, true
 }

@@ -205,19 +205,11 @@ func (s Selection) matcher(res *api.Resource) (func(store.Object) bool, fields.S
 		return name, value, err
 	})
 	if err != nil {
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("Unable to find %q that match label selector %q, field selector %q: %v",
-			gv.WithResource(res.Plural).String(), labelString(s.Labels), s.Fields, err))
+		return nil, nil, apierrors.NewBadRequest(err.Error()) // kubectl tells the rest
 	}
 	return func(o store.Object) bool {
 		return (!byLabel || s.Labels.Matches(labels.Set(o.GetLabels()))) && selector.Matches(res.FieldSet(o))
 	}, selector, nil
-}
-
-func labelString(s labels.Selector) string {
-	if s == nil {
-		return ""
-	}
-	return s.String()
 }
 
 // exactly returns the value that sel demands of field.

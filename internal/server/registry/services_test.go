@@ -164,7 +164,7 @@ func TestServiceTypesChange(t *testing.T) {
 func TestServicesAreRefused(t *testing.T) {
 	c, r := small(t)
 	clienttest.Create(t, c, service("taken", func(s *corev1.ServiceSpec) {
-		s.Type, s.ClusterIP, s.Ports[0].NodePort = corev1.ServiceTypeNodePort, "10.0.0.5", 30005
+		s.Type, s.ClusterIP, s.Ports[0].NodePort, s.Ports[1].NodePort = corev1.ServiceTypeNodePort, "10.0.0.5", 30005, 30006
 	}))
 	before := taken(t, r)
 	for want, change := range map[string]func(*corev1.ServiceSpec){
