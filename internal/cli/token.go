@@ -52,7 +52,9 @@ authority, by which the machine knows the right server, and a secret, by which t
 	var description string
 	create := &cobra.Command{
 		Use: "create", Short: "Make a token and print how to use it", Args: cobra.NoArgs,
-		RunE: with(func(ctx context.Context, out io.Writer, a *admin) error { return createToken(ctx, out, a, ttl, description, time.Now()) }),
+		RunE: with(func(ctx context.Context, out io.Writer, a *admin) error {
+			return createToken(ctx, out, a, ttl, description, time.Now())
+		}),
 	}
 	create.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long machines may join with it; 0 means for ever")
 	create.Flags().StringVar(&description, "description", "", "what it is for, for those who list tokens")

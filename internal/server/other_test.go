@@ -23,7 +23,7 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	var ready error = errors.New("the store is loading: secret detail")
+	ready := errors.New("the store is loading: secret detail")
 	f := start(t, func(c *server.Config) {
 		c.Ready = []server.Check{{Name: "store", Check: func(context.Context) error { return ready }}}
 	})

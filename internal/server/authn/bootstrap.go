@@ -20,10 +20,11 @@ import (
 // Bootstrap tokens are Secrets bootstrap-token-ID of this type in kube-system, and are worth what system:bootstrappers may do
 // (https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/).
 const (
-	BootstrapTokenType   corev1.SecretType = "bootstrap.kubernetes.io/token"
-	BootstrapTokenPrefix                   = "bootstrap-token-"
-	BootstrapGroup                         = "system:bootstrappers"
-	bootstrapUserPrefix                    = "system:bootstrap:"
+	BootstrapTokenType corev1.SecretType = "bootstrap.kubernetes.io/token"
+
+	BootstrapTokenPrefix = "bootstrap-token-"
+	BootstrapGroup       = "system:bootstrappers"
+	bootstrapUserPrefix  = "system:bootstrap:"
 )
 
 var (
