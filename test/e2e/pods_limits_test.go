@@ -102,7 +102,7 @@ func TestSecurityContexts(t *testing.T) {
   - name: c
     image: busybox:1
     securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-    command: [sh, -c, "id; touch /x; grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status"]
+    command: [sh, -c, "id; touch /x 2>&1; grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status"]
 `)+manifest("some", `
   restartPolicy: Never
   containers:
