@@ -92,7 +92,7 @@ func (o *agentOptions) complete() (err error) {
 		}
 		o.token = strings.TrimSpace(string(b))
 	}
-	return nil
+	return checkRuntime(o.criEndpoint, o.dataDir, o.libexec)
 }
 
 // run is the life of the agent process.

@@ -83,6 +83,17 @@ func (m *machine) run(ctx context.Context) error {
 	return m.runOn(ctx, endpoint, nil)
 }
 
+// checkRuntime finds out before anything is made whether the runtime that comes with Knarr can be set up, if it is the one to use.
+func checkRuntime(criEndpoint, dataDir, libexec string) error {
+	if criEndpoint != "" {
+		return nil
+	}
+	if err := containerd.Check(dataDir, libexec); err != nil {
+		return fmt.Errorf("the container runtime: %w", err)
+	}
+	return nil
+}
+
 func ignoreCancelled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

@@ -124,6 +124,11 @@ func (o options) complete() (*server, error) {
 	if s.kubeconfig == "" {
 		s.kubeconfig = cli.KubeconfigPath(s.dataDir)
 	}
+	if !o.noAgent {
+		if err := checkRuntime(o.criEndpoint, s.dataDir, o.libexec); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
