@@ -68,7 +68,7 @@ E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test
 
 .PHONY: test
 test: deps-test lint unit e2e ## lint, unit, simulated and end-to-end tests: what CI runs
-	@echo "Not run here: make bench (figures, never a verdict) and the Kubernetes conformance suite (not set up yet)."
+	@echo "Not run here: make bench (figures, never a verdict); make conformance-smoke (takes longer than all of this the first time)."
 
 .PHONY: bench
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
