@@ -148,15 +148,13 @@ func TestConcurrentWriters(t *testing.T) {
 				for range rounds {
 					key := fmt.Sprintf("k%d", rnd.IntN(keys))
 					m := store.Mutation{Table: s.Table(prefix), Key: key}
-					n := 0
+					n, uid := 0, types.UID(strconv.FormatUint(rnd.Uint64(), 36)) // what is created has one of its own
 					if have, ok := s.Table(prefix).Get(key); ok {
-						m.If, n = have.Rev, count(have.Object)
+						m.If, n, uid = have.Rev, count(have.Object), have.Object.GetUID()
 					}
 					if m.If == 0 || rnd.IntN(10) > 0 {
 						o := configMap(key, "red", n+1)
-						if m.If == 0 {
-							o.UID = types.UID(strconv.FormatUint(rnd.Uint64(), 36)) // as all that is created has
-						}
+						o.UID = uid
 						m.Object = o
 					}
 					rev, err := s.Commit(context.Background(), m)

@@ -155,40 +155,31 @@ func TestResume(t *testing.T) {
 // lossy is a backend that can be cut off: what happens meanwhile is compacted away.
 type lossy struct {
 	*store.Mem
-	cut chan struct{} // closed: watches end
-	ok  chan struct{} // closed: watches go on
+	cut chan struct{} // closed: nothing is told any more
+	ok  chan struct{} // closed: watches begin again
 }
 
 func (l *lossy) Watch(ctx context.Context, prefix string, from int64, apply func(int64, []store.Change)) error {
 	select {
 	case <-l.cut:
-	default:
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stop := context.AfterFunc(ctx, func() {})
-		defer stop()
-		go func() {
-			select {
-			case <-l.cut:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		if err := l.Mem.Watch(ctx, prefix, from, apply); err != nil {
-			return err
-		}
 		select {
-		case <-l.cut:
-		default:
+		case <-l.ok:
+		case <-ctx.Done():
 			return nil
 		}
+		return l.Mem.Watch(ctx, prefix, from, apply)
+	default:
 	}
-	select {
-	case <-l.ok:
-	case <-ctx.Done():
-		return nil
-	}
-	return l.Mem.Watch(ctx, prefix, from, apply)
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return l.Mem.Watch(inner, prefix, from, func(rev int64, changes []store.Change) {
+		select {
+		case <-l.cut:
+			cancel()
+		default:
+			apply(rev, changes)
+		}
+	})
 }
 
 func TestReloadTellsTheDifferenceInOrder(t *testing.T) {
