@@ -104,12 +104,18 @@ func api(t testing.TB) (*http.Client, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := httpClient(t, config)
+	c.Timeout = 5 * time.Second
+	return c, config.Host
+}
+
+func httpClient(t testing.TB, config *rest.Config) *http.Client {
+	t.Helper()
 	c, err := rest.HTTPClientFor(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Timeout = 5 * time.Second
-	return c, config.Host
+	return c
 }
 
 // waitReadyz returns when /readyz answers ok.
