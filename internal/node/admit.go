@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,6 +9,8 @@ import (
 	"k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
@@ -17,7 +20,7 @@ func podRequests(pod *corev1.Pod) corev1.ResourceList {
 
 // admit decides once whether the node can run the pod: the scheduler may have been wrong or left out (spec.nodeName). A pod that is there
 // already stays. w.mu must be held.
-func (w *worker) admit(pod *corev1.Pod, obs *lifecycle.Observed) {
+func (w *worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Observed) {
 	if w.admitted {
 		return
 	}
@@ -26,6 +29,9 @@ func (w *worker) admit(pod *corev1.Pod, obs *lifecycle.Observed) {
 		return
 	}
 	present := len(obs.Sandboxes) > 0 || len(obs.Containers) > 0 || pod.Status.StartTime != nil
+	if !present && choosesNode(pod) {
+		w.a.lookAtNode(ctx)
+	}
 	f := w.a.reserve(w, pod, present)
 	if f == nil {
 		return
@@ -33,6 +39,21 @@ func (w *worker) admit(pod *corev1.Pod, obs *lifecycle.Observed) {
 	w.mem.Failure = f
 	w.a.log.Info("pod refused", "pod", w.key, "reason", f.Reason, "message", f.Message)
 	w.a.events.warning(w.pod, "", f.Reason, f.Message)
+}
+
+// choosesNode tells that it depends on the node's labels whether the pod may run there.
+func choosesNode(pod *corev1.Pod) bool {
+	return len(pod.Spec.NodeSelector) > 0 || pod.Spec.Affinity != nil && pod.Spec.Affinity.NodeAffinity != nil
+}
+
+// lookAtNode reads the node anew: its labels may have changed since it was registered, and the scheduler went by the newest.
+func (a *Agent) lookAtNode(ctx context.Context) {
+	n, err := client.Get[*corev1.Node](ctx, a.cfg.Client, api.Key{Name: a.cfg.NodeName})
+	if err != nil {
+		a.log.Debug("reading this node's labels", "err", err) // what is known of them has to do
+		return
+	}
+	a.setNode(n)
 }
 
 // claim is what an admitted pod holds of the node.

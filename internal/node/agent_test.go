@@ -422,6 +422,11 @@ func TestRefusedPods(t *testing.T) {
 		w.expect("big", "Failed(OutOfcpu)")
 		w.create(testPod("elsewhere", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "such"} }))
 		w.expect("elsewhere", "Failed(NodeAffinity)")
+		if _, err := client.Mutate(context.Background(), w.c, api.Key{Name: "n1"}, "", func(n *corev1.Node) bool { n.Labels["disk"] = "fast"; return true }); err != nil {
+			w.t.Fatal(err)
+		}
+		w.create(testPod("chosen", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "fast"} }))
+		w.expect("chosen", "Running c=running+ready")
 		port := func(p *corev1.Pod) {
 			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
 		}

@@ -158,7 +158,7 @@ func (w *worker) sync(ctx context.Context) {
 	now := time.Now()
 	w.track(obs)
 	pod := w.effective()
-	w.admit(pod, obs)
+	w.admit(ctx, pod, obs)
 	in := lifecycle.Input{Pod: pod, Observed: obs, Memory: &w.mem, Health: w.health(), Busy: w.busy, Now: now,
 		Node: lifecycle.Node{IPs: w.a.cfg.NodeIPs}}
 	p := lifecycle.Decide(in)
