@@ -82,6 +82,9 @@ func run(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.smoke && len(sample(passing)) == 0 {
+		return fmt.Errorf("%s lists no test to take a sample of", s.passing)
+	}
 	c := &cluster{bin: s.bin, dataDir: s.dataDir, listen: s.listen}
 	if !s.reuse {
 		images, err := buildImages(ctx, s.bin, "images")

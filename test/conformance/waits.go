@@ -24,6 +24,7 @@ var waits = []wait{
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
 	{"ClusterTrustBundle", regexp.MustCompile(`ClusterTrustBundle`)},
+	{"resizing of running pods", regexp.MustCompile(`Pod InPlace Resize`)},
 	{"StorageVersionMigration", regexp.MustCompile(`StorageVersionMigration`)},
 	{"a second node in the test cluster", regexp.MustCompile(`at least two untainted nodes`)},
 	{"PodCertificateRequest", regexp.MustCompile(`PodCertificate`)},
