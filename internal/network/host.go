@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/network/cni"
 )
 
 // routeProtocol marks routes as Knarr's ('k'), so that Purge finds them without records.
@@ -20,17 +22,23 @@ const routeProtocol = 'k'
 // addressLabel marks addresses on lo as the instance's: "lo:kn" and a hash, within the 15 characters a label has.
 func addressLabel(instance string) string { return "lo:" + shortHash(instance) }
 
+// labelPrefix is what the labels of all instances begin with.
+const labelPrefix = "lo:" + cni.LinkPrefix
+
 // prepare sets up the node itself. It may run again at any time.
 func (n *Node) prepare() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+	if err := aloneWith(lo, n.cfg.Instance, n.cfg.ClusterDNS); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(n.cfg.dir(), 0o700); err != nil {
 		return err
 	}
 	if err := setSysctl(n.cfg.dir(), "net/ipv4/ip_forward", "1"); err != nil {
 		return err
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("lo: %w", err)
 	}
 	if lo.Attrs().Flags&net.FlagUp == 0 {
 		if err := netlink.LinkSetUp(lo); err != nil {
@@ -46,6 +54,22 @@ func (n *Node) prepare() error {
 		Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Priority: routePriority(n.cfg.Instance)})
 	if err != nil {
 		return fmt.Errorf("route to service CIDR %v from node address %v: %w", n.cfg.ServiceCIDR, n.cfg.NodeIP, err)
+	}
+	return nil
+}
+
+// aloneWith says before anything is changed if another instance in this network namespace has the same addresses: both would take
+// each other's pods and Services apart.
+func aloneWith(lo netlink.Link, instance string, dns netip.Addr) error {
+	addrs, err := netlink.AddrList(lo, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("addresses of lo: %w", err)
+	}
+	for _, a := range addrs {
+		if dns.IsValid() && a.IP.Equal(dns.AsSlice()) && a.Label != addressLabel(instance) && strings.HasPrefix(a.Label, labelPrefix) {
+			return fmt.Errorf("another instance of Knarr has the cluster DNS address %v in this network namespace: give this one a service CIDR and a cluster CIDR "+
+				"of its own, or take the other one down (knarr down; if its data directory is gone: ip addr del %v/32 dev lo)", dns, dns)
+		}
 	}
 	return nil
 }

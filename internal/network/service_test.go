@@ -402,3 +402,23 @@ func TestOtherInstancesStay(t *testing.T) {
 		t.Error("the instance lost its DNS address or table")
 	}
 }
+
+func TestASecondInstanceWithTheSameAddressesIsRefused(t *testing.T) {
+	if !nettest.Isolate(t) {
+		return
+	}
+	w := newWorld(t)
+	before := ip(t, "addr") + ip(t, "route") + nft(t)
+	cfg := w.config()
+	cfg.Instance, cfg.DataDir = "second", t.TempDir()
+	n, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another instance of Knarr has the cluster DNS address 10.96.0.10") {
+		t.Errorf("Run says %v", err)
+	}
+	if after := ip(t, "addr") + ip(t, "route") + nft(t); after != before {
+		t.Errorf("it changed something:\n%s\nwas\n%s", after, before)
+	}
+}
