@@ -261,7 +261,8 @@ func TestAServerThatCannotStartSaysWhyAndChangesNothing(t *testing.T) {
 		{"a taken port", server("--data-dir", fresh, "--listen", "0.0.0.0:16443"), []string{"port 16443 is taken", "--listen"}},
 		{"a taken port, in the background", []string{cluster.bin, "up", "--data-dir", fresh, "--", "--listen", "0.0.0.0:16443"}, []string{"port 16443 is taken", "knarr.log"}},
 		{"executables that are missing", []string{binCopy, "server", "--data-dir", fresh, "--listen", "127.0.0.1:26443"}, []string{"runc is not in " + dir + "/libexec", "--libexec"}},
-		{"a runtime that is not there", server("--data-dir", filepath.Join(dir, "later"), "--listen", "127.0.0.1:26443", "--cri-endpoint", "unix:///nosuch.sock"), []string{"/nosuch.sock"}},
+		{"another instance with the same addresses", server("--data-dir", filepath.Join(dir, "later"), "--listen", "127.0.0.1:26443", "--cri-endpoint", "unix:///nosuch.sock"),
+			[]string{"another instance of Knarr has the cluster DNS address 10.96.0.10", "service CIDR"}},
 		{"an unknown flag", server("--nosuch"), []string{"unknown flag: --nosuch"}},
 		{"a bad address to listen on", server("--data-dir", fresh, "--listen", "here"), []string{"--listen", `"here"`, "0.0.0.0:6443"}},
 		{"an address of another machine", server("--data-dir", fresh, "--listen", "198.51.100.1:26443"), []string{"198.51.100.1:26443"}},
@@ -296,6 +297,9 @@ func TestAServerThatCannotStartSaysWhyAndChangesNothing(t *testing.T) {
 		if pid := serverOf(dir); pid != 0 {
 			t.Errorf("%s: process %d still runs", try.what, pid)
 		}
+	}
+	if out, err := exec.Command(cluster.bin, "down", "--data-dir", filepath.Join(dir, "later"), "--delete-data").CombinedOutput(); err != nil {
+		t.Errorf("knarr down: %v\n%s", err, out)
 	}
 	if out := kubectl(t, "get", "--raw", "/readyz"); out != "ok" {
 		t.Errorf("the running cluster says %s", out)

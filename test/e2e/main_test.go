@@ -212,11 +212,14 @@ spec:
 
 // takeDown removes the cluster, with pods in it, and reports what it left on the machine.
 func takeDown() error {
-	if _, err := run(ballast, "apply", "-f", "-"); err != nil {
-		return err
+	_, err := run(ballast, "apply", "-f", "-")
+	if err == nil {
+		_, err = run("", "wait", "pod/ballast", "--for=condition=Ready", "--timeout=60s")
 	}
-	if _, err := run("", "wait", "pod/ballast", "--for=condition=Ready", "--timeout=60s"); err != nil {
-		return err
+	if err != nil {
+		log, _ := exec.Command("tail", "-n", "100", cluster.dataDir+"/knarr.log").CombinedOutput()
+		_, downErr := knarr("down", "--delete-data")
+		return errors.Join(fmt.Errorf("the cluster does not work any more: %w\nthe end of its log:\n%s", err, log), downErr)
 	}
 	running, err := observeMachine()
 	if err != nil {
