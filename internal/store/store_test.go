@@ -84,7 +84,6 @@ func write(s *store.Store, o *corev1.ConfigMap, cond int64) store.Mutation {
 type observer struct {
 	state  map[string]*store.Revision
 	events int
-	sum    int
 }
 
 func (o *observer) follow(t *testing.T, w *store.Watcher, until int64) {
