@@ -48,21 +48,49 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 		return err
 	}
 	logPath := filepath.Join(dataDir, "knarr.log")
-	var died <-chan error
-	if pid := cluster.RunningServer(dataDir); pid != 0 {
-		fmt.Fprintf(out, "knarr is running already (process %d)\n", pid)
-	} else {
-		if died, err = startServer(dataDir, logPath, args); err != nil {
-			return err
+	var node string
+	for running := cluster.RunningServer(dataDir); ; running = 0 {
+		var ended <-chan error
+		if running != 0 {
+			fmt.Fprintf(out, "knarr is running already (process %d)\n", running)
+			ended = awaitEnd(ctx, dataDir, running)
+		} else {
+			if ended, err = startServer(dataDir, logPath, args); err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "started knarr server, logging to %s\n", logPath)
 		}
-		fmt.Fprintf(out, "started knarr server, logging to %s\n", logPath)
-	}
-	node, err := waitReady(ctx, KubeconfigPath(dataDir), died)
-	if err != nil {
+		node, err = waitReady(ctx, KubeconfigPath(dataDir), ended)
+		if err == nil {
+			break
+		}
+		if running != 0 && errors.Is(err, errEnded) {
+			fmt.Fprintln(out, "it has just ended") // it was being stopped, or killed
+			continue
+		}
 		return fmt.Errorf("%w\nthe last lines of %s:\n%s", err, logPath, tail(logPath, 10))
 	}
 	fmt.Fprintf(out, "node %s is Ready after %v\nkubeconfig: %s\n", node, time.Since(began).Round(10*time.Millisecond), KubeconfigPath(dataDir))
 	return nil
+}
+
+// errEnded says that the server which was waited for has ended.
+var errEnded = errors.New("knarr server ended")
+
+// awaitEnd tells when process pid, which is not our child, is the server of dataDir no more.
+func awaitEnd(ctx context.Context, dataDir string, pid int) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		for cluster.RunningServer(dataDir) == pid {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		ended <- errors.New("it gave up its data directory")
+	}()
+	return ended
 }
 
 // startServer runs this executable as a server in a session of its own. The channel tells if it ends.
@@ -105,7 +133,7 @@ func waitReady(ctx context.Context, kubeconfig string, died <-chan error) (strin
 		}
 		select {
 		case err := <-died:
-			return "", fmt.Errorf("knarr server ended: %w", err)
+			return "", fmt.Errorf("%w: %w", errEnded, err)
 		case <-ctx.Done():
 			return "", fmt.Errorf("the cluster did not become ready in time: %w", last)
 		case <-time.After(50 * time.Millisecond):
