@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -52,12 +53,20 @@ func TestMirrorsEndpointsOfServicesWithoutSelector(t *testing.T) {
 			}
 		}
 		check("made", "IPv4 10.1.2.3 5432 true", "IPv4 10.1.2.4 5432 false", "IPv6 fd00::3 5432 true")
-		uid := ct.All[*discoveryv1.EndpointSlice](c, ns)[0].UID
+		ipv4 := func() types.UID { // names are drawn, so their order says nothing
+			for _, s := range ct.All[*discoveryv1.EndpointSlice](c, ns) {
+				if s.AddressType == discoveryv1.AddressTypeIPv4 {
+					return s.UID
+				}
+			}
+			return ""
+		}
+		uid := ipv4()
 		change(func(e *corev1.Endpoints) {
 			e.Subsets[0].Addresses, e.Subsets[0].NotReadyAddresses = []corev1.EndpointAddress{{IP: "10.1.2.5"}}, nil
 		})
 		check("changed", "IPv4 10.1.2.5 5432 true")
-		if now := ct.All[*discoveryv1.EndpointSlice](c, ns)[0].UID; now != uid {
+		if now := ipv4(); now != uid {
 			t.Error("a slice was replaced that could be changed")
 		}
 		change(func(e *corev1.Endpoints) { e.Labels = map[string]string{discoveryv1.LabelSkipMirror: "true"} })
