@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -85,6 +86,12 @@ func (a *Agent) reserve(w *worker, pod *corev1.Pod, force bool) *lifecycle.Failu
 	return nil
 }
 
+// extended tells resources that someone wrote into the node's status: the agent, which has no device plugins, does not hand them
+// out, so the scheduler's count of them stands. The kubelet leaves out the extended resources that it does not know likewise.
+func extended(name corev1.ResourceName) bool {
+	return strings.Contains(string(name), "/") && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
+}
+
 // release gives the pod's share back.
 func (a *Agent) release(uid types.UID) {
 	a.mu.Lock()
@@ -106,7 +113,7 @@ func refuse(pod *corev1.Pod, c claim, node *corev1.Node, allocatable corev1.Reso
 	for name, want := range c.requests {
 		have, known := allocatable[name]
 		if !known {
-			if want.IsZero() || name == corev1.ResourceEphemeralStorage {
+			if want.IsZero() || name == corev1.ResourceEphemeralStorage || extended(name) {
 				continue
 			}
 		}

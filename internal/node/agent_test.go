@@ -314,6 +314,11 @@ func TestForcedDeletionHurries(t *testing.T) {
 // What was deleted without grace may take a while to end; the scheduler gives its place away at once.
 func TestForcedDeletionFreesThePlace(t *testing.T) {
 	inBubble(t, runtime.FakeOptions{Behave: behave(map[string]runtime.Behaviour{"c": {StopTakes: time.Hour}})}, func(w *world) {
+		w.create(testPod("extended", func(p *corev1.Pod) {
+			foo := corev1.ResourceList{"example.com/foo": resource.MustParse("1")}
+			p.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: foo, Limits: foo}
+		}))
+		w.expect("extended", "Running c=running+ready")
 		port := func(p *corev1.Pod) {
 			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
 		}
