@@ -239,6 +239,8 @@ type Watch struct {
 
 	watcher *store.Watcher
 	match   func(store.Object) bool
+	// resumed is the revision after which the watch was asked for, until its first events have been looked at.
+	resumed int64
 }
 
 // Watch begins a watch. Too old a revision gives a 410 Expired status.
@@ -261,6 +263,7 @@ func (r *Registry) Watch(ctx context.Context, res *api.Resource, opts WatchOptio
 		if w.watcher, err = t.WatchFrom(from); err != nil {
 			return nil, expired(from)
 		}
+		w.resumed = from
 		return w, nil
 	}
 	if from > 0 {
@@ -298,19 +301,31 @@ func (w *Watch) Next(ctx context.Context) ([]store.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if w.match == nil {
+		if w.match != nil {
+			kept := events[:0]
+			for _, e := range events {
+				if e, ok := e.Filter(w.match); ok {
+					kept = append(kept, e)
+				}
+			}
+			events = kept
+		}
+		if events = w.unseen(events); len(events) > 0 {
 			return events, nil
 		}
-		kept := events[:0]
-		for _, e := range events {
-			if e, ok := e.Filter(w.match); ok {
-				kept = append(kept, e)
-			}
-		}
-		if len(kept) > 0 {
-			return kept, nil
-		}
 	}
+}
+
+// unseen drops what a client that resumes has seen for certain. The store tells all that happened at the revision from which it resumes,
+// lest a part of a batch be missed (docs/adr/0005). If only one of these events is in the client's view, it is the one that told the
+// client of the revision.
+func (w *Watch) unseen(events []store.Event) []store.Event {
+	from := w.resumed
+	w.resumed = 0
+	if from > 0 && len(events) > 0 && events[0].Revision.Rev == from && (len(events) == 1 || events[1].Revision.Rev != from) {
+		return events[1:]
+	}
+	return events
 }
 
 // Progress returns the revision up to which everything has been delivered, or false while events wait; for bookmarks.

@@ -226,6 +226,28 @@ func TestWatchResumesWithinBatch(t *testing.T) {
 	}
 }
 
+func TestWatchResumesAfterItsOneEventOfABatch(t *testing.T) {
+	c, r := clienttest.NewRegistry(t)
+	for _, n := range []string{"a", "b"} {
+		clienttest.Create(t, c, pod(n))
+	}
+	res := c.BindMany(t.Context(), []client.Binding{{Pod: key("a"), Node: "n"}, {Pod: key("b"), Node: "n"}})
+	rv := res[0].Object.GetResourceVersion()
+	only := registry.Selection{Namespace: "default", Fields: fields.OneTermEqualSelector("metadata.name", "a")}
+	w, err := r.Watch(t.Context(), api.Pods, registry.WatchOptions{Selection: only, ResourceVersion: rv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if _, err := client.Mutate(t.Context(), c, key("a"), "", func(p *corev1.Pod) bool { p.Labels = map[string]string{"x": "y"}; return true }); err != nil {
+		t.Fatal(err)
+	}
+	events, err := w.Next(t.Context())
+	if err != nil || len(events) != 1 || events[0].Revision.Object.GetLabels()["x"] != "y" {
+		t.Errorf("who sees one pod only and has seen its binding must not see it again: %d events, first %+v, %v", len(events), events[0].Revision.Object.GetLabels(), err)
+	}
+}
+
 func TestManyWritersNeverLoseAnUpdate(t *testing.T) {
 	c := clienttest.New(t)
 	cm := clienttest.Create(t, c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "n"}, Data: map[string]string{}})
