@@ -77,17 +77,22 @@ func Purge(ctx context.Context, dataDir string, cgroups ...string) error {
 	return errors.Join(errs...)
 }
 
-// killMatching kills the processes whose arguments match, and waits for their end.
+// killMatching kills the processes whose arguments match, waits for their end, and looks again: one of them may have started
+// another before it died.
 func killMatching(ctx context.Context, match func(argv []string) bool) error {
-	var pids []int
-	if err := eachProcess(func(pid int, argv []string) {
-		if match(argv) {
-			pids = append(pids, pid)
+	for {
+		var pids []int
+		if err := eachProcess(func(pid int, argv []string) {
+			if match(argv) {
+				pids = append(pids, pid)
+			}
+		}); err != nil || len(pids) == 0 {
+			return err
 		}
-	}); err != nil {
-		return err
+		if err := kill(ctx, pids); err != nil {
+			return err
+		}
 	}
-	return kill(ctx, pids)
 }
 
 // runcState is what Purge needs of the state.json that runc keeps per container.

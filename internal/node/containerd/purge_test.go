@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +65,14 @@ func TestKillMatchingWaits(t *testing.T) {
 	ticks, err := startTicks(cmd.Process.Pid)
 	if err != nil || ticks == 0 {
 		t.Errorf("start of a live process: %d, %v", ticks, err)
+	}
+	// Start returns at execve(2), a moment before the kernel shows the new arguments.
+	for argv, deadline := "", time.Now().Add(5*time.Second); argv == "" && time.Now().Before(deadline); {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		argv = string(b)
 	}
 	if err := killMatching(context.Background(), func(argv []string) bool { return argv[0] == cmd.Args[0] }); err != nil {
 		t.Fatal(err)
