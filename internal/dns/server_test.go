@@ -283,7 +283,7 @@ func TestQueriesThatComeBackAreRefused(t *testing.T) {
 	addr.Store(a)
 	start := time.Now()
 	resp := query(t, "udp", a, "www.example.com.", dns.TypeA)
-	if resp.Rcode != dns.RcodeServerFailure || hops.Load() != 1 || time.Since(start) > tryTime {
+	if resp.Rcode != dns.RcodeServerFailure || hops.Load() != 1 || time.Since(start) > 5*tryTime {
 		t.Errorf("%s after %d hops and %v", dns.RcodeToString[resp.Rcode], hops.Load(), time.Since(start))
 	}
 }

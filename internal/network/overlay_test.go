@@ -120,7 +120,7 @@ func podsReachPods(t *testing.T, m *machines, pods map[*member]*pod, vxlan bool)
 				gone = gone.Next()
 			}
 			start := time.Now()
-			if _, err := ask(pods[from].ns, gone.String()+":8080"); !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(start) > time.Second {
+			if _, err := ask(pods[from].ns, gone.String()+":8080"); !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(start) > 5*time.Second {
 				t.Errorf("a pod that %s does not have: %v after %v, want no route to host", to.name, err, time.Since(start))
 			}
 		}

@@ -235,7 +235,7 @@ func TestPodsEndGracefully(t *testing.T) {
 	awaitPod(t, ns, "deaf", 60*time.Second, "Ready", ready)
 	began := time.Now()
 	kubectl(t, "-n", ns, "delete", "pod", "polite")
-	if took := time.Since(began); took < time.Second || took > 10*time.Second {
+	if took := time.Since(began); took < time.Second || took > 25*time.Second {
 		t.Errorf("a pod with a preStop hook of 1 s ended after %v", took)
 	}
 	if log, err := os.ReadFile(filepath.Join(dir, "log")); err != nil || string(log) != "begun\nwarned\ntold\n" {
@@ -243,7 +243,7 @@ func TestPodsEndGracefully(t *testing.T) {
 	}
 	began = time.Now()
 	kubectl(t, "-n", ns, "delete", "pod", "deaf")
-	if took := time.Since(began); took < 2*time.Second || took > 8*time.Second {
+	if took := time.Since(began); took < 2*time.Second || took > 25*time.Second {
 		t.Errorf("a pod that does not listen to SIGTERM, with a grace period of 2 s, ended after %v", took)
 	}
 }
