@@ -14,9 +14,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -25,9 +28,8 @@ import (
 type settings struct {
 	bin     string // folder with knarr and libexec
 	dataDir string
-	listen  string
 	reuse   bool // the cluster is up already and stays up
-	keep    bool // the cluster stays up afterwards
+	keep    bool // the cluster stays up afterwards, until interrupted
 
 	focus   string
 	skip    string
@@ -43,12 +45,38 @@ type settings struct {
 }
 
 func main() {
-	var s settings
+	if addr := os.Getenv(envNode); addr != "" {
+		fail(becomeNode(addr)) // the flags are the command's that runs there
+	}
+	s := flags()
+	var err error
+	for _, p := range []*string{&s.bin, &s.reports, &s.dataDir} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			fail(err)
+		}
+	}
+	c := &cluster{bin: s.bin, dataDir: s.dataDir}
+	if os.Getenv(envInside) == "" {
+		world := 0
+		if s.reuse {
+			if world = c.world(); world == 0 {
+				fail(errors.New("no cluster is up (-keep leaves one)"))
+			}
+		}
+		fail(enterWorld(world))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, s, c); err != nil {
+		fail(err)
+	}
+}
+
+func flags() (s settings) {
 	flag.StringVar(&s.bin, "bin", "../../bin", "folder with knarr, libexec and conformance")
-	flag.StringVar(&s.dataDir, "data-dir", "/var/lib/knarr-conformance", "the cluster's data directory")
-	flag.StringVar(&s.listen, "listen", "0.0.0.0:16743", "the address at which the cluster's API listens")
+	flag.StringVar(&s.dataDir, "data-dir", "/var/lib/knarr-conformance", "the cluster's data directories are made below it")
 	flag.BoolVar(&s.reuse, "reuse", false, "use the cluster that is up already")
-	flag.BoolVar(&s.keep, "keep", false, "leave the cluster up afterwards")
+	flag.BoolVar(&s.keep, "keep", false, "leave the cluster up afterwards, until the program is interrupted")
 	flag.StringVar(&s.focus, "focus", `\[Conformance\]`, "regular expression of the tests to run")
 	flag.StringVar(&s.skip, "skip", "", "regular expression of tests not to run")
 	flag.BoolVar(&s.all, "all", false, "run the tests that wait for a feature, too")
@@ -60,20 +88,16 @@ func main() {
 	flag.StringVar(&s.doc, "doc", "../../docs/conformance.md", "document to write with -update")
 	flag.BoolVar(&s.update, "update", false, "add what passes to the list and write the document")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, s); err != nil {
-		fmt.Fprintln(os.Stderr, "conformance:", err)
-		os.Exit(1)
-	}
+	return s
 }
 
-func run(ctx context.Context, s settings) (err error) {
-	for _, p := range []*string{&s.bin, &s.reports} {
-		if *p, err = filepath.Abs(*p); err != nil {
-			return err
-		}
-	}
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "conformance:", err)
+	os.Exit(1)
+}
+
+func run(ctx context.Context, s settings, c *cluster) (err error) {
+	began := time.Now()
 	tests, err := conformanceTests()
 	if err != nil {
 		return err
@@ -85,25 +109,33 @@ func run(ctx context.Context, s settings) (err error) {
 	if s.smoke && len(sample(passing)) == 0 {
 		return fmt.Errorf("%s lists no test to take a sample of", s.passing)
 	}
-	c := &cluster{bin: s.bin, dataDir: s.dataDir, listen: s.listen}
 	if !s.reuse {
 		images, err := buildImages(ctx, s.bin, "images")
 		if err != nil {
 			return err
 		}
-		if !s.keep {
-			defer func() {
-				if e := c.down(); err == nil {
-					err = e
-				}
-			}()
+		if err := c.down(); err != nil { // of a run that was killed
+			return err
 		}
+		defer func() {
+			if s.keep && ctx.Err() == nil {
+				fmt.Fprintf(os.Stderr, "the cluster stays until process %d is interrupted; -reuse uses it meanwhile; by hand:\n"+
+					"nsenter --net=/proc/%[1]d/ns/net %s --kubeconfig=%s get nodes\n", os.Getpid(), c.kubectl(), c.kubeconfig())
+				<-ctx.Done()
+			}
+			err = errors.Join(err, c.down())
+		}()
 		if err := c.up(ctx, images); err != nil {
 			return err
 		}
+		fmt.Fprintf(os.Stderr, "two nodes are Ready with their images after %v\n", time.Since(began).Round(time.Second))
 	}
-	outcomes, err := runSuite(ctx, s, choose(s, tests, passing))
-	if err != nil && len(outcomes) == 0 {
+	outcomes, err := runSuite(ctx, s, c, choose(s, tests, passing), s.procs, s.reports)
+	if err != nil {
+		return err
+	}
+	flaky, err := again(ctx, s, c, passing, outcomes)
+	if err != nil {
 		return err
 	}
 	report(os.Stdout, tests, outcomes)
@@ -112,26 +144,85 @@ func run(ctx context.Context, s settings) (err error) {
 			return err
 		}
 	}
-	return verdict(s, passing, outcomes)
+	return verdict(os.Stdout, s, passing, outcomes, flaky, time.Since(began))
 }
 
-// verdict is an error if a test that has passed before did not pass now.
-func verdict(s settings, passing map[string]bool, outcomes map[string]outcome) error {
-	var lost []string
-	for name := range passing {
-		o, ran := outcomes[name]
-		if ran && o.State != passed {
-			lost = append(lost, name)
+// maxAgain is how many failed tests are worth a second try; if there are more, something is broken.
+const maxAgain = 12
+
+// again runs listed tests that failed once more, one at a time, and returns what those that passed then had failed with first. On a
+// machine that is short of time tests fail that are beside the wrong others; those that also fail alone are broken.
+func again(ctx context.Context, s settings, c *cluster, passing map[string]bool, outcomes map[string]outcome) (map[string]outcome, error) {
+	flaky := map[string]outcome{}
+	failed := lost(passing, outcomes)
+	if len(failed) == 0 || len(failed) > maxAgain {
+		return flaky, nil
+	}
+	var sel selection
+	for _, name := range failed {
+		sel.focus = append(sel.focus, anchored(name))
+	}
+	fmt.Fprintf(os.Stderr, "%d listed tests failed; they are run once more, alone\n", len(failed))
+	second, err := runSuite(ctx, s, c, sel, 1, filepath.Join(s.reports, "again"))
+	if err != nil {
+		return flaky, err
+	}
+	for _, name := range failed {
+		if o := second[name]; o.State == passed {
+			flaky[name] = outcomes[name]
+			outcomes[name] = o
 		}
 	}
+	return flaky, nil
+}
+
+// lost are the listed tests that ran and did not pass.
+func lost(passing map[string]bool, outcomes map[string]outcome) (names []string) {
+	for name := range passing {
+		if o, ran := outcomes[name]; ran && o.State != passed {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// verdict names the listed tests that did not pass and those that did only at the second try. It is an error if there are any of the
+// former, or if a test of the sample did not run at all.
+func verdict(w io.Writer, s settings, passing map[string]bool, outcomes, flaky map[string]outcome, took time.Duration) error {
 	if len(outcomes) == 0 {
 		return errors.New("no test ran")
 	}
-	if len(lost) == 0 {
-		return nil
+	for _, name := range slices.Sorted(maps.Keys(flaky)) {
+		fmt.Fprintf(w, "\nFLAKY %s: passed alone, failed first with\n      %s\n", name, firstLine(flaky[name].Message))
 	}
-	for _, name := range lost {
-		fmt.Printf("\nLOST  %s\n      %s\n", name, firstLine(outcomes[name].Message))
+	failed := lost(passing, outcomes)
+	for _, name := range failed {
+		fmt.Fprintf(w, "\nLOST  %s\n      %s\n", name, firstLine(outcomes[name].Message))
 	}
-	return fmt.Errorf("%d tests that are listed in %s did not pass; the suite's log is in %s", len(lost), s.passing, s.reports)
+	var missing int
+	if s.smoke {
+		for _, name := range sample(passing) {
+			if _, ran := outcomes[name]; !ran {
+				fmt.Fprintf(w, "\nLOST  %s\n      it did not run\n", name)
+				missing++
+			}
+		}
+	}
+	n := 0
+	for _, o := range outcomes {
+		if o.State == passed {
+			n++
+		}
+	}
+	what := "conformance"
+	if s.smoke {
+		what = "conformance-smoke"
+	}
+	fmt.Fprintf(w, "\n%s: %d of %d tests passed, %d of them at the second try; %d that are listed did not; %v\n", what, n, len(outcomes)+missing, len(flaky),
+		len(failed)+missing, took.Round(time.Second))
+	if len(failed)+missing > 0 {
+		return fmt.Errorf("%d tests that are listed in %s did not pass; the suite's log is in %s", len(failed)+missing, s.passing, s.reports)
+	}
+	return nil
 }

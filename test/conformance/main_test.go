@@ -1,11 +1,13 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestTheSuiteListsItsTests(t *testing.T) {
@@ -61,7 +63,7 @@ func TestVerdict(t *testing.T) {
 		"nothing ran":                        {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := verdict(settings{}, passing, c.outcomes); (err == nil) != c.good {
+			if err := verdict(io.Discard, settings{}, passing, c.outcomes, nil, time.Minute); (err == nil) != c.good {
 				t.Errorf("good = %v, verdict %v", c.good, err)
 			}
 		})
@@ -99,6 +101,21 @@ func TestUpdateOnlyAdds(t *testing.T) {
 	for _, want := range []string{"2 of its 4 conformance tests pass", "| sig-b | 1 | 2 |", "- [sig-a] two\n  `pod dns… at … was slow`", "## Not run yet\n\n- [sig-b] four"} {
 		if !strings.Contains(string(doc), want) {
 			t.Errorf("the document lacks %q:\n%s", want, doc)
+		}
+	}
+}
+
+func TestVerdictNamesWhatIsFlakyAndWhatDidNotRun(t *testing.T) {
+	passing := map[string]bool{"a": true, "b": true, "c": true, "d": true}
+	var out strings.Builder
+	outcomes := map[string]outcome{"a": {State: passed}, "b": {State: "failed", Message: "broken"}, "c": {State: passed}}
+	err := verdict(&out, settings{smoke: true}, passing, outcomes, map[string]outcome{"a": {State: "failed", Message: "slow"}}, time.Minute)
+	if err == nil || !strings.Contains(err.Error(), "2 tests that are listed") {
+		t.Errorf("verdict: %v", err)
+	}
+	for _, want := range []string{"FLAKY a: passed alone, failed first with\n      slow", "LOST  b\n      broken", "LOST  d\n      it did not run", "conformance-smoke: 2 of 4"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the verdict lacks %q:\n%s", want, out.String())
 		}
 	}
 }

@@ -75,16 +75,17 @@ func sample(passing map[string]bool) []string {
 	return out
 }
 
-// runSuite runs the suite against the cluster and returns the outcomes, also those of a run that failed or was interrupted.
-func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcome, error) {
-	if err := os.MkdirAll(s.reports, 0o755); err != nil {
+// runSuite runs the suite against the cluster and returns the outcomes, also those of a run that failed or was interrupted. Logs and
+// reports go to a folder.
+func runSuite(ctx context.Context, s settings, c *cluster, sel selection, procs int, folder string) (map[string]outcome, error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
-	results := filepath.Join(s.reports, "results.json")
+	results := filepath.Join(folder, "results.json")
 	if err := os.Remove(results); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(s.reports, "suite.log"))
+	log, err := os.Create(filepath.Join(folder, "suite.log"))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +99,7 @@ func runSuite(ctx context.Context, s settings, sel selection) (map[string]outcom
 		args = append(args, "--skip="+f)
 	}
 	args = append(args, filepath.Join(s.bin, "conformance", "e2e.test"), "--",
-		"--kubeconfig="+filepath.Join(s.dataDir, "kubeconfig"), "--kubectl-path="+filepath.Join(s.bin, "libexec", "kubectl"),
+		"--kubeconfig="+c.kubeconfig(), "--kubectl-path="+c.kubectl(),
 		"--provider=skeleton", "--disable-log-dump")
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "conformance", "ginkgo"), args...)
 	cmd.Stdout, cmd.Stderr = log, log

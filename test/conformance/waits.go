@@ -27,7 +27,6 @@ var waits = []wait{
 	{"resizing of running pods", regexp.MustCompile(`Pod InPlace Resize`)},
 	{"a revision of its own for each write (adr/0005)", regexp.MustCompile(`concurrent watches in same order`)},
 	{"StorageVersionMigration", regexp.MustCompile(`StorageVersionMigration`)},
-	{"a second node in the test cluster", regexp.MustCompile(`at least two untainted nodes`)},
 	{"PodCertificateRequest", regexp.MustCompile(`PodCertificate`)},
 }
 
