@@ -20,10 +20,22 @@ import (
 // the front door without being encoded for a wire.
 type Local struct {
 	registry *registry.Registry
+	fence    *store.Fence // nil: writes carry none
 }
 
 // NewLocal returns a Client over r.
 func NewLocal(r *registry.Registry) *Local { return &Local{registry: r} }
+
+// Fenced returns a Client whose writes are refused once somebody else has taken f: that of a leader.
+func (l *Local) Fenced(f *store.Fence) *Local { return &Local{registry: l.registry, fence: f} }
+
+// writing is the context of a write.
+func (l *Local) writing(ctx context.Context) context.Context {
+	if l.fence == nil {
+		return ctx
+	}
+	return store.WithFence(ctx, l.fence)
+}
 
 var _ Client = (*Local)(nil)
 
@@ -86,7 +98,7 @@ func (opts ListOptions) matches(o api.Object) bool {
 
 // Create implements Client.
 func (l *Local) Create(ctx context.Context, obj api.Object) (api.Object, error) {
-	return l.registry.Create(ctx, resourceOf(obj), obj, metav1.CreateOptions{})
+	return l.registry.Create(l.writing(ctx), resourceOf(obj), obj, metav1.CreateOptions{})
 }
 
 // Update implements Client.
@@ -97,30 +109,30 @@ func (l *Local) Update(ctx context.Context, obj api.Object, sub string) (api.Obj
 
 // Delete implements Client.
 func (l *Local) Delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions) error {
-	_, _, err := l.registry.Delete(ctx, res, key, opts)
+	_, _, err := l.registry.Delete(l.writing(ctx), res, key, opts)
 	return err
 }
 
 // CreateMany implements Client.
 func (l *Local) CreateMany(ctx context.Context, objs []api.Object) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.CreateMany(ctx, res, objs) })
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.CreateMany(l.writing(ctx), res, objs) })
 }
 
 // UpdateMany implements Client.
 func (l *Local) UpdateMany(ctx context.Context, objs []api.Object, sub string) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.UpdateMany(ctx, res, objs, sub) })
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.UpdateMany(l.writing(ctx), res, objs, sub) })
 }
 
 // DeleteMany implements Client.
 func (l *Local) DeleteMany(ctx context.Context, objs []api.Object, opts metav1.DeleteOptions) []Result {
 	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
-		return l.registry.DeleteMany(ctx, res, objs, opts)
+		return l.registry.DeleteMany(l.writing(ctx), res, objs, opts)
 	})
 }
 
 // BindMany implements Client.
 func (l *Local) BindMany(ctx context.Context, bindings []Binding) []Result {
-	return l.registry.BindMany(ctx, bindings)
+	return l.registry.BindMany(l.writing(ctx), bindings)
 }
 
 // byResource calls do for each run of objects of one resource and puts the results together.

@@ -25,11 +25,12 @@ type Backend interface {
 const Any int64 = -1
 
 // Op puts a value (or deletes the key when Value is nil), provided that the key was last modified at revision If: 0 means that it
-// must not exist, Any that it may be anything.
+// must not exist, Any that it may be anything. With Check nothing is put or deleted: only the condition is looked at.
 type Op struct {
 	Key   string
 	Value []byte
 	If    int64
+	Check bool
 }
 
 // KV is one key with its value and the revision that wrote it.

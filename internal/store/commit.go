@@ -29,10 +29,11 @@ const (
 
 // request is one atomic group of ops waiting for a transaction.
 type request struct {
-	ctx  context.Context // of the caller: who has gone need not be served
-	ops  []Op
-	size int
-	done chan result
+	ctx   context.Context // of the caller: who has gone need not be served
+	ops   []Op
+	fence *Fence // nil: anybody may write this
+	size  int
+	done  chan result
 }
 
 type result struct {
@@ -45,7 +46,8 @@ var ErrEnded = errors.New("the store has been shut down")
 
 // Commit carries out all mutations, or none, and returns when the copy has seen them. The error is a *ConflictError where
 // conditions did not hold; the copy has then seen what was in the way. Groups of concurrent callers may share a transaction and so a
-// revision. After any other error than a *ConflictError the mutations may have been made, or may yet be.
+// revision. A context of WithFence adds its condition: ErrFenced where it does not hold. After any other error than these two the mutations
+// may have been made, or may yet be.
 func (s *Store) Commit(ctx context.Context, group ...Mutation) (int64, error) {
 	wait, err := s.begin(ctx, group)
 	if err != nil {
@@ -71,7 +73,7 @@ func (s *Store) CommitEach(ctx context.Context, groups [][]Mutation) (errs []err
 
 // begin queues a group; the returned function waits for its outcome.
 func (s *Store) begin(ctx context.Context, group []Mutation) (func() (int64, error), error) {
-	req := &request{ctx: ctx, ops: make([]Op, len(group)), done: make(chan result, 1)}
+	req := &request{ctx: ctx, ops: make([]Op, len(group)), fence: fenceOf(ctx), done: make(chan result, 1)}
 	pendings := make([]*pending, 0, len(group))
 	for i, m := range group {
 		op := Op{Key: m.Key, Value: m.Raw, If: m.If}
@@ -211,6 +213,8 @@ func (s *Store) commitBatch(ctx context.Context, batch []*request) {
 				ops = append(ops, r.ops...)
 			}
 		}
+		n := len(ops)
+		ops, fences := withFences(ops, batch)
 		rev, err := s.backend.Commit(ctx, ops)
 		var conflict *ConflictError
 		if !errors.As(err, &conflict) {
@@ -219,7 +223,11 @@ func (s *Store) commitBatch(ctx context.Context, batch []*request) {
 			}
 			return
 		}
-		batch = answerConflicts(batch, conflict)
+		rest, refused := answerFenced(batch, fences, conflict, n)
+		if !refused {
+			rest = answerConflicts(batch, conflict)
+		}
+		batch = rest
 	}
 }
 

@@ -27,15 +27,17 @@ const loadPage = 5000
 // Commit implements Backend.
 func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 	conds := make([]clientv3.Cmp, 0, len(ops))
-	then := make([]clientv3.Op, len(ops))
-	for i, op := range ops {
+	then := make([]clientv3.Op, 0, len(ops))
+	for _, op := range ops {
 		if op.If != Any {
 			conds = append(conds, clientv3.Compare(clientv3.ModRevision(op.Key), "=", op.If))
 		}
-		if op.Value == nil {
-			then[i] = clientv3.OpDelete(op.Key)
-		} else {
-			then[i] = clientv3.OpPut(op.Key, string(op.Value))
+		switch {
+		case op.Check:
+		case op.Value == nil:
+			then = append(then, clientv3.OpDelete(op.Key))
+		default:
+			then = append(then, clientv3.OpPut(op.Key, string(op.Value)))
 		}
 	}
 	for {

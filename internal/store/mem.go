@@ -49,6 +49,9 @@ func (m *Mem) Commit(ctx context.Context, ops []Op) (int64, error) {
 	rev := m.rev + 1
 	changes := make([]Change, 0, len(ops))
 	for _, op := range ops {
+		if op.Check {
+			continue
+		}
 		if op.Value == nil {
 			if _, ok := m.data[op.Key]; !ok {
 				continue

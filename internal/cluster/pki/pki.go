@@ -4,6 +4,7 @@
 //	ca.crt, ca.key                the cluster's certificate authority (ECDSA P-256, 10 years)
 //	apiserver.crt, apiserver.key  the API server's serving certificate, for every name it is reached by
 //	admin.crt, admin.key          the administrator's client certificate (system:masters)
+//	peer.crt, peer.key            by which the other servers of the cluster know this one (knarr:servers)
 //	sa.key, sa.pub                the key that signs service account tokens
 //
 // What flows through it: [Ensure] makes what is missing and keeps what is there; [PKI.ServerTLS] gives the server its TLS
@@ -48,6 +49,8 @@ type Params struct {
 	ServiceIPs []netip.Addr
 	// ClusterDomain is the DNS domain of Services; cluster.local if empty.
 	ClusterDomain string
+	// Server is this server's name among those of the cluster; empty makes no peer certificate.
+	Server string
 	// Renewed, if set, is called after Run has renewed a certificate, for files that hold copies (the kubeconfig).
 	Renewed func(*PKI) error
 	// Now is the clock; time.Now if nil.
@@ -64,6 +67,7 @@ type PKI struct {
 	renewing sync.Mutex // held while leaves are looked at and replaced
 	server   atomic.Pointer[tls.Certificate]
 	admin    atomic.Pointer[tls.Certificate]
+	peer     atomic.Pointer[tls.Certificate] // nil without Params.Server
 }
 
 // Ensure reads the keys and certificates in dir, and makes those that are missing, are about to expire or, in the

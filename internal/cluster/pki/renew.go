@@ -27,6 +27,13 @@ func (p *PKI) Renew() error {
 	if err != nil {
 		return err
 	}
+	if p.params.Server != "" {
+		peer, err := p.ensureLeaf("peer", clientLeaf("knarr:server:"+p.params.Server, []string{ServersGroup}))
+		if err != nil {
+			return err
+		}
+		p.peer.Store(peer)
+	}
 	oldServer, oldAdmin := p.server.Swap(server), p.admin.Swap(admin)
 	again := oldServer != nil && !oldServer.Leaf.Equal(server.Leaf) || oldAdmin != nil && !oldAdmin.Leaf.Equal(admin.Leaf)
 	if again && p.params.Renewed != nil {
@@ -62,8 +69,8 @@ func (p *PKI) Run(ctx context.Context) error {
 // untilDue returns how long to wait before the next look, at least a second and at most longest.
 func (p *PKI) untilDue(longest time.Duration) time.Duration {
 	wait := longest
-	for _, c := range []*tls.Certificate{p.server.Load(), p.admin.Load()} {
-		if p.renewable(c.Leaf) {
+	for _, c := range []*tls.Certificate{p.server.Load(), p.admin.Load(), p.peer.Load()} {
+		if c != nil && p.renewable(c.Leaf) {
 			wait = min(wait, due(c.Leaf).Sub(p.params.Now()))
 		}
 	}

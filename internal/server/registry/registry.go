@@ -162,6 +162,8 @@ func (r *Registry) storeError(err error, res *api.Resource, verb, name string) e
 		return nil
 	case errors.Is(err, store.ErrEnded):
 		return apierrors.NewServiceUnavailable("the server is shutting down")
+	case errors.Is(err, store.ErrFenced):
+		return apierrors.NewServiceUnavailable(err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrUnavailable), errors.As(err, new(*store.ConflictError)):
 		return apierrors.NewTimeoutError(fmt.Sprintf("the %s of %s %q was not confirmed in time; it may yet take effect", verb, res.GroupResource(), name), 1)
 	case strings.Contains(err.Error(), "request is too large"):
