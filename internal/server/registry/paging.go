@@ -19,29 +19,31 @@ import (
 type continueToken struct {
 	Rev   int64  `json:"rv"` // -1: whatever is newest
 	Start string `json:"start"`
+	// Since is when the first page was read, in seconds of Unix time: the list can be gone on with for pageLife, however often its
+	// pages are read again. A token without it is as old as can be.
+	Since int64 `json:"since,omitempty"`
 }
 
-func encodeContinue(rev int64, start string) string {
-	b, _ := json.Marshal(continueToken{rev, start}) // cannot fail: two plain fields
+// until is when the token is too old.
+func (t continueToken) until() time.Time { return time.Unix(t.Since, 0).Add(pageLife) }
+
+func encodeContinue(t continueToken) string {
+	b, _ := json.Marshal(t) // cannot fail: plain fields
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func decodeContinue(s string) (int64, string, error) {
+func decodeContinue(s string) (t continueToken, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {
-		return 0, "", err
+		return t, err
 	}
-	var t continueToken
-	if err := json.Unmarshal(b, &t); err != nil {
-		return 0, "", err
-	}
-	return t.Rev, t.Start, nil
+	return t, json.Unmarshal(b, &t)
 }
 
 // expiredContinue is a 410 that lets the client go on with a list that is no longer of one revision.
 func expiredContinue(start string) error {
 	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.")
-	err.ErrStatus.Continue = encodeContinue(-1, start)
+	err.ErrStatus.Continue = encodeContinue(continueToken{Rev: -1, Start: start})
 	return err
 }
 
@@ -73,11 +75,11 @@ const (
 	pageLife  = 5 * time.Minute // as long as Kubernetes keeps revisions of etcd
 )
 
-// pageCache keeps the snapshots of lists that clients are reading page by page, oldest first.
+// pageCache keeps the snapshots of lists that clients are reading page by page.
 type pageCache struct {
 	mu    sync.Mutex
 	pages []page
-	timer *time.Timer // for the oldest page's end: an old snapshot may be all that keeps many objects alive
+	timer *time.Timer // for the end of the first that goes: an old snapshot may be all that keeps many objects alive
 }
 
 type page struct {
@@ -86,16 +88,23 @@ type page struct {
 	until time.Time
 }
 
-func (c *pageCache) keep(table string, snap *store.Snapshot) {
+// keep keeps a snapshot until a time, or longer if another list of the same revision needs it longer.
+func (c *pageCache) keep(table string, snap *store.Snapshot, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pages = slices.DeleteFunc(c.pages, func(p page) bool { return p.table == table && p.snap.Rev == snap.Rev })
+	i := slices.IndexFunc(c.pages, func(p page) bool { return p.table == table && p.snap.Rev == snap.Rev })
+	if i >= 0 {
+		if !c.pages[i].until.Before(until) {
+			return
+		}
+		c.pages = slices.Delete(c.pages, i, i+1)
+	}
 	if len(c.pages) >= pagesKept {
 		c.pages = slices.Delete(c.pages, 0, 1)
 	}
-	c.pages = append(c.pages, page{table, snap, time.Now().Add(pageLife)})
+	c.pages = append(c.pages, page{table, snap, until})
 	if c.timer == nil {
-		c.timer = time.AfterFunc(pageLife, c.expire)
+		c.timer = time.AfterFunc(time.Until(until), c.expire)
 	}
 }
 
@@ -107,7 +116,8 @@ func (c *pageCache) expire() {
 	c.pages = slices.DeleteFunc(c.pages, func(p page) bool { return !p.until.After(now) })
 	c.timer = nil
 	if len(c.pages) > 0 {
-		c.timer = time.AfterFunc(c.pages[0].until.Sub(now), c.expire)
+		next := slices.MinFunc(c.pages, func(a, b page) int { return a.until.Compare(b.until) })
+		c.timer = time.AfterFunc(next.until.Sub(now), c.expire)
 	}
 }
 

@@ -60,12 +60,12 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	if err != nil {
 		return nil, err
 	}
-	snap, start, err := r.snapshotFor(ctx, res, opts)
+	snap, from, err := r.snapshotFor(ctx, res, opts)
 	if err != nil {
 		return nil, err
 	}
 	out := &ListResult{Revision: snap.Rev}
-	prefix := ""
+	prefix, start := "", from.Start
 	if res.Namespaced && opts.Namespace != "" {
 		prefix = opts.Namespace + "/"
 	}
@@ -107,8 +107,9 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	})
 	if more {
 		last := out.Items[len(out.Items)-1].Key
-		out.Continue = encodeContinue(snap.Rev, last+"\x00")
-		r.pages.keep(tablePrefix(res), snap)
+		next := continueToken{Rev: snap.Rev, Start: last + "\x00", Since: from.Since}
+		out.Continue = encodeContinue(next)
+		r.pages.keep(tablePrefix(res), snap, next.until())
 		if match == nil {
 			var rest int64
 			snap.Ascend(prefix, last+"\x00", func(*store.Revision) bool { rest++; return true })
@@ -123,41 +124,44 @@ func (opts ListOptions) newest() bool {
 	return opts.Limit == 0 && opts.Continue == "" && opts.ResourceVersionMatch != metav1.ResourceVersionMatchExact
 }
 
-// snapshotFor returns the snapshot from which a list is served and the key from which it starts.
-func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts ListOptions) (*store.Snapshot, string, error) {
+// snapshotFor returns the snapshot from which a list is served, and where and when it began.
+func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts ListOptions) (*store.Snapshot, continueToken, error) {
 	t := r.table(res)
+	begin := continueToken{Since: time.Now().Unix()}
 	if opts.Continue != "" {
-		rev, start, err := decodeContinue(opts.Continue)
+		token, err := decodeContinue(opts.Continue)
 		if err != nil {
-			return nil, "", apierrors.NewBadRequest(fmt.Sprintf("continue key is not valid: %v", err))
+			return nil, begin, apierrors.NewBadRequest(fmt.Sprintf("continue key is not valid: %v", err))
 		}
 		if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
-			return nil, "", apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+			return nil, begin, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
 		}
-		if rev < 0 {
-			return t.Snapshot(), start, nil
+		if token.Rev < 0 {
+			begin.Start = token.Start
+			return t.Snapshot(), begin, nil
 		}
-		if snap := r.snapshotAt(res, rev); snap != nil {
-			return snap, start, nil
+		// As in Kubernetes an old token is refused also if its revision happens to be there: clients learn early that they must expect it.
+		if snap := r.snapshotAt(res, token.Rev); snap != nil && token.until().After(time.Now()) {
+			return snap, token, nil
 		}
-		return nil, "", expiredContinue(start)
+		return nil, begin, expiredContinue(token.Start)
 	}
 	want, err := parseRevision(opts.ResourceVersion)
 	if err != nil {
-		return nil, "", err
+		return nil, begin, err
 	}
 	if want > 0 {
 		if err := r.reach(ctx, want); err != nil {
-			return nil, "", err
+			return nil, begin, err
 		}
 	}
 	if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
 		if snap := r.snapshotAt(res, want); snap != nil {
-			return snap, "", nil
+			return snap, begin, nil
 		}
-		return nil, "", apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d (the present one is %d).", want, r.store.Revision()))
+		return nil, begin, apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d (the present one is %d).", want, r.store.Revision()))
 	}
-	return t.Snapshot(), "", nil
+	return t.Snapshot(), begin, nil
 }
 
 // snapshotAt returns the content of a resource's table as it was at a revision, if nothing has changed since or a list of

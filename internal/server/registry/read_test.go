@@ -142,7 +142,11 @@ func TestPagesAndRevisions(t *testing.T) {
 			}
 		}
 
-		time.Sleep(6 * time.Minute) // in the bubble's time
+		time.Sleep(3 * time.Minute) // in the bubble's time
+		if l, err := list(registry.ListOptions{Continue: first.Continue, Limit: 1}); err != nil || len(l.Items) != 1 {
+			t.Errorf("the next page after three minutes: %+v, %v", l, err)
+		}
+		time.Sleep(3 * time.Minute) // that its pages are read again makes a list no younger
 		_, err = list(registry.ListOptions{Continue: first.Continue})
 		status, ok := err.(apierrors.APIStatus)
 		if !ok || !apierrors.IsResourceExpired(err) || status.Status().Continue == "" {
@@ -151,6 +155,36 @@ func TestPagesAndRevisions(t *testing.T) {
 		rest, err := list(registry.ListOptions{Continue: status.Status().Continue})
 		if err != nil || names(rest.Items) != "default/p4" {
 			t.Errorf("going on without consistency: %+v, %v", rest, err)
+		}
+	})
+}
+
+// TestPagesOfWhatDoesNotChange has a revision that is still the newest when its token is too old.
+func TestPagesOfWhatDoesNotChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := clienttest.NewRegistry(t)
+		for i := range 4 {
+			clienttest.Create(t, c, pod(fmt.Sprintf("p%d", i)))
+		}
+		list := func(token string) (*registry.ListResult, error) {
+			return r.List(t.Context(), api.Pods, registry.ListOptions{Limit: 1, Continue: token})
+		}
+		first, err := list("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Minute) // in the bubble's time
+		_, err = list(first.Continue)
+		status, ok := err.(apierrors.APIStatus)
+		if !ok || !apierrors.IsResourceExpired(err) {
+			t.Fatalf("a token that is too old: %v", err)
+		}
+		second, err := list(status.Status().Continue)
+		if err != nil || names(second.Items) != "default/p1" {
+			t.Fatalf("going on without consistency: %+v, %v", second, err)
+		}
+		if third, err := list(second.Continue); err != nil || names(third.Items) != "default/p2" || third.Revision != second.Revision {
+			t.Errorf("and from there with it: %+v, %v", third, err)
 		}
 	})
 }
