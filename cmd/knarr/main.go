@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knarr-io/knarr/internal/cli"
+	"github.com/knarr-io/knarr/internal/cli/dev"
 	"github.com/knarr-io/knarr/internal/node/containerd"
 )
 
@@ -51,6 +52,6 @@ scheduler, self-healing, network, service discovery, load balancing, access cont
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Up(), cli.Down(), cli.Kubectl(), cli.Image(), cli.Version())
+	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Up(), cli.Down(), dev.Command(), cli.Kubectl(), cli.Image(), cli.Version())
 	return root
 }

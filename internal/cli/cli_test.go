@@ -70,7 +70,7 @@ func TestTailShowsTheLastLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n, want := range map[int]string{1: "three\n", 2: "two\nthree\n", 9: "one\ntwo\nthree\n"} {
-		if got := tail(path, n); got != want {
+		if got := Tail(path, n); got != want {
 			t.Errorf("the last %d lines: %q, want %q", n, got, want)
 		}
 	}

@@ -55,7 +55,7 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 			fmt.Fprintf(out, "knarr is running already (process %d)\n", running)
 			ended = awaitEnd(ctx, dataDir, running)
 		} else {
-			if ended, err = startServer(dataDir, logPath, args); err != nil {
+			if ended, err = Background(logPath, nil, append([]string{"server", "--data-dir", dataDir}, args...)...); err != nil {
 				return err
 			}
 			fmt.Fprintf(out, "started knarr server, logging to %s\n", logPath)
@@ -68,7 +68,7 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 			fmt.Fprintln(out, "it has just ended") // it was being stopped, or killed
 			continue
 		}
-		return fmt.Errorf("%w\nthe last lines of %s:\n%s", err, logPath, tail(logPath, 10))
+		return fmt.Errorf("%w\nthe last lines of %s:\n%s", err, logPath, Tail(logPath, 10))
 	}
 	fmt.Fprintf(out, "node %s is Ready after %v\nkubeconfig: %s\n", node, time.Since(began).Round(10*time.Millisecond), KubeconfigPath(dataDir))
 	return nil
@@ -93,13 +93,13 @@ func awaitEnd(ctx context.Context, dataDir string, pid int) <-chan error {
 	return ended
 }
 
-// startServer runs this executable as a server in a session of its own. The channel tells if it ends.
-func startServer(dataDir, logPath string, args []string) (<-chan error, error) {
+// Background runs this executable with args and further environment in a session of its own. The channel tells if it ends.
+func Background(logPath string, env []string, args ...string) (<-chan error, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding knarr's own executable: %w", err)
 	}
-	if err := os.MkdirAll(dataDir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(logPath), 0o755); err != nil {
 		return nil, fmt.Errorf("the data directory: %w", err)
 	}
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -107,12 +107,13 @@ func startServer(dataDir, logPath string, args []string) (<-chan error, error) {
 		return nil, fmt.Errorf("the log file: %w", err)
 	}
 	defer log.Close() // the child has its own
-	child := exec.Command(self, append([]string{"server", "--data-dir", dataDir}, args...)...)
+	child := exec.Command(self, args...)
+	child.Env = append(os.Environ(), env...)
 	child.Stdout, child.Stderr = log, log
 	child.Dir = "/"
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
-		return nil, fmt.Errorf("starting knarr server: %w", err)
+		return nil, fmt.Errorf("starting knarr %s: %w", args[0], err)
 	}
 	died := make(chan error, 1)
 	go func() { died <- child.Wait() }() // lives as long as this short command
@@ -181,8 +182,8 @@ func readyNode(ctx context.Context, kubeconfig string) (string, error) {
 	return "", errors.New(reason)
 }
 
-// tail returns the last n lines of a file, as well as can be.
-func tail(path string, n int) string {
+// Tail returns the last n lines of a file, as well as can be.
+func Tail(path string, n int) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
