@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -71,9 +72,15 @@ type hostPort struct {
 
 // reserve gives the pod its share of the node, or says why not. force is for pods that run already.
 func (a *Agent) reserve(w *worker, pod *corev1.Pod, force bool) *lifecycle.Failure {
-	c := claim{w.requests, hostPorts(pod)}
+	c := claim{podRequests(pod), hostPorts(pod)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, o := range a.claims { // most pods ask for the same as any other, and a map of requests takes 650 bytes
+		if apiequality.Semantic.DeepEqual(c.requests, o.requests) {
+			c.requests = o.requests
+		}
+		break
+	}
 	if !force {
 		if f := refuse(pod, c, a.node, a.allocatable, a.claims); f != nil {
 			return f

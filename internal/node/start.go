@@ -55,6 +55,9 @@ func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 		}
 		w.started(c, s, err)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sandbox = nil // it takes as much memory as the rest of the worker, and is quickly made again for the next start
 }
 
 // started notes how a start went.

@@ -28,6 +28,8 @@ type worker struct {
 	last *corev1.PodStatus
 	mem  lifecycle.Memory
 	obs  *lifecycle.Observed // nil: look again
+	// shown is the last look that succeeded, for figures.
+	shown *lifecycle.Observed
 	// looks counts invalidations, so that a look that was overtaken is not kept.
 	looks int
 	// known are the IDs of the pod's sandboxes; nil: ask the runtime. It is replaced, never changed.
@@ -47,7 +49,6 @@ type worker struct {
 
 	admitted, finishing bool
 	asked               bool // the API was asked to remove the pod
-	requests            corev1.ResourceList
 
 	running, pending bool
 	wake             time.Time // when to look again
@@ -57,7 +58,7 @@ type worker struct {
 
 func newWorker(a *Agent, pod *corev1.Pod) *worker {
 	return &worker{
-		a: a, uid: pod.UID, key: api.KeyOf(pod), pod: pod, requests: podRequests(pod),
+		a: a, uid: pod.UID, key: api.KeyOf(pod), pod: pod,
 		mem: lifecycle.Memory{StartTime: time.Now()},
 	}
 }
@@ -69,6 +70,10 @@ func (w *worker) setPod(pod *corev1.Pod) {
 	if !newer(pod.ResourceVersion, old.ResourceVersion) && old != pod && old.ResourceVersion != "" {
 		w.mu.Unlock()
 		return
+	}
+	if old == pod && w.last == &pod.Status {
+		w.mu.Unlock()
+		return // what our own write was answered with comes by the watch, too
 	}
 	w.pod = pod
 	onlyStatus := old != pod && old.Generation == pod.Generation && old.DeletionTimestamp.Equal(pod.DeletionTimestamp) &&
@@ -178,7 +183,11 @@ func (w *worker) sync(ctx context.Context) {
 	in.Busy = w.busy
 	st := lifecycle.Status(in, w.waiting)
 	w.last = &st
-	w.a.status.changed(w)
+	if w.statusDiffers() {
+		w.a.status.changed(w)
+	} else {
+		w.last = &w.pod.Status // most pods' statuses stay for long: one copy of them is enough
+	}
 	if p.Finish {
 		w.finish(pod)
 	}
@@ -188,7 +197,7 @@ func (w *worker) sync(ctx context.Context) {
 // effective returns the pod with the newest status known: what this agent told last, with the conditions of others as the API has
 // them. w.mu must be held.
 func (w *worker) effective() *corev1.Pod {
-	if w.last == nil || w.pod.Status.Phase == corev1.PodFailed || w.pod.Status.Phase == corev1.PodSucceeded {
+	if w.last == nil || w.last == &w.pod.Status || w.pod.Status.Phase == corev1.PodFailed || w.pod.Status.Phase == corev1.PodSucceeded {
 		return w.pod
 	}
 	pod := *w.pod
@@ -200,6 +209,9 @@ func (w *worker) effective() *corev1.Pod {
 func merged(ours, theirs *corev1.PodStatus) corev1.PodStatus {
 	out := *ours
 	out.NominatedNodeName, out.Resize, out.ResourceClaimStatuses = theirs.NominatedNodeName, theirs.Resize, theirs.ResourceClaimStatuses
+	if sameOthers(ours.Conditions, theirs.Conditions) {
+		return out
+	}
 	out.Conditions = make([]corev1.PodCondition, 0, len(ours.Conditions))
 	for _, c := range ours.Conditions {
 		if lifecycle.Owned(c.Type) {
@@ -212,6 +224,24 @@ func merged(ours, theirs *corev1.PodStatus) corev1.PodStatus {
 		}
 	}
 	return out
+}
+
+// sameOthers tells that ours ends with the very conditions that theirs has from others: nothing is to be merged then.
+func sameOthers(ours, theirs []corev1.PodCondition) bool {
+	n := 0
+	for n < len(ours) && lifecycle.Owned(ours[n].Type) {
+		n++
+	}
+	for i := range theirs {
+		if lifecycle.Owned(theirs[i].Type) {
+			continue
+		}
+		if n == len(ours) || ours[n] != theirs[i] {
+			return false
+		}
+		n++
+	}
+	return n == len(ours)
 }
 
 // announce notes why containers wait and records the back-off events when a wait begins.

@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -84,7 +83,7 @@ func (f *Fake) StartContainer(ctx context.Context, containerID string) error {
 		f.end(c, 128, "StartError", err.Error())
 		return err
 	}
-	next := proto.CloneOf(c.status)
+	next := c.next()
 	next.State = cri.ContainerState_CONTAINER_RUNNING
 	next.StartedAt = time.Now().UnixNano()
 	c.status = next
@@ -100,6 +99,17 @@ func (f *Fake) StartContainer(ctx context.Context, containerID string) error {
 		})
 	}
 	return nil
+}
+
+// next returns a copy of the container's status to be changed at the top: what is below is shared, as nobody changes it.
+func (c *fakeContainer) next() *cri.ContainerStatus {
+	s := c.status
+	return &cri.ContainerStatus{
+		Id: s.Id, Metadata: s.Metadata, State: s.State, CreatedAt: s.CreatedAt, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
+		ExitCode: s.ExitCode, Image: s.Image, ImageRef: s.ImageRef, Reason: s.Reason, Message: s.Message, Labels: s.Labels,
+		Annotations: s.Annotations, Mounts: s.Mounts, LogPath: s.LogPath, Resources: s.Resources, ImageId: s.ImageId, User: s.User,
+		StopSignal: s.StopSignal,
+	}
 }
 
 // exit ends a running container; in any other state it does nothing.
@@ -121,7 +131,7 @@ func (f *Fake) end(c *fakeContainer, code int32, reason, message string) {
 		c.timer.Stop()
 		c.timer = nil
 	}
-	next := proto.CloneOf(c.status)
+	next := c.next()
 	next.State = cri.ContainerState_CONTAINER_EXITED
 	next.FinishedAt = time.Now().UnixNano()
 	next.ExitCode, next.Reason, next.Message = code, reason, message
@@ -231,7 +241,7 @@ func (f *Fake) UpdateContainerResources(ctx context.Context, containerID string,
 	if c == nil {
 		return notFound("container", containerID)
 	}
-	next := proto.CloneOf(c.status)
+	next := c.next()
 	next.Resources = &cri.ContainerResources{Linux: resources}
 	c.status = next
 	return nil

@@ -16,7 +16,7 @@ import (
 // share it.
 type fakeSandbox struct {
 	status     *cri.PodSandboxStatus
-	config     *cri.PodSandboxConfig
+	config     *cri.PodSandboxConfig // kept for Behave only
 	addrs      []netip.Addr
 	containers []*fakeContainer // in order of creation
 }
@@ -60,7 +60,7 @@ func (f *Fake) RunPodSandbox(ctx context.Context, config *cri.PodSandboxConfig, 
 		return "", status.Errorf(codes.AlreadyExists, "sandbox name %+v is reserved for %q", name, id)
 	}
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	s := &fakeSandbox{config: config, status: &cri.PodSandboxStatus{
+	s := &fakeSandbox{status: &cri.PodSandboxStatus{
 		Id:             f.newID(),
 		Metadata:       config.Metadata,
 		State:          cri.PodSandboxState_SANDBOX_READY,
@@ -71,6 +71,9 @@ func (f *Fake) RunPodSandbox(ctx context.Context, config *cri.PodSandboxConfig, 
 		Annotations:    config.Annotations,
 		RuntimeHandler: handler,
 	}}
+	if f.options.Behave != nil {
+		s.config = config
+	}
 	if options.GetNetwork() != cri.NamespaceMode_NODE {
 		addrs, err := f.takeAddrs()
 		if err != nil {
