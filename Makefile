@@ -74,6 +74,28 @@ test: deps-test lint unit e2e ## lint, unit, simulated and end-to-end tests: wha
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
 	CGO_ENABLED=0 $(GO) run $(TEST_TAGS) ./test/bench -knarr $(abspath bin/knarr)
 
+# What Knarr is measured against, each in a module that pins its version. Compiling them takes minutes the first time.
+PEERS = bin/peers
+PEER_BINARIES = $(addprefix $(PEERS)/,etcd kube-apiserver kube-controller-manager kube-scheduler kwok kwok-stages.yaml)
+KUBERNETES_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=v1.37.2
+KWOK_STAGES = node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-with-lease pod/fast/pod-ready pod/fast/pod-complete pod/fast/pod-delete
+# More settings, e.g. make bench-peers PEERS_FLAGS='-only plane -runs 3'
+PEERS_FLAGS ?=
+
+$(PEERS)/etcd: $(wildcard test/bench/peers/etcd/go.*)
+	cd test/bench/peers/etcd && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) go.etcd.io/etcd/server/v3
+$(PEERS)/kube-%: $(wildcard test/bench/peers/kubernetes/go.*)
+	cd test/bench/peers/kubernetes && CGO_ENABLED=0 $(GO) build -ldflags '$(KUBERNETES_LDFLAGS)' -o $(abspath $@) k8s.io/kubernetes/cmd/kube-$*
+$(PEERS)/kwok: $(wildcard test/bench/peers/kwok/go.*)
+	cd test/bench/peers/kwok && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) sigs.k8s.io/kwok/cmd/kwok
+$(PEERS)/kwok-stages.yaml: $(PEERS)/kwok
+	cd test/bench/peers/kwok && stages=$$($(GO) list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage && \
+		for s in $(KWOK_STAGES); do echo ---; cat $$stages/$$s.yaml; done > $(abspath $@)
+
+.PHONY: bench-peers
+bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the same load, in turn, about 20 minutes (as root)
+	CGO_ENABLED=0 $(GO) run $(TEST_TAGS) ./test/bench/peers -knarr $(abspath bin/knarr) -peers $(abspath $(PEERS)) -json $(PEERS)/peers.json $(PEERS_FLAGS)
+
 # Kubernetes' end-to-end suite is a module of its own and takes minutes to compile the first time.
 CONFORMANCE = bin/conformance
 CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp)
