@@ -2,25 +2,19 @@ package e2e
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // containers returns the pods' containers of a namespace with how often they were started: "web-abc containerd://123 0".
@@ -100,10 +94,7 @@ func end(t testing.TB, pid int, signal syscall.Signal) {
 // api is a client for the cluster's API without any limit or retry.
 func api(t testing.TB) (*http.Client, string) {
 	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(cluster.dataDir, "kubeconfig"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := adminConfig(t, filepath.Join(cluster.dataDir, "kubeconfig"))
 	c := httpClient(t, config)
 	c.Timeout = 5 * time.Second
 	return c, config.Host
@@ -131,98 +122,6 @@ func readyz(c *http.Client, host string) error {
 	return nil
 }
 
-// writers create and update ConfigMaps without a pause and remember what the server said was done.
-type writers struct {
-	client *http.Client
-	url    string
-	wg     sync.WaitGroup
-	cancel context.CancelFunc
-	count  atomic.Int64 // acknowledged writes
-
-	mu    sync.Mutex
-	acked map[string]int // name -> newest value acknowledged
-	sent  map[string]int // name -> newest value sent
-}
-
-func startWriters(t testing.TB, namespace string, n int) *writers {
-	c, host := api(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	w := &writers{client: c, url: host + "/api/v1/namespaces/" + namespace + "/configmaps", cancel: cancel, acked: map[string]int{}, sent: map[string]int{}}
-	for i := range n {
-		w.wg.Go(func() {
-			for round := 0; ctx.Err() == nil; round++ {
-				name := fmt.Sprintf("w%d-%d", i, round)
-				for value := range 4 {
-					method, url := http.MethodPut, w.url+"/"+name
-					if value == 0 {
-						method, url = http.MethodPost, w.url
-					}
-					w.write(ctx, method, url, name, value)
-				}
-			}
-		})
-	}
-	t.Cleanup(func() { cancel(); w.wg.Wait() })
-	return w
-}
-
-func (w *writers) write(ctx context.Context, method, url, name string, value int) {
-	body, _ := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": name},
-		"data": map[string]string{"value": strconv.Itoa(value)}})
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-	if err != nil {
-		return
-	}
-	req.Header.Set("Content-Type", "application/json")
-	w.mu.Lock()
-	w.sent[name] = value
-	w.mu.Unlock()
-	resp, err := w.client.Do(req)
-	if err != nil {
-		return // not acknowledged: it may have been done or not
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err == nil && resp.StatusCode < 300 {
-		w.count.Add(1)
-		w.mu.Lock()
-		w.acked[name] = value
-		w.mu.Unlock()
-	}
-}
-
-// waitMore waits until n more writes were acknowledged.
-func (w *writers) waitMore(t testing.TB, n int64) {
-	t.Helper()
-	want := w.count.Load() + n
-	eventually(t, 30*time.Second, fmt.Sprintf("%d more writes", n), func() error {
-		if got := w.count.Load(); got < want {
-			return fmt.Errorf("%d to go", want-got)
-		}
-		return nil
-	})
-}
-
-// check stops the writers; everything that was acknowledged must be there.
-func (w *writers) check(t testing.TB, namespace string) {
-	t.Helper()
-	w.cancel()
-	w.wg.Wait()
-	var list corev1.ConfigMapList
-	get(t, &list, "-n", namespace, "get", "configmaps")
-	have := map[string]int{}
-	for _, c := range list.Items {
-		if v, err := strconv.Atoi(c.Data["value"]); err == nil {
-			have[c.Name] = v
-		}
-	}
-	for name, acked := range w.acked {
-		if v, ok := have[name]; !ok || v < acked || v > w.sent[name] {
-			t.Errorf("ConfigMap %s: %d was acknowledged and %d sent last, but it has %d (exists: %v)", name, acked, w.sent[name], v, ok)
-		}
-	}
-	t.Logf("%d writes acknowledged, %d objects there", w.count.Load(), len(have))
-}
-
 func TestKilledServerLosesNothingAndStopsNothing(t *testing.T) {
 	if !ownCluster(t) {
 		return
@@ -230,12 +129,14 @@ func TestKilledServerLosesNothingAndStopsNothing(t *testing.T) {
 	ns := rollOut(t, strings.Replace(web, "replicas: 2", "replicas: 3", 1), nodePort)
 	before := containers(t, ns)
 	requests := load(t, serviceURLs(t, ns, "web"))
-	w := startWriters(t, ns, 20)
+	w := startClients(t, ns, theServer(t))
 	c, host := api(t)
 	ctx := t.Context()
 	for range 3 {
 		w.waitMore(t, 300)
+		at := w.Recorder.Now()
 		end(t, serverPID(), syscall.SIGKILL)
+		w.Recorder.Mark("kill -9", at)
 		began := time.Now()
 		up := make(chan error, 1)
 		go func() { up <- startCluster() }()
@@ -259,7 +160,7 @@ func TestKilledServerLosesNothingAndStopsNothing(t *testing.T) {
 		}
 	}
 	w.waitMore(t, 300)
-	w.check(t, ns)
+	w.check(t)
 
 	// What was running has not noticed.
 	kubectl(t, "-n", ns, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=30s")

@@ -52,7 +52,9 @@ func (s machineState) network() error {
 			return fmt.Errorf("%s: %w", c.command, err)
 		}
 		for line := range strings.Lines(string(out)) {
-			s.add(c.kind, strings.TrimSpace(c.keep.FindString(strings.TrimSpace(line))))
+			// A link that was just made carries nothing for a moment.
+			line = strings.TrimSuffix(strings.TrimSpace(line), " linkdown")
+			s.add(c.kind, strings.TrimSpace(c.keep.FindString(line)))
 		}
 	}
 	return nil
@@ -154,6 +156,9 @@ func (s machineState) marks() []string {
 	return out
 }
 
+// sharedSockets is where shims have their sockets that belong to long data directories.
+const sharedSockets = "/run/knarr-shims"
+
 // ours says whether a line can be of a cluster that has marks. The network namespace is ours; other things may be of another
 // cluster on the machine.
 func ours(line string, marks []string) bool {
@@ -161,8 +166,13 @@ func ours(line string, marks []string) bool {
 	case "mount", "cgroup", "process":
 		return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(line, m) })
 	case "file":
-		if strings.Contains(line, "with content") || strings.HasSuffix(line, "/run/knarr-shims") {
+		if strings.Contains(line, "with content") {
 			return true
+		}
+		if path, ok := strings.CutSuffix(line, sharedSockets); ok {
+			// Clusters share it; whoever is the last one removes it.
+			inside, err := os.ReadDir(sharedSockets)
+			return path == "file " && err == nil && len(inside) == 0
 		}
 		for _, m := range marks {
 			if strings.Contains(line, strings.TrimPrefix(m, "knarr-")) {

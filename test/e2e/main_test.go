@@ -7,6 +7,9 @@
 // cluster is taken down and the machine compared with how it was. What must stay true: no test depends on
 // another; waiting is for a condition, with the last state shown on time-out.
 //
+// Tests of several nodes have a cluster of knarr dev in such a network namespace (see devCluster in multi_test.go). They mostly wait, so
+// that they run at the same time as others.
+//
 // To try tests again quickly: with KNARR_E2E_KEEP=1 the cluster stays until the program is interrupted, and what it prints then
 // uses that cluster.
 package e2e
@@ -20,6 +23,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +46,7 @@ const (
 
 	stageShared = "shared" // in a network namespace, with the cluster of most tests
 	stageOwn    = "own"    // the same for one test alone
+	stageDev    = "dev"    // for one test alone, which starts a cluster of several nodes by itself (devCluster)
 )
 
 // serverArgs are the flags that the clusters of the tests have.
@@ -113,7 +118,11 @@ func runIsolated(cmd *exec.Cmd) error {
 	cmd.Env = append(cmd.Env, envDir+"="+dataDir)
 	err = cmd.Run()
 	if _, statErr := os.Stat(dataDir); statErr == nil {
-		out, downErr := exec.Command(cluster.bin, "down", "--data-dir", dataDir, "--delete-data").CombinedOutput()
+		down := []string{"down", "--data-dir", dataDir, "--delete-data"}
+		if slices.Contains(cmd.Env, envStage+"="+stageDev) {
+			down = append([]string{"dev"}, down...)
+		}
+		out, downErr := exec.Command(cluster.bin, down...).CombinedOutput()
 		err = errors.Join(err, fmt.Errorf("the tests did not take their cluster down; knarr down now: %v\n%s", downErr, out))
 	}
 	return err
@@ -128,11 +137,14 @@ func runTests(m *testing.M) (code int, err error) {
 	if cluster.base, err = observeMachine(); err != nil {
 		return 1, err
 	}
+	if os.Getenv(envStage) == stageDev {
+		return m.Run(), nil
+	}
 	defer func() {
 		if os.Getenv("KNARR_E2E_KEEP") != "" {
 			keep()
 		}
-		if downErr := takeDown(); downErr != nil {
+		if downErr := takeDown(machineState.marks, "down", "--delete-data"); downErr != nil {
 			code, err = max(code, 1), errors.Join(err, downErr)
 		}
 	}()
@@ -166,14 +178,20 @@ func ownCluster(t *testing.T) bool {
 	if os.Getenv(envStage) == stageOwn {
 		return true
 	}
+	runAlone(t, stageOwn, "5m")
+	return false
+}
+
+// runAlone runs the calling test once more, in another network namespace.
+func runAlone(t *testing.T, stage, timeout string) {
+	t.Helper()
 	var out strings.Builder
-	cmd := isolated(stageOwn, "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout=5m")
+	cmd := isolated(stage, "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout="+timeout)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := runIsolated(cmd); err != nil {
 		t.Errorf("with a cluster of its own: %v", err)
 	}
 	t.Logf("\n%s", out.String())
-	return false
 }
 
 func knarr(args ...string) (string, error) {
@@ -210,26 +228,36 @@ spec:
     emptyDir: {medium: Memory}
 `
 
-// takeDown removes the cluster, with pods in it, and reports what it left on the machine.
-func takeDown() error {
+// loadBallast puts ballast into the cluster.
+func loadBallast() error {
 	_, err := run(ballast, "apply", "-f", "-")
 	if err == nil {
 		_, err = run("", "wait", "pod/ballast", "--for=condition=Ready", "--timeout=60s")
 	}
-	if err != nil {
+	return err
+}
+
+// takeDown removes the cluster, with pods in it, by a command, and reports what that left on the machine.
+func takeDown(marksOf func(machineState) []string, down ...string) error {
+	if err := loadBallast(); err != nil {
 		log, _ := exec.Command("tail", "-n", "100", cluster.dataDir+"/knarr.log").CombinedOutput()
-		_, downErr := knarr("down", "--delete-data")
+		_, downErr := knarr(down...)
 		return errors.Join(fmt.Errorf("the cluster does not work any more: %w\nthe end of its log:\n%s", err, log), downErr)
 	}
 	running, err := observeMachine()
 	if err != nil {
 		return err
 	}
-	marks := running.marks()
+	marks := marksOf(running)
 	if unseen := cluster.base.unseen(running, marks); len(unseen) > 0 {
 		return fmt.Errorf("a running cluster should show in every kind of trace, but does not in: %s", strings.Join(unseen, ", "))
 	}
-	if _, err := knarr("down", "--delete-data"); err != nil {
+	return removeAll(marks, down...)
+}
+
+// removeAll takes the cluster down by a command and reports what that left of what has marks.
+func removeAll(marks []string, down ...string) error {
+	if _, err := knarr(down...); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(5 * time.Second)
