@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,8 +25,9 @@ import (
 // agentOptions are the flags of knarr agent.
 type agentOptions struct {
 	host
-	server, token, tokenFile string
-	nodeIP, logLevel         string
+	servers          []string
+	token, tokenFile string
+	nodeIP, logLevel string
 }
 
 func agentCommand() *cobra.Command {
@@ -51,7 +53,7 @@ kubectl delete node takes the machine out of the cluster: it then needs a token 
 	}
 	f := cmd.Flags()
 	f.StringVar(&config, "config", "", "YAML file with flags, by their names; flags on the command line win")
-	f.StringVar(&o.server, "server", "", "URL of a server, https://HOST:6443 (default: the one that was joined)")
+	f.StringSliceVar(&o.servers, "server", nil, "URL of a server, https://HOST:6443; may be given several times (default: those that were joined). The agent finds the cluster's other servers by itself")
 	f.StringVar(&o.token, "token", os.Getenv("KNARR_TOKEN"), "token from knarr token create (default: $KNARR_TOKEN)")
 	f.Lookup("token").DefValue = ""
 	f.StringVar(&o.tokenFile, "token-file", "", "file with the token, which others on this machine cannot see as they can a command line")
@@ -84,6 +86,11 @@ func (o *agentOptions) complete() (err error) {
 	}
 	if o.log, err = cli.NewLogger(o.logLevel); err != nil {
 		return err
+	}
+	for _, server := range o.servers {
+		if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Port() == "" {
+			return fmt.Errorf("--server %q: want https://HOST:PORT", server)
+		}
 	}
 	if o.tokenFile != "" {
 		b, err := os.ReadFile(o.tokenFile)
@@ -122,7 +129,8 @@ func (o *agentOptions) run(ctx context.Context) error {
 	if o.overlayMode, err = overlay.ParseMode(settings.Overlay); err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	m := &machine{host: o.host, client: api, tokens: api.RequestToken, deleted: func() {
+	links := make(chan struct{}, 1)
+	m := &machine{host: o.host, client: api, tokens: api.RequestToken, links: links, deleted: func() {
 		o.log.Warn("this machine's Node was deleted: its pods end, and it needs a token to join again; knarr down removes what it had", "node", o.nodeName)
 		if err := id.Leave(); err != nil {
 			o.log.Error("leaving the cluster", "err", err)
@@ -132,8 +140,20 @@ func (o *agentOptions) run(ctx context.Context) error {
 	g.Go(func() error { return id.Run(ctx) })
 	g.Go(func() error { return m.run(ctx) })
 	g.Go(func() error {
-		return agentlink.RunAgent(ctx, agentlink.AgentConfig{Server: id.Server, TLS: id.TLS, Agent: m.loaded, Log: o.log})
+		return agentlink.RunAgent(ctx, agentlink.AgentConfig{
+			Servers: id.Servers().All, TLS: id.TLS, Agent: m.loaded, Log: o.log,
+			Changed: func(server string, lost error) {
+				if lost != nil {
+					id.Servers().Fail(server, lost)
+				}
+				select {
+				case links <- struct{}{}:
+				default: // it has not been seen to yet
+				}
+			},
+		})
 	})
+	g.Go(func() error { return id.Servers().Follow(ctx, api) })
 	err = g.Wait()
 	o.log.Info("stopped; containers keep running and are taken over by the next start")
 	return err
@@ -152,28 +172,30 @@ var _ agentlink.Agent = (*node.Agent)(nil)
 // identity is this machine's membership: the one it has, or a new one for the token.
 func (o *agentOptions) identity(ctx context.Context) (*join.Identity, error) {
 	dir := filepath.Join(o.dataDir, "agent")
-	id, err := join.Load(dir, o.log)
+	id, err := join.Load(dir, o.log, o.servers...)
 	switch {
 	case err == nil && id.NodeName() == o.nodeName && !id.Expired(time.Now()):
-		if o.server != "" {
-			id.Server = o.server
-		}
 		return id, nil
 	case err == nil && id.NodeName() != o.nodeName:
 		return nil, fmt.Errorf("this machine has joined as node %s: start it with --node-name %s, or run knarr down --delete-data first", id.NodeName(), id.NodeName())
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return nil, err
-	case o.token == "" || o.server == "":
+	case o.token == "" || len(o.servers) == 0:
 		return nil, errors.New("this machine is no member of a cluster: give --server https://HOST:6443 and --token, which knarr token create on the server prints")
 	}
+	var failed []error
 	token, err := join.ParseToken(o.token)
 	if err != nil {
 		return nil, fmt.Errorf("--token: %w", err)
 	}
-	if id, err = join.Join(ctx, join.Config{Dir: dir, Server: o.server, Token: token, NodeName: o.nodeName, Log: o.log}); err == nil {
-		o.log.Info("joined the cluster", "server", o.server, "node", o.nodeName)
+	for _, server := range o.servers { // the first one that answers
+		if id, err = join.Join(ctx, join.Config{Dir: dir, Server: server, Others: o.servers, Token: token, NodeName: o.nodeName, Log: o.log}); err == nil {
+			o.log.Info("joined the cluster", "server", server, "node", o.nodeName)
+			return id, nil
+		}
+		failed = append(failed, err)
 	}
-	return id, err
+	return nil, errors.Join(failed...)
 }
 
 // settings asks for the cluster's settings until the server answers.

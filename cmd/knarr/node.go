@@ -48,7 +48,9 @@ type machine struct {
 	tokens node.TokenRequester
 	// deleted is called when the node's object has been deleted; nil registers the node again.
 	deleted func()
-	agent   atomic.Pointer[node.Agent]
+	// links tells that a connection with a server was lost or is back; nil where there are none.
+	links <-chan struct{}
+	agent atomic.Pointer[node.Agent]
 }
 
 func (s *server) newMachine(plane *cluster.ControlPlane, tokens *authn.Tokens) *machine {
@@ -119,6 +121,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	m.agent.Store(agent)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.Run(ctx) })
+	g.Go(func() error { agent.Hasten(ctx, m.links); return nil })
 	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt)) })
 	return g.Wait()
 }

@@ -64,12 +64,14 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer etcd.Close()
+	agents := agentlink.NewHub(s.log)
 	plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
 		Backend:     store.NewEtcd(etcd.Client()),
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
 		CA:          keys.CAPEM(),
 		Sign:        keys.SignRequest,
+		Links:       agents,
 		Initial: cluster.Params{
 			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()),
 			Agents: cluster.AgentSettings{
@@ -87,7 +89,6 @@ func (s *server) run(ctx context.Context) error {
 	}
 	node := s.newMachine(plane, tokens)
 	certs := authn.NewClientCert(time.Now)
-	agents := agentlink.NewHub(s.log)
 	handler := apiserver.New(apiserver.Config{
 		Registry:      plane.Registry,
 		Authenticator: authn.Union{certs, tokens, authn.NewBootstrapTokens(plane.Registry.Reader(), time.Now)},

@@ -45,6 +45,8 @@ type ControlPlaneConfig struct {
 	CA []byte
 	// Sign issues client certificates to machines that join; nil leaves their requests unanswered.
 	Sign certificates.Sign
+	// Links tell of nodes that are lost within seconds; nil leaves that to their Leases.
+	Links nodelifecycle.Links
 	// Initial describes the objects that Bootstrap creates.
 	Initial Params
 	Log     *slog.Logger
@@ -153,7 +155,7 @@ func (p *ControlPlane) controllers() []controller.Controller {
 		endpointslice.NewMirror(c),
 		namespace.New(c, api.Builtin),
 		garbagecollector.New(c, api.Builtin),
-		nodelifecycle.New(c, nodelifecycle.Config{}),
+		nodelifecycle.New(c, nodelifecycle.Config{Links: p.cfg.Links}),
 		nodelifecycle.NewTaintEviction(c),
 		podgc.New(c, 0),
 		serviceaccount.New(c),

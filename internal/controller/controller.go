@@ -26,6 +26,8 @@ type Controller struct {
 	Name    string // "deployment"
 	Workers int    // concurrent Reconcile calls, of different keys; 0 means 1
 	Watches []Watch
+	// Follow, if set, asks for looks at keys for what happens outside of objects, until ctx ends. look does not block.
+	Follow func(ctx context.Context, look func(api.Key))
 	// Writes are the fields this controller owns, as GROUP/KIND:FIELD ("apps/Deployment:status", "/Pod:*created");
 	// internal/laws checks that no two controllers declare the same one.
 	Writes     []string

@@ -64,6 +64,9 @@ func (r *Runner) run(ctx context.Context, c Controller) error {
 		defer watcher.Stop()
 		wg.Go(func() { failed <- pump(ctx, w, watcher, queue) })
 	}
+	if c.Follow != nil {
+		wg.Go(func() { c.Follow(ctx, queue.Add) })
+	}
 	for range max(1, c.Workers) {
 		wg.Go(func() { r.work(ctx, c, queue) })
 	}

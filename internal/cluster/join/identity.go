@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,15 +18,15 @@ import (
 	"github.com/knarr-io/knarr/internal/cluster/pki"
 )
 
-var dialer = &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-
-// Identity is what makes this machine a node of a cluster: a certificate, its key, and the authority and address of the server.
-// It is an http.RoundTripper, with the newest certificate.
+// Identity is what makes this machine a node of a cluster: a certificate, its key, and the authority and addresses of the servers.
+// It is an http.RoundTripper, with the newest certificate, to whichever server answers.
 type Identity struct {
-	Server string
-	dir    string
-	log    *slog.Logger
-	roots  *x509.CertPool
+	// Server is the URL to name in requests.
+	Server  string
+	servers *Servers
+	dir     string
+	log     *slog.Logger
+	roots   *x509.CertPool
 
 	cert      atomic.Pointer[tls.Certificate]
 	transport atomic.Pointer[http.Transport]
@@ -35,22 +34,23 @@ type Identity struct {
 
 // files are the contents of an identity's directory.
 type files struct {
-	server        string
+	servers       []string
 	ca, cert, key []byte
 }
 
 // Names of the files. Certificate and key are in one file, so that a crash cannot leave two that do not belong together.
 const (
-	serverFile = "server"
-	caFile     = "ca.crt"
-	pairFile   = "client.pem"
+	serverFile  = "server"  // those that were given, one a line
+	serversFile = "servers" // those of the cluster's list
+	caFile      = "ca.crt"
+	pairFile    = "client.pem"
 )
 
 func save(dir string, f files) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("the directory of this machine's certificate: %w", err)
 	}
-	if err := pki.WriteFile(filepath.Join(dir, serverFile), []byte(f.server+"\n"), 0o644); err != nil {
+	if err := pki.WriteFile(filepath.Join(dir, serverFile), lines(f.servers), 0o644); err != nil {
 		return err
 	}
 	if err := pki.WriteFile(filepath.Join(dir, caFile), f.ca, 0o644); err != nil {
@@ -63,8 +63,9 @@ func savePair(dir string, cert, key []byte) error {
 	return pki.WriteFile(filepath.Join(dir, pairFile), bytes.Join([][]byte{cert, key}, []byte("\n")), 0o600)
 }
 
-// Load reads the identity in dir. Its error is os.ErrNotExist where there is none.
-func Load(dir string, log *slog.Logger) (*Identity, error) {
+// Load reads the identity in dir. Its error is os.ErrNotExist where there is none. servers, if any, are used in place of those
+// given when the machine joined.
+func Load(dir string, log *slog.Logger, servers ...string) (*Identity, error) {
 	pair, err := os.ReadFile(filepath.Join(dir, pairFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("this machine has not joined a cluster: %w", err)
@@ -72,9 +73,14 @@ func Load(dir string, log *slog.Logger) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := os.ReadFile(filepath.Join(dir, serverFile))
-	if err != nil {
-		return nil, err
+	if len(servers) == 0 {
+		b, err := os.ReadFile(filepath.Join(dir, serverFile))
+		if err != nil {
+			return nil, err
+		}
+		if servers = strings.Fields(string(b)); len(servers) == 0 {
+			return nil, fmt.Errorf("%s names no server: give --server", filepath.Join(dir, serverFile))
+		}
 	}
 	ca, err := os.ReadFile(filepath.Join(dir, caFile))
 	if err != nil {
@@ -84,7 +90,10 @@ func Load(dir string, log *slog.Logger) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, pairFile), err)
 	}
-	i := &Identity{Server: strings.TrimSpace(string(server)), dir: dir, log: log, roots: x509.NewCertPool()}
+	i := &Identity{Server: servers[0], dir: dir, log: log, roots: x509.NewCertPool()}
+	if i.servers, err = NewServers(filepath.Join(dir, serversFile), log, servers...); err != nil {
+		return nil, err
+	}
 	if !i.roots.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("%s holds no certificate", filepath.Join(dir, caFile))
 	}
@@ -127,15 +136,15 @@ func (i *Identity) TLS() *tls.Config {
 	}
 }
 
-// RoundTrip implements http.RoundTripper.
-func (i *Identity) RoundTrip(r *http.Request) (*http.Response, error) {
-	return i.transport.Load().RoundTrip(r)
-}
+// Servers are the servers that this machine knows.
+func (i *Identity) Servers() *Servers { return i.servers }
 
 // Leave forgets the certificate: the machine needs a token to come back.
 func (i *Identity) Leave() error {
-	if err := os.Remove(filepath.Join(i.dir, pairFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing this machine's certificate: %w", err)
+	for _, name := range []string{pairFile, serversFile} {
+		if err := os.Remove(filepath.Join(i.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing this machine's certificate: %w", err)
+		}
 	}
 	return nil
 }

@@ -19,12 +19,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/server/agentlink"
 )
 
 // Config says which cluster to join, as which node.
 type Config struct {
-	Dir      string // of the identity
-	Server   string // https://HOST:PORT
+	Dir      string   // of the identity
+	Server   string   // to ask, https://HOST:PORT
+	Others   []string // further servers, to be remembered
 	Token    Token
 	NodeName string
 	Log      *slog.Logger
@@ -50,7 +52,13 @@ func Join(ctx context.Context, cfg Config) (*Identity, error) {
 		return nil, fmt.Errorf("joining the cluster at %s: %w", cfg.Server, err)
 	}
 	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})
-	if err := save(cfg.Dir, files{server: cfg.Server, ca: caPEM, cert: cert, key: keyPEM}); err != nil {
+	given := []string{cfg.Server}
+	for _, other := range cfg.Others {
+		if other != cfg.Server {
+			given = append(given, other)
+		}
+	}
+	if err := save(cfg.Dir, files{servers: given, ca: caPEM, cert: cert, key: keyPEM}); err != nil {
 		return nil, err
 	}
 	return Load(cfg.Dir, cfg.Log)
@@ -165,7 +173,7 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 func newTransport(conf *tls.Config) *http.Transport {
 	return &http.Transport{
 		TLSClientConfig: conf, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second,
-		DialContext:        dialer.DialContext,
+		DialContext:        agentlink.Dialer().DialContext,
 		HTTP2:              &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
 		DisableCompression: true,
 	}

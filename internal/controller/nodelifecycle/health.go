@@ -8,6 +8,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-io/knarr/internal/server/agentlink"
 )
 
 // heartbeats remembers when each node was last heard of, by this process' clock. After a restart every node gets a full grace
@@ -22,13 +24,14 @@ type heartbeat struct {
 	status metav1.Time // last heartbeat of the Ready condition, by the node's clock
 	lease  time.Time   // last renewal of the Lease, by the node's clock
 	at     time.Time   // when one of them was seen to change
+	first  time.Time   // when the node was first looked at
 }
 
 func newHeartbeats() *heartbeats { return &heartbeats{nodes: map[string]heartbeat{}} }
 
-// observe notes what node says of itself and returns when it was last heard of. first says that it is new to this process.
-func (h *heartbeats) observe(node *corev1.Node, lease *coordinationv1.Lease, now time.Time) (last time.Time, first bool) {
-	is := heartbeat{uid: string(node.UID), at: now}
+// observe notes what node says of itself and returns what is known by now. first says that it is new to this process.
+func (h *heartbeats) observe(node *corev1.Node, lease *coordinationv1.Lease, now time.Time) (is heartbeat, first bool) {
+	is = heartbeat{uid: string(node.UID), at: now, first: now}
 	ready := conditionOf(node, corev1.NodeReady)
 	if ready != nil {
 		is.status = ready.LastHeartbeatTime
@@ -49,8 +52,11 @@ func (h *heartbeats) observe(node *corev1.Node, lease *coordinationv1.Lease, now
 	default:
 		is.at = was.at // a clock that was set back is no sign of life, but the next renewals count from there
 	}
+	if !first {
+		is.first = was.first
+	}
 	h.nodes[node.Name] = is
-	return is.at, first
+	return is, first
 }
 
 func (h *heartbeats) forget(name string) {
@@ -69,21 +75,30 @@ func conditionOf(node *corev1.Node, t corev1.NodeConditionType) *corev1.NodeCond
 	return nil
 }
 
-// health returns the conditions of a node last heard of at last that is silent too long at now; nil where nothing changes. after is
-// when to look again.
-func health(node *corev1.Node, last time.Time, config Config, now time.Time) (conditions []corev1.NodeCondition, after time.Duration) {
-	grace := config.GracePeriod
+// health returns the conditions of a node that is silent too long at now, by its heartbeats or its connection; nil where nothing
+// changes. after is when to look again.
+func health(node *corev1.Node, beat heartbeat, link agentlink.State, config Config, now time.Time) (conditions []corev1.NodeCondition, after time.Duration) {
+	grace, message := config.GracePeriod, "Kubelet stopped posting node status."
 	ready := conditionOf(node, corev1.NodeReady)
 	if ready == nil {
 		grace = config.StartupGracePeriod
 	}
-	if left := last.Add(grace).Sub(now); left >= 0 {
+	deadline := beat.at.Add(grace)
+	if at, ok := lostAt(beat, link, config.LinkGracePeriod); ok && ready != nil && at.Before(deadline) {
+		deadline, message = at, lostMessage(link)
+	}
+	if left := deadline.Sub(now); left >= 0 {
 		return nil, left + time.Millisecond
 	}
 	if ready != nil && ready.Status == corev1.ConditionUnknown {
 		return nil, 0 // said already; a heartbeat is the next event
 	}
-	conditions = slices.Clone(node.Status.Conditions)
+	return unknown(node, message, now), 0
+}
+
+// unknown returns the conditions of a node of which nothing is known any more.
+func unknown(node *corev1.Node, message string, now time.Time) []corev1.NodeCondition {
+	conditions := slices.Clone(node.Status.Conditions)
 	// NetworkUnavailable is not the node's to report.
 	for _, t := range []corev1.NodeConditionType{corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {
 		i := slices.IndexFunc(conditions, func(c corev1.NodeCondition) bool { return c.Type == t })
@@ -95,9 +110,9 @@ func health(node *corev1.Node, last time.Time, config Config, now time.Time) (co
 			})
 		case conditions[i].Status != corev1.ConditionUnknown:
 			c := &conditions[i]
-			c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "NodeStatusUnknown", "Kubelet stopped posting node status."
+			c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "NodeStatusUnknown", message
 			c.LastTransitionTime = metav1.NewTime(now)
 		}
 	}
-	return conditions, 0
+	return conditions
 }

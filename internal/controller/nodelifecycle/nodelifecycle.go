@@ -1,7 +1,8 @@
 // Package nodelifecycle notices nodes that no longer answer and gets their pods out of the way.
 //
-// What flows through it: heartbeats - the node's Lease and its Ready condition - are watched; a node without one for the grace
-// period becomes Ready=Unknown, its pods not ready at once, and its conditions become taints ([New]). The taints that evict
+// What flows through it: heartbeats - the node's Lease and its Ready condition - are watched, and so is the connection that its agent
+// keeps with this server; a node without a heartbeat for the grace period, or one that lost the connection and is not heard of
+// within seconds, becomes Ready=Unknown, its pods not ready at once, and its conditions become taints ([New]). The taints that evict
 // are added at a limited rate, slower where much of a zone is down and not at all where all is, because then more likely the
 // network is at fault. Pods that do not tolerate such a taint, or no longer, are deleted ([NewTaintEviction]).
 // What must stay true: heartbeats are timed by this process' own clock, so that a node whose clock is wrong does not seem dead;
@@ -23,6 +24,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
+	"github.com/knarr-io/knarr/internal/server/agentlink"
 )
 
 const component = "node-controller"
@@ -31,6 +33,10 @@ const component = "node-controller"
 type Config struct {
 	// GracePeriod is how long a node may be silent (default 50 s; its Lease is renewed every 10 s).
 	GracePeriod time.Duration
+	// Links, if set, tell of lost nodes within seconds; LinkGracePeriod is how long after the last sign of life a node whose
+	// connection ended may take to be heard of again (default 5 s: an agent that is restarted does not fall out).
+	Links           Links
+	LinkGracePeriod time.Duration
 	// StartupGracePeriod is how long a node may take to post its first status (default 60 s).
 	StartupGracePeriod time.Duration
 	// EvictionRate is how many nodes a second, in one zone, get the taint that evicts (default 0.1);
@@ -48,6 +54,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.GracePeriod == 0 {
 		c.GracePeriod = 50 * time.Second
+	}
+	if c.LinkGracePeriod == 0 {
+		c.LinkGracePeriod = 5 * time.Second
 	}
 	if c.StartupGracePeriod == 0 {
 		c.StartupGracePeriod = 60 * time.Second
@@ -77,6 +86,7 @@ func New(c client.Client, config Config) controller.Controller {
 	return controller.Controller{
 		Name:    "nodelifecycle",
 		Workers: 4,
+		Follow:  follow(config.Links),
 		Watches: []controller.Watch{
 			{Resource: api.Nodes, Keys: r.nodeKeys},
 			{Resource: api.Leases, Keys: leaseKeys},
@@ -149,24 +159,28 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if apierrors.IsNotFound(err) {
 		lease = nil
 	}
-	last, first := r.seen.observe(node, lease, now)
+	var link agentlink.State
+	if r.config.Links != nil {
+		link = r.config.Links.State(node.Name)
+	}
+	beat, first := r.seen.observe(node, lease, now)
 	if first {
 		event.Write(ctx, r.client, component, now, event.Normal(node, "RegisteredNode", "Node %s event: Registered Node %s in Controller", node.Name, node.Name))
 	}
-	conditions, after := health(node, last, r.config, now)
+	conditions, after := health(node, beat, link, r.config, now)
 	if conditions != nil {
 		if node, err = r.writeConditions(ctx, node, conditions, now); err != nil {
 			return 0, err
 		}
 	}
-	wait, err := r.taint(ctx, node, now)
-	if err != nil {
+	if err := r.markPods(ctx, node, now); err != nil { // first: Services send traffic there as long as it has not happened
 		return 0, err
 	}
+	wait, err := r.taint(ctx, node, now)
 	if wait > 0 && (after == 0 || wait < after) {
 		after = wait
 	}
-	return after, r.markPods(ctx, node, now)
+	return after, err
 }
 
 // writeConditions stores the conditions of a node that fell silent, unless it spoke up meanwhile.

@@ -53,8 +53,9 @@ func status(c *ct.Cluster, name string) string {
 }
 
 // podOn makes a ready pod on a node, which tolerates its being lost for five minutes, as admission makes every pod do.
-func podOn(c *ct.Cluster, name, node string) {
-	seconds := int64(300)
+func podOn(c *ct.Cluster, name, node string) { podTolerating(c, name, node, 300) }
+
+func podTolerating(c *ct.Cluster, name, node string, seconds int64) {
 	spec := ct.Template("web", "img").Spec
 	spec.NodeName = node
 	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {

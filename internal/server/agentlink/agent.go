@@ -13,6 +13,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -24,13 +27,15 @@ import (
 
 // AgentConfig is what the agent's end works with.
 type AgentConfig struct {
-	// Server is the API's URL, https://HOST:PORT.
-	Server string
+	// Servers returns the servers' URLs, https://HOST:PORT, and a channel that is closed when they have changed.
+	Servers func() (urls []string, changed <-chan struct{})
 	// TLS returns the configuration for a new connection; it has the node's certificate.
 	TLS func() *tls.Config
 	// Agent returns this node's agent; nil before it runs.
 	Agent func() Agent
-	Log   *slog.Logger
+	// Changed, if set, is called when a connection was lost, and when it is there again: lost is the error, or nil.
+	Changed func(server string, lost error)
+	Log     *slog.Logger
 }
 
 // Agent is the way to this node's containers; node.Agent is one.
@@ -41,22 +46,82 @@ type Agent interface {
 }
 
 // retry bounds the pause between two attempts to connect.
-const retryLeast, retryMost = 200 * time.Millisecond, 5 * time.Second
+const retryLeast, retryMost = 100 * time.Millisecond, 2 * time.Second
 
-// RunAgent keeps a connection with the server until ctx ends.
+// RunAgent keeps a connection with every server until ctx ends.
 func RunAgent(ctx context.Context, cfg AgentConfig) error {
-	pause, told := retryLeast, false
+	k := keeper{cfg: cfg, running: map[string]bool{}}
+	defer k.tasks.Wait()
 	for ctx.Err() == nil {
+		urls, changed := cfg.Servers()
+		k.want(ctx, urls)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// keeper has a goroutine per server.
+type keeper struct {
+	cfg   AgentConfig
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex
+	wanted  []string
+	running map[string]bool
+}
+
+// want makes servers those to be connected with. A connection with another one lasts as long as it does: the list may be wrong.
+func (k *keeper) want(ctx context.Context, servers []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wanted = slices.Clone(servers)
+	for _, server := range servers {
+		if !k.running[server] {
+			k.running[server] = true
+			k.tasks.Go(func() { k.keep(ctx, server) })
+		}
+	}
+}
+
+// done tells whether server is not to be connected with any more, and then forgets it.
+func (k *keeper) done(ctx context.Context, server string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ctx.Err() == nil && slices.Contains(k.wanted, server) {
+		return false
+	}
+	delete(k.running, server)
+	return true
+}
+
+// keep keeps a connection with one server as long as that is wanted.
+func (k *keeper) keep(ctx context.Context, server string) {
+	pause, told, again := retryLeast, false, false
+	for !k.done(ctx, server) {
 		began := time.Now()
-		connected, err := once(ctx, cfg)
+		connected, err := once(ctx, k.cfg, server, func() {
+			k.cfg.Log.Info("connected for logs and exec", "server", server)
+			if again && k.cfg.Changed != nil {
+				k.cfg.Changed(server, nil)
+			}
+		})
 		if ctx.Err() != nil {
-			return nil
+			continue
+		}
+		if connected {
+			again = true
+			if k.cfg.Changed != nil {
+				k.cfg.Changed(server, err)
+			}
 		}
 		if connected && time.Since(began) > retryMost {
 			pause = retryLeast
 		}
 		if connected || !told {
-			cfg.Log.Warn("no connection for logs and exec, trying again", "server", cfg.Server, "err", err)
+			k.cfg.Log.Warn("no connection for logs and exec, trying again", "server", server, "err", err)
 		}
 		told = true
 		select {
@@ -65,12 +130,11 @@ func RunAgent(ctx context.Context, cfg AgentConfig) error {
 		}
 		pause = min(2*pause, retryMost)
 	}
-	return nil
 }
 
 // once has one connection for its life.
-func once(ctx context.Context, cfg AgentConfig) (connected bool, err error) {
-	conn, r, err := dial(ctx, cfg)
+func once(ctx context.Context, cfg AgentConfig, server string, begun func()) (connected bool, err error) {
+	conn, r, err := dial(ctx, cfg, server)
 	if err != nil {
 		return false, err
 	}
@@ -79,22 +143,19 @@ func once(ctx context.Context, cfg AgentConfig) (connected bool, err error) {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	cfg.Log.Info("connected for logs and exec", "server", cfg.Server)
+	begun()
 	h2 := &http2.Server{ReadIdleTimeout: idle, PingTimeout: patience, MaxConcurrentStreams: 1000}
-	h2.ServeConn(&buffered{Conn: conn, r: r}, &http2.ServeConnOpts{Context: ctx, Handler: &handler{cfg}})
-	return true, errors.New("the connection ended")
+	watched := &watchedConn{Conn: conn, r: r, done: make(chan struct{})}
+	h2.ServeConn(watched, &http2.ServeConnOpts{Context: ctx, Handler: &handler{cfg}})
+	_ = watched.Close()
+	if watched.err == nil {
+		return true, errors.New("the connection ended")
+	}
+	return true, fmt.Errorf("the connection ended: %w", watched.err)
 }
 
-// buffered is a connection of which the first bytes have been read already.
-type buffered struct {
-	net.Conn
-	r io.Reader
-}
-
-func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
-
-func dial(ctx context.Context, cfg AgentConfig) (net.Conn, *bufio.Reader, error) {
-	u, err := url.Parse(cfg.Server)
+func dial(ctx context.Context, cfg AgentConfig, server string) (net.Conn, *bufio.Reader, error) {
+	u, err := url.Parse(server)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,7 +163,7 @@ func dial(ctx context.Context, cfg AgentConfig) (net.Conn, *bufio.Reader, error)
 	conf.NextProtos = []string{"http/1.1"}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", u.Host)
+	conn, err := (&tls.Dialer{NetDialer: Dialer(), Config: conf}).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -145,6 +206,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	agent := h.cfg.Agent()
 	if agent == nil {
 		writeError(w, apierrors.NewServiceUnavailable("the agent is still starting"))
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, endpointsPath) {
+		serveEndpoints(w, r, agent)
 		return
 	}
 	q := r.URL.Query()

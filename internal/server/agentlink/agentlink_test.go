@@ -88,7 +88,7 @@ func connect(t *testing.T) (*Hub, fake) {
 	conf := ts.Client().Transport.(*http.Transport).TLSClientConfig
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := RunAgent(ctx, AgentConfig{Server: ts.URL, TLS: func() *tls.Config { once.Do(func() { close(up) }); return conf }, Agent: func() Agent { return f }, Log: log})
+		err := RunAgent(ctx, AgentConfig{Servers: func() ([]string, <-chan struct{}) { return []string{ts.URL}, nil }, TLS: func() *tls.Config { once.Do(func() { close(up) }); return conf }, Agent: func() Agent { return f }, Log: log})
 		if err != nil {
 			t.Error(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	corev1 "k8s.io/api/core/v1"
@@ -20,16 +21,17 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 )
 
-// Hub is the server's end: it takes agents' connections and finds the one of a node.
+// Hub is the server's end: it takes agents' connections, finds the one of a node, and tells which nodes have been lost.
 type Hub struct {
 	log *slog.Logger
 
-	mu    sync.Mutex
-	links map[string]*link // by node, the newest
+	mu        sync.Mutex
+	nodes     map[string]*presence
+	followers []*func(node string)
 }
 
 // NewHub returns a Hub without connections.
-func NewHub(log *slog.Logger) *Hub { return &Hub{log: log, links: map[string]*link{}} }
+func NewHub(log *slog.Logger) *Hub { return &Hub{log: log, nodes: map[string]*presence{}} }
 
 // Handler answers requests for [Path] from agents, whose node nodeOf knows, and hands all others to next.
 func (h *Hub) Handler(nodeOf func(*http.Request) (string, bool), next http.Handler) http.Handler {
@@ -55,28 +57,37 @@ type link struct {
 	h2   *http2.ClientConn
 }
 
-// watchedConn tells when the connection has ended.
+// watchedConn tells when the connection has ended, and why.
 type watchedConn struct {
 	net.Conn
 	r    io.Reader
 	once sync.Once
 	done chan struct{}
+	err  error // to be read once done is closed
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
 	if err != nil {
-		c.ended()
+		c.ended(err)
+	}
+	return n, err
+}
+
+func (c *watchedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		c.ended(err)
 	}
 	return n, err
 }
 
 func (c *watchedConn) Close() error {
-	c.ended()
+	c.ended(nil)
 	return c.Conn.Close()
 }
 
-func (c *watchedConn) ended() { c.once.Do(func() { close(c.done) }) }
+func (c *watchedConn) ended(err error) { c.once.Do(func() { c.err = err; close(c.done) }) }
 
 // Accept takes over the connection of node's agent, and returns when it has ended. An error means that nothing has been answered
 // yet.
@@ -90,55 +101,48 @@ func (h *Hub) Accept(w http.ResponseWriter, r *http.Request, node string) error 
 	}
 	defer raw.Close()
 	conn := &watchedConn{Conn: raw, r: rw.Reader, done: make(chan struct{})}
-	if err := h.begin(conn, rw.Writer, node); err != nil {
+	l, err := h.begin(conn, rw.Writer, node)
+	if err != nil {
 		h.log.Warn("an agent's connection failed", "node", node, "err", err)
 		return nil
+	}
+	if surplus := h.add(l); surplus != nil {
+		_ = surplus.conn.Close() // its own Accept forgets it
 	}
 	select {
 	case <-conn.done:
 	case <-r.Context().Done():
+		_ = conn.Close()
 	}
-	h.forget(node, conn)
+	h.drop(l, time.Now())
 	return nil
 }
 
-func (h *Hub) begin(conn *watchedConn, w *bufio.Writer, node string) error {
+func (h *Hub) begin(conn *watchedConn, w *bufio.Writer, node string) (*link, error) {
+	if err := keepAlive(conn.Conn); err != nil {
+		return nil, err
+	}
 	if _, err := fmt.Fprintf(w, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", Protocol); err != nil {
-		return err
+		return nil, err
 	}
 	if err := w.Flush(); err != nil {
-		return err
+		return nil, err
 	}
 	transport := &http2.Transport{DisableCompression: true, ReadIdleTimeout: idle, PingTimeout: patience, AllowHTTP: true}
 	h2, err := transport.NewClientConn(conn)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l := &link{node: node, conn: conn, h2: h2}
-	h.mu.Lock()
-	old := h.links[node]
-	h.links[node] = l
-	h.mu.Unlock()
-	if old != nil {
-		_ = old.conn.Close() // what an agent left behind that lost its connection
-	}
-	h.log.Info("an agent has connected", "node", node, "from", conn.RemoteAddr().String())
-	return nil
-}
-
-func (h *Hub) forget(node string, conn *watchedConn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if l := h.links[node]; l != nil && l.conn == conn {
-		delete(h.links, node)
-		h.log.Info("an agent's connection has ended", "node", node)
-	}
+	return &link{node: node, conn: conn, h2: h2}, nil
 }
 
 // Node returns the way to a node's containers, if its agent is connected.
 func (h *Hub) Node(name string) (*Node, error) {
 	h.mu.Lock()
-	l := h.links[name]
+	var l *link
+	if p := h.nodes[name]; p != nil && len(p.links) > 0 {
+		l = p.links[len(p.links)-1]
+	}
 	h.mu.Unlock()
 	if l == nil {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("the agent of node %q is not connected to this server", name))

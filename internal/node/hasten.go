@@ -1,0 +1,47 @@
+package node
+
+import (
+	"context"
+	"time"
+)
+
+// How often, and for how long, the node shows that it lives after it lost a connection; nodelifecycle counts on it.
+const (
+	hastyInterval = 2 * time.Second
+	hastyBeats    = 10
+)
+
+// Hasten renews the node's Lease and looks after its status at once each time told says that the connection with a server was lost or is
+// back, and for a while afterwards, until ctx ends: a node that lives is heard of by way of another server before it is taken for
+// dead, and one that was taken for dead is back as soon as it can be.
+func (a *Agent) Hasten(ctx context.Context, told <-chan struct{}) {
+	for {
+		select {
+		case <-told:
+		case <-ctx.Done():
+			return
+		}
+		for left := hastyBeats; left > 0 && ctx.Err() == nil && !a.isDeleted(); left-- {
+			if a.registered() {
+				call, cancel := context.WithTimeout(ctx, 2*hastyInterval) // a server that is gone must not hold up the next attempt
+				a.warn("renewing the node's lease", quiet(ctx, a.renewLease(call)))
+				_, err := a.writeStatus(call, false)
+				a.warn("writing the node's status", quiet(ctx, err))
+				cancel()
+			}
+			select {
+			case <-told:
+				left = hastyBeats + 1
+			case <-time.After(hastyInterval):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// registered tells whether the node has an object.
+func (a *Agent) registered() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node != nil
+}
