@@ -1,7 +1,9 @@
 package dev
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 
@@ -41,6 +43,12 @@ func (l layout) instance() string { return cluster.Instance(l.dir, "") }
 
 // hostLink is the machine's end of its link to the bridge.
 func (l layout) hostLink() string { return "kd" + l.instance() }
+
+// hardwareAddr is that of the link which is plugged into a port of the bridge; a locally administered one.
+func (l layout) hardwareAddr(port string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(l.dir + "/" + port))
+	return append(net.HardwareAddr{2}, sum[:5]...)
+}
 
 // table is the nftables table of the machine; the prefix is that of all of Knarr's, so that whoever puts back the machine's settings
 // sees that they are still needed.

@@ -134,7 +134,8 @@ func (c *Cluster) ensureLink(here *netlink.Handle, name string, sw *space, port 
 		if err := errors.Join(err1, err2); err != nil {
 			return fmt.Errorf("removing what is left of link %s: %w", port, err)
 		}
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: port, PeerNamespace: netlink.NsFd(sw.fd)}
+		// The hardware address stays, as a machine's does: others remember it.
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu, HardwareAddr: c.hardwareAddr(port)}, PeerName: port, PeerNamespace: netlink.NsFd(sw.fd)}
 		if err := here.LinkAdd(veth); err != nil {
 			return hint(fmt.Errorf("making the link of %s: %w", port, err))
 		}
