@@ -9,7 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -55,29 +55,36 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer listener.Close()
+	membership, err := s.membership(ctx)
+	if err != nil {
+		return ignoreCancelled(ctx, err)
+	}
 	keys, err := s.keys()
 	if err != nil {
 		return err
 	}
-	etcd, err := cluster.StartEtcd(ctx, filepath.Join(s.dataDir, "etcd"))
+	data, err := s.openData(keys, membership)
 	if err != nil {
 		return err
 	}
-	defer etcd.Close()
+	closeData := sync.OnceFunc(data.Close)
+	defer closeData()
 	agents := agentlink.NewHub(s.log)
+	backend := store.NewEtcd(data.Client())
+	if len(s.etcdEndpoints) > 0 {
+		backend = backend.WithMaxOps(cluster.ExternalMaxOps)
+	}
 	plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
-		Backend:     store.NewEtcd(etcd.Client()),
+		Backend:     backend,
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
 		CA:          keys.CAPEM(),
 		Sign:        keys.SignRequest,
 		Links:       agents,
 		Initial: cluster.Params{
-			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()),
-			Agents: cluster.AgentSettings{
-				ClusterCIDR: s.clusterNet, ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, ClusterDomain: s.domain, Overlay: string(s.overlayMode),
-			},
+			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: s.reached(), Agents: s.settings(),
 		},
+		Lead: data.Lead, Several: data.Several, Name: s.nodeName,
 		Log: s.log,
 	})
 	if err != nil {
@@ -89,7 +96,12 @@ func (s *server) run(ctx context.Context) error {
 	}
 	node := s.newMachine(plane, tokens)
 	certs := authn.NewClientCert(time.Now)
-	handler := apiserver.New(apiserver.Config{
+	servers := &cluster.Servers{Keys: keys, Settings: s.settings()}
+	gate := &cluster.Gate{Contact: data.Contact(), Several: data.Several, Ready: plane.Ready()}
+	if etcd, ok := data.(*cluster.Etcd); ok {
+		servers.Etcd, gate.Peers = etcd, etcd.PeerHandler()
+	}
+	gate.API = agents.Handler(nodeOf(certs), apiserver.New(apiserver.Config{
 		Registry:      plane.Registry,
 		Authenticator: authn.Union{certs, tokens, authn.NewBootstrapTokens(plane.Registry.Reader(), time.Now)},
 		Tokens:        tokens,
@@ -97,19 +109,35 @@ func (s *server) run(ctx context.Context) error {
 		Issuer:        tokens,
 		Admission:     plane.Admission(),
 		Ready: []apiserver.Check{
-			{Name: "etcd", Check: func(ctx context.Context) error { return plane.Store.Sync(ctx) }},
+			{Name: "etcd", Check: checkData(data, plane)},
 			{Name: "initial-objects", Check: plane.CheckReady},
 		},
 		Documents: s.documents(tokens),
+		Handlers:  servers.Handlers(),
 		Streams:   streamsOf(node, agents),
 		Version:   cli.KubernetesVersion(),
-		Address:   netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String(),
+		Address:   s.reached().String(),
 		Log:       s.log,
-	})
+	}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return keys.Run(ctx) })
-	g.Go(func() error { return plane.Run(ctx) })
+	g.Go(func() error { return serve(ctx, listener, gate, keys, s.log) })
+	g.Go(func() error { return data.Run(ctx) })
+	written := make(chan struct{}) // nothing is any more
+	g.Go(func() error {
+		<-written
+		<-ctx.Done()
+		closeData() // while the other servers can still be answered
+		return nil
+	})
+	g.Go(func() error {
+		defer close(written)
+		if err := data.WaitReady(ctx); err != nil {
+			return ignoreCancelled(ctx, err)
+		}
+		return plane.Run(ctx)
+	})
 	g.Go(func() error {
 		select {
 		case <-plane.Ready():
@@ -123,10 +151,7 @@ func (s *server) run(ctx context.Context) error {
 		if !s.noAgent {
 			g.Go(func() error { return node.run(ctx) })
 		}
-		g.Go(func() error {
-			return hollow.Run(ctx, hollow.Config{Count: s.hollow, Client: plane.Client, Version: cli.KubernetesVersion().GitVersion, Log: s.log})
-		})
-		return serve(ctx, listener, agents.Handler(nodeOf(certs), handler), keys, s.log)
+		return hollow.Run(ctx, hollow.Config{Count: s.hollow, Client: plane.Client, Version: cli.KubernetesVersion().GitVersion, Log: s.log})
 	})
 	err = g.Wait()
 	s.log.Info("stopped; containers keep running and are taken over by the next start")
@@ -161,7 +186,7 @@ func nodeOf(certs *authn.ClientCert) func(*http.Request) (string, bool) {
 // documents are what verifiers of service account tokens elsewhere read (OpenID Connect discovery).
 func (s *server) documents(tokens *authn.Tokens) map[string]func() ([]byte, error) {
 	// Pods read it, too: the address is the node's, as in the endpoints of the API.
-	reached := "https://" + netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()).String()
+	reached := "https://" + s.reached().String()
 	return map[string]func() ([]byte, error){
 		"/.well-known/openid-configuration": func() ([]byte, error) { return tokens.OpenIDConfiguration(reached) },
 		"/openid/v1/jwks":                   tokens.JWKS,
@@ -175,8 +200,8 @@ func (s *server) keys() (*pki.PKI, error) {
 	if a := s.listenAddr.Addr(); !a.IsUnspecified() {
 		ips = append(ips, a)
 	}
-	return pki.Ensure(filepath.Join(s.dataDir, "pki"), pki.Params{
-		Names: names, NodeIPs: ips, ServiceIPs: []netip.Addr{cluster.FirstServiceIP(s.serviceNet)}, ClusterDomain: s.domain,
+	return pki.Ensure(cluster.PKIDir(s.dataDir), pki.Params{
+		Server: s.nodeName, Names: names, NodeIPs: ips, ServiceIPs: []netip.Addr{cluster.FirstServiceIP(s.serviceNet)}, ClusterDomain: s.domain,
 		Renewed: func(p *pki.PKI) error { return p.WriteAdminKubeconfig(s.kubeconfig, "knarr", s.apiURL()) },
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -32,6 +33,13 @@ type options struct {
 	upstreamDNS []string
 	logLevel    string
 	kubeconfig  string
+
+	join, token, tokenFile        string
+	etcdEndpoints                 []string
+	etcdCA, etcdCert, etcdKeyFile string
+
+	// given tells whether a flag was set, rather than left at its default.
+	given func(flag string) bool
 }
 
 func serverCommand() *cobra.Command {
@@ -43,6 +51,9 @@ func serverCommand() *cobra.Command {
 		Long: `Run a whole cluster on this machine: the API, the controllers, the scheduler, etcd and - unless --no-agent - a node
 with its container runtime, network and DNS. Everything is kept below --data-dir.
 
+With --join it becomes a further server of a cluster: its etcd gets a copy of everything, and with three servers the cluster goes on when any
+one of them is lost. The first start needs a token, which knarr token create --server makes on a server; later ones know where they belong.
+
 Flags can also stand in a YAML file given with --config, under the same names:
 
   data-dir: /var/lib/knarr
@@ -52,6 +63,7 @@ Flags can also stand in a YAML file given with --config, under the same names:
 			if err := cli.ReadConfigFile(config, cmd.Flags()); err != nil {
 				return err
 			}
+			o.given = cmd.Flags().Changed
 			s, err := o.complete()
 			if err != nil {
 				return err
@@ -77,6 +89,14 @@ Flags can also stand in a YAML file given with --config, under the same names:
 	f.IntVar(&o.maxPods, "max-pods", 250, "how many pods this machine runs at most")
 	f.StringSliceVar(&o.upstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: those of /etc/resolv.conf)")
 	f.IntVar(&o.hollow, "hollow-nodes", 0, "add this many nodes that only pretend to run containers, to try out a large cluster on a small machine")
+	f.StringVar(&o.join, "join", "", "URL of a server, https://HOST:6443, whose cluster this one joins as a further server")
+	f.StringVar(&o.token, "token", os.Getenv("KNARR_TOKEN"), "token from knarr token create --server (default: $KNARR_TOKEN)")
+	f.Lookup("token").DefValue = ""
+	f.StringVar(&o.tokenFile, "token-file", "", "file with the token, which others on this machine cannot see as they can a command line")
+	f.StringSliceVar(&o.etcdEndpoints, "etcd-endpoints", nil, "URLs of an etcd that you run, to be used instead of the one that comes with Knarr")
+	f.StringVar(&o.etcdCA, "etcd-cafile", "", "PEM file with the authority that vouches for --etcd-endpoints")
+	f.StringVar(&o.etcdCert, "etcd-certfile", "", "PEM file with the client certificate for --etcd-endpoints")
+	f.StringVar(&o.etcdKeyFile, "etcd-keyfile", "", "PEM file with its key")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.kubeconfig, "write-kubeconfig", "", "where to write the administrator's kubeconfig (default: kubeconfig in the data directory)")
 	return cmd
@@ -123,6 +143,12 @@ func (o options) complete() (*server, error) {
 	}
 	if s.kubeconfig == "" {
 		s.kubeconfig = cli.KubeconfigPath(s.dataDir)
+	}
+	if s.token, err = readToken(o.token, o.tokenFile); err != nil {
+		return nil, err
+	}
+	if len(o.etcdEndpoints) == 0 && (o.etcdCA != "" || o.etcdCert != "" || o.etcdKeyFile != "") {
+		return nil, errors.New("--etcd-cafile, --etcd-certfile and --etcd-keyfile are for --etcd-endpoints")
 	}
 	if !o.noAgent {
 		if err := checkRuntime(o.criEndpoint, s.dataDir, o.libexec); err != nil {

@@ -50,13 +50,15 @@ authority, by which the machine knows the right server, and a secret, by which t
 	}
 	var ttl time.Duration
 	var description string
+	var server bool
 	create := &cobra.Command{
 		Use: "create", Short: "Make a token and print how to use it", Args: cobra.NoArgs,
 		RunE: with(func(ctx context.Context, out io.Writer, a *admin) error {
-			return createToken(ctx, out, a, ttl, description, time.Now())
+			return createToken(ctx, out, a, tokenWish{ttl, description, server}, time.Now())
 		}),
 	}
 	create.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long machines may join with it; 0 means for ever")
+	create.Flags().BoolVar(&server, "server", false, "the token lets machines join as servers, which get the cluster's keys and data")
 	create.Flags().StringVar(&description, "description", "", "what it is for, for those who list tokens")
 	list := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the tokens", Args: cobra.NoArgs,
@@ -102,22 +104,37 @@ func newAdmin(dataDir string) (*admin, error) {
 	return &admin{Client: c, Close: func() { c.Close(); transport.CloseIdleConnections() }, ca: config.CAData}, nil
 }
 
-func createToken(ctx context.Context, out io.Writer, a *admin, ttl time.Duration, description string, now time.Time) error {
+// tokenWish is what a new token is to be like.
+type tokenWish struct {
+	ttl         time.Duration
+	description string
+	server      bool
+}
+
+func createToken(ctx context.Context, out io.Writer, a *admin, wish tokenWish, now time.Time) error {
 	pin, err := join.PinOf(a.ca)
 	if err != nil {
 		return fmt.Errorf("the authority in the kubeconfig: %w", err)
 	}
 	var expires time.Time
-	if ttl > 0 {
-		expires = now.Add(ttl)
+	if wish.ttl > 0 {
+		expires = now.Add(wish.ttl)
 	}
 	token := join.NewToken(pin)
-	if _, err := a.Create(ctx, token.BootstrapSecret(description, expires)); err != nil {
+	secret := token.BootstrapSecret(wish.description, expires)
+	if wish.server {
+		secret.Data["auth-extra-groups"] = []byte(join.ServersGroup)
+	}
+	if _, err := a.Create(ctx, secret); err != nil {
 		return fmt.Errorf("making the token: %w", err)
 	}
 	fmt.Fprintln(out, token)
+	how := "knarr agent --server"
+	if wish.server {
+		how = "knarr server --join"
+	}
 	if server := serverURL(ctx, a); server != "" {
-		fmt.Fprintf(os.Stderr, "On the machine that is to join:\n\n  knarr agent --server %s --token %s\n", server, token)
+		fmt.Fprintf(os.Stderr, "On the machine that is to join:\n\n  %s %s --token %s\n", how, server, token)
 	}
 	return nil
 }
@@ -137,7 +154,7 @@ func listTokens(ctx context.Context, out io.Writer, a *admin, now time.Time) err
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 4, 3, ' ', 0)
-	fmt.Fprintln(w, "ID\tLEFT\tDESCRIPTION")
+	fmt.Fprintln(w, "ID\tFOR\tLEFT\tDESCRIPTION")
 	for _, s := range secrets {
 		if s.Type != authn.BootstrapTokenType {
 			continue
@@ -149,7 +166,11 @@ func listTokens(ctx context.Context, out io.Writer, a *admin, now time.Time) err
 		if authn.BootstrapTokenExpired(s, now) {
 			left = "over"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Data["token-id"], left, s.Data["description"])
+		who := "agents"
+		if slices.Contains(strings.Split(string(s.Data["auth-extra-groups"]), ","), join.ServersGroup) {
+			who = "servers"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Data["token-id"], who, left, s.Data["description"])
 	}
 	return w.Flush()
 }

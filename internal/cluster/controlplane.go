@@ -28,7 +28,6 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
-	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/authz"
@@ -49,7 +48,14 @@ type ControlPlaneConfig struct {
 	Links nodelifecycle.Links
 	// Initial describes the objects that Bootstrap creates.
 	Initial Params
-	Log     *slog.Logger
+	// Lead calls act whenever this server is the one to run the controllers and the scheduler, with a context that ends when it is no
+	// longer; nil where there is no other server.
+	Lead func(ctx context.Context, act func(ctx context.Context) error) error
+	// Several tells whether other servers read and write the same objects; nil where there are none.
+	Several func() bool
+	// Name is this server's, for those who look who leads.
+	Name string
+	Log  *slog.Logger
 }
 
 // ControlPlane is the store, the front door, the controllers and the scheduler, wired up. It has no network of its own: the HTTP
@@ -68,7 +74,11 @@ type ControlPlane struct {
 
 // NewControlPlane wires up a control plane; Run makes it live.
 func NewControlPlane(cfg ControlPlaneConfig) (*ControlPlane, error) {
+	if cfg.Lead == nil {
+		cfg.Lead = func(ctx context.Context, act func(context.Context) error) error { return act(ctx) }
+	}
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
+	s.SharedWith(cfg.Several)
 	r := registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Log: cfg.Log})
 	p := &ControlPlane{Store: s, Registry: r, Client: client.NewLocal(r), RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
 	var err error
@@ -122,10 +132,7 @@ func (p *ControlPlane) Run(ctx context.Context) error {
 			return fmt.Errorf("creating the initial objects: %w", err)
 		}
 		close(p.ready)
-		g.Go(func() error { return scheduler.New(scheduler.Config{Client: p.Client, Logger: p.cfg.Log}).Run(ctx) })
-		g.Go(func() error {
-			return (&controller.Runner{Client: p.Client, Log: p.cfg.Log}).Run(ctx, p.controllers()...)
-		})
+		g.Go(func() error { return p.cfg.Lead(ctx, p.lead) })
 		return nil
 	})
 	return g.Wait()
@@ -142,8 +149,7 @@ func (p *ControlPlane) bootstrap(ctx context.Context) error {
 }
 
 // controllers lists every controller of the control plane.
-func (p *ControlPlane) controllers() []controller.Controller {
-	c := p.Client
+func (p *ControlPlane) controllers(c *client.Local) []controller.Controller {
 	all := []controller.Controller{
 		clusterroleaggregation.New(c),
 		resourcequota.New(c),

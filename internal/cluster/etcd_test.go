@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -9,22 +10,30 @@ import (
 	"github.com/knarr-io/knarr/internal/store"
 )
 
-func TestEtcdKeepsWhatItWasGiven(t *testing.T) {
-	dir := t.TempDir() + "/etcd"
-	start := time.Now()
-	e, err := StartEtcd(t.Context(), dir)
+// startEtcd starts an etcd without other members.
+func startEtcd(t *testing.T, dir string) *Etcd {
+	t.Helper()
+	e, err := OpenEtcd(EtcdConfig{Dir: dir, Name: "n1", PeerURL: "http://127.0.0.1:1", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := e.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestEtcdKeepsWhatItWasGiven(t *testing.T) {
+	dir := t.TempDir() + "/etcd"
+	start := time.Now()
+	e := startEtcd(t, dir)
 	t.Logf("first start: %v", time.Since(start))
 	if _, err := e.Client().Put(t.Context(), "/registry/x", "y"); err != nil {
 		t.Fatal(err)
 	}
 	e.Close()
 	start = time.Now()
-	if e, err = StartEtcd(t.Context(), dir); err != nil {
-		t.Fatal(err)
-	}
+	e = startEtcd(t, dir)
 	defer e.Close()
 	t.Logf("second start: %v", time.Since(start))
 	got, err := e.Client().Get(t.Context(), "/registry/x")
@@ -34,10 +43,7 @@ func TestEtcdKeepsWhatItWasGiven(t *testing.T) {
 }
 
 func TestRefusedTransactionsSayWhichConditionsFailed(t *testing.T) {
-	e, err := StartEtcd(t.Context(), t.TempDir()+"/etcd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := startEtcd(t, t.TempDir()+"/etcd")
 	defer e.Close()
 	s := store.NewEtcd(e.Client())
 	rev, err := s.Commit(t.Context(), []store.Op{{Key: "/registry/a", Value: []byte("1")}, {Key: "/registry/b", Value: []byte("1")}})

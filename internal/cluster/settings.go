@@ -25,12 +25,14 @@ type AgentSettings struct {
 var agentConfig = api.Key{Namespace: metav1.NamespaceSystem, Name: "knarr-agent-config"}
 
 func (s AgentSettings) configMap() *corev1.ConfigMap {
-	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: agentConfig.Namespace, Name: agentConfig.Name},
-		Data: map[string]string{
-			"clusterCIDR": s.ClusterCIDR.String(), "serviceCIDR": s.ServiceCIDR.String(), "clusterDNS": s.ClusterDNS.String(), "clusterDomain": s.ClusterDomain,
-			"overlay": s.Overlay,
-		},
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: agentConfig.Namespace, Name: agentConfig.Name}, Data: s.Data()}
+}
+
+// Data is what ParseAgentSettings reads.
+func (s AgentSettings) Data() map[string]string {
+	return map[string]string{
+		"clusterCIDR": s.ClusterCIDR.String(), "serviceCIDR": s.ServiceCIDR.String(), "clusterDNS": s.ClusterDNS.String(), "clusterDomain": s.ClusterDomain,
+		"overlay": s.Overlay,
 	}
 }
 

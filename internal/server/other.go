@@ -46,6 +46,11 @@ func (s *Server) specialPaths() map[string]http.HandlerFunc {
 // serveOther answers paths that are not below a group-version: discovery, OpenAPI, version, metrics, profiles.
 func (s *Server) serveOther(x *exchange) error {
 	path := strings.Trim(x.r.URL.Path, "/")
+	for p, h := range s.cfg.Handlers {
+		if x.r.URL.Path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(x.r.URL.Path, p) {
+			return h(x.w, x.r)
+		}
+	}
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead && path != "debug/pprof/symbol" {
 		return apierrors.NewMethodNotSupported(schema.GroupResource{Resource: path}, strings.ToLower(x.r.Method))
 	}

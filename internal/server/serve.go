@@ -101,7 +101,13 @@ func (s *Server) serveResource(x *exchange) error {
 	if r, ok := findReview(x.t); ok {
 		return x.review(r)
 	}
+	if x.t.Group == usageGroup.Group {
+		return x.usage()
+	}
 	if err := x.t.resolve(); err != nil {
+		return err
+	}
+	if err := x.fresh(); err != nil {
 		return err
 	}
 	if h := connectors[x.t.Subresource]; h != nil {
@@ -134,6 +140,24 @@ func (s *Server) serveResource(x *exchange) error {
 		return x.deleteCollection()
 	}
 	return errMethod(x.t)
+}
+
+// fresh makes sure that what this server knows is new enough for the request
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list). A write is checked against what is there, so it needs to
+// know that, too.
+func (x *exchange) fresh() error {
+	switch x.t.Verb {
+	case "get", "list", "watch":
+		switch rv := x.q.Get("resourceVersion"); {
+		case x.q.Get("continue") != "":
+			return nil // pages are of one revision
+		case rv != "" && x.t.Verb == "get":
+			return x.s.cfg.Registry.Reach(x.r.Context(), rv)
+		case rv != "":
+			return nil // these wait for theirs themselves
+		}
+	}
+	return x.s.cfg.Registry.Fresh(x.r.Context())
 }
 
 // subresources are answered by functions of their own; status, ephemeralcontainers, resize and finalize are the object
@@ -177,6 +201,8 @@ func (s *Server) authenticate(x *exchange) error {
 func (s *Server) authorize(x *exchange) error {
 	a := authz.AttributesOf(&x.t.Info)
 	switch {
+	case x.nodeRight(a):
+		return nil
 	case x.t.Subresource == "exec" || x.t.Subresource == "attach" || x.t.Subresource == "portforward":
 		a.Verb = "create"
 	case a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection":

@@ -49,6 +49,9 @@ type Config struct {
 	Ready []Check
 	// Documents are further paths with fixed JSON content, such as /openid/v1/jwks; they need authorization like any other.
 	Documents map[string]func() ([]byte, error)
+	// Handlers answer further paths, and those below them where a path ends in "/", whatever the method; they need authorization like any
+	// other path outside resources. An error is answered as an API status.
+	Handlers map[string]func(w http.ResponseWriter, r *http.Request) error
 
 	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
 	// and 200 as in Kubernetes.

@@ -82,6 +82,7 @@ func (s *Store) begin(ctx context.Context, group []Mutation) (func() (int64, err
 		}
 		if m.Object != nil {
 			m.Object.SetResourceVersion("") // known once it is stored, and not part of what is stored
+			m.Table.share(m.Key, m.Object)
 			value, err := m.Table.spec.Encode(m.Object)
 			if err != nil {
 				return nil, fmt.Errorf("encoding %s: %w", op.Key, err)
@@ -155,7 +156,7 @@ func (s *Store) write(ctx context.Context) error {
 				r.done <- result{err: err}
 				return true
 			}
-			if len(batch) > 0 && (ops+len(r.ops) > maxBatchOps || size+r.size > maxBatchBytes) {
+			if len(batch) > 0 && (ops+len(r.ops) > s.maxOps || size+r.size > maxBatchBytes) {
 				return false
 			}
 			for _, op := range r.ops {

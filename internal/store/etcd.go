@@ -16,10 +16,17 @@ import (
 // (go.etcd.io/etcd/server/v3/etcdserver/api/v3client) or to an external cluster.
 type Etcd struct {
 	client *clientv3.Client
+	maxOps int
 }
 
 // NewEtcd returns a Backend that stores in the etcd behind client, which the caller closes.
 func NewEtcd(client *clientv3.Client) *Etcd { return &Etcd{client: client} }
+
+// WithMaxOps says how many operations the etcd takes in one transaction; the default is for one that is told to accept many.
+func (e *Etcd) WithMaxOps(n int) *Etcd { return &Etcd{client: e.client, maxOps: n} }
+
+// MaxOps is how many operations a transaction may have; 0 means that the store decides.
+func (e *Etcd) MaxOps() int { return e.maxOps }
 
 // loadPage is how many keys one range request of Load asks for.
 const loadPage = 5000

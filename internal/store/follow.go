@@ -44,6 +44,9 @@ func (s *Store) load(ctx context.Context) (int64, error) {
 			if obj == nil {
 				return nil
 			}
+			if n := len(news); n > 0 && news[n-1].table == t {
+				t.shareWith(obj, news[n-1].object) // they come in the order of their keys: neighbours are alike
+			}
 			news = append(news, loaded{t, key, kv.Rev, obj})
 		}
 		present[t][key] = true
@@ -154,5 +157,6 @@ func (s *Store) object(t *Table, c Change, rev int64) Object {
 		return nil
 	}
 	obj.SetResourceVersion(FormatRevision(rev))
+	t.share(c.Key[len(t.spec.Prefix):], obj)
 	return obj
 }

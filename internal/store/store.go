@@ -23,6 +23,10 @@ type Store struct {
 	ready    chan struct{}
 	ended    chan struct{}
 
+	maxOps    int             // per transaction
+	others    func() bool     // whether others write to the backend
+	questions chan chan error // of callers of Fresh
+
 	mu      sync.RWMutex // guards rev and the contents of every table
 	rev     int64        // every change up to here is in the copy
 	waiters []*waiter    // for rev to be reached
@@ -39,13 +43,18 @@ type waiter struct {
 // New returns a Store with one table per spec.
 func New(backend Backend, log *slog.Logger, specs ...Spec) *Store {
 	s := &Store{
-		backend:  backend,
-		log:      log,
-		tables:   map[string]*Table{},
-		requests: make(chan *request, 1024),
-		ready:    make(chan struct{}),
-		ended:    make(chan struct{}),
-		pending:  map[string][]*pending{},
+		backend:   backend,
+		log:       log,
+		tables:    map[string]*Table{},
+		requests:  make(chan *request, 1024),
+		questions: make(chan chan error, 1024),
+		ready:     make(chan struct{}),
+		ended:     make(chan struct{}),
+		pending:   map[string][]*pending{},
+	}
+	s.maxOps = maxBatchOps
+	if b, ok := backend.(interface{ MaxOps() int }); ok && b.MaxOps() > 0 {
+		s.maxOps = b.MaxOps()
 	}
 	for _, spec := range specs {
 		s.tables[spec.Prefix] = newTable(s, spec)
@@ -89,6 +98,7 @@ func (s *Store) Run(ctx context.Context) error {
 	close(s.ready)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.follow(ctx, rev); return nil })
+	g.Go(func() error { return s.confirm(ctx) })
 	for range writers {
 		g.Go(func() error { return s.write(ctx) })
 	}

@@ -15,6 +15,9 @@ type Spec struct {
 	Decode func([]byte) (Object, error)
 	// Indexes map an object to the values under which the named index holds it.
 	Indexes map[string]func(Object) []string
+	// Share, if set, makes an object that nobody else has yet share what it says twice. It writes nothing but the object itself: what
+	// is behind its pointers, maps and slices may be shared with others already.
+	Share func(Object)
 	// History is how many changes are kept for watches that begin in the past; 0 means 8192.
 	History int
 }

@@ -32,6 +32,9 @@ type Token struct {
 	ID, Secret string
 }
 
+// ServersGroup is the group of tokens that let machines join as servers (auth-extra-groups of the bootstrap token Secret).
+const ServersGroup = "system:bootstrappers:knarr-servers"
+
 var tokenPattern = regexp.MustCompile(`^K10([0-9a-f]{64})::([a-z0-9]{6})\.([a-z0-9]{16})$`)
 
 // ParseToken reads what String wrote.

@@ -91,6 +91,7 @@ func Specs(resources []*api.Resource) []store.Spec {
 		switch res.New().(type) {
 		case *corev1.Pod:
 			spec.History = 16384
+			spec.Share = sharePod
 			spec.Indexes[IndexNode] = func(o store.Object) []string {
 				if n := o.(*corev1.Pod).Spec.NodeName; n != "" {
 					return []string{n}
@@ -136,6 +137,28 @@ func (r *Registry) Store() *store.Store { return r.store }
 
 // Revision returns the newest revision of the copy, as a resourceVersion.
 func (r *Registry) Revision() string { return store.FormatRevision(r.store.Revision()) }
+
+// Fresh returns when reads show everything that any server of the cluster acknowledged before the call. ServiceUnavailable where that cannot be
+// found out.
+func (r *Registry) Fresh(ctx context.Context) error {
+	err := r.store.Fresh(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrEnded):
+		return apierrors.NewServiceUnavailable("the server is shutting down")
+	}
+	return apierrors.NewServiceUnavailable(fmt.Sprintf("this server could not confirm with the others that what it knows is still true (%v): try again, or ask another server", err))
+}
+
+// Reach waits briefly until reads show the given resourceVersion; "" and "0" are any.
+func (r *Registry) Reach(ctx context.Context, resourceVersion string) error {
+	want, err := parseRevision(resourceVersion)
+	if err != nil {
+		return err
+	}
+	return r.reach(ctx, want)
+}
 
 func tablePrefix(res *api.Resource) string { return "/registry/" + res.Prefix + "/" }
 

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/knarr-io/knarr/internal/cluster"
+	"github.com/knarr-io/knarr/internal/cluster/join"
+	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/network/overlay"
+)
+
+// datastore is where the cluster's objects are: an etcd in this process, or one that somebody else runs.
+type datastore interface {
+	Client() *clientv3.Client
+	Contact() *cluster.Contact
+	Several() bool
+	Lead(ctx context.Context, act func(ctx context.Context) error) error
+	WaitReady(ctx context.Context) error
+	Run(ctx context.Context) error
+	Close()
+}
+
+// openData opens the datastore. An etcd that has just joined others is a member by its own data from then on.
+func (s *server) openData(keys *pki.PKI, m *cluster.Membership) (datastore, error) {
+	if len(s.etcdEndpoints) > 0 {
+		return cluster.OpenExternal(cluster.ExternalConfig{
+			Endpoints: s.etcdEndpoints, CAFile: s.etcdCA, CertFile: s.etcdCert, KeyFile: s.etcdKeyFile, Name: s.nodeName, Log: s.log,
+		})
+	}
+	cfg := cluster.EtcdConfig{
+		Dir: cluster.EtcdDir(s.dataDir), Name: s.nodeName, PeerURL: "https://" + s.reached().String(), Peer: keys.PeerFiles(), Log: s.log,
+	}
+	if m != nil {
+		cfg.Join = m.Etcd
+	}
+	etcd, err := cluster.OpenEtcd(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if m != nil && m.Begun() {
+		if err := m.Started(); err != nil {
+			etcd.Close()
+			return nil, err
+		}
+		s.log.Info("joined the cluster as a further server", "through", m.Server)
+	}
+	return etcd, nil
+}
+
+// reached is where other machines and pods reach this server's API.
+func (s *server) reached() netip.AddrPort { return netip.AddrPortFrom(s.nodeAddr, s.listenAddr.Port()) }
+
+// settings are those that all machines of the cluster share.
+func (s *server) settings() cluster.AgentSettings {
+	return cluster.AgentSettings{
+		ClusterCIDR: s.clusterNet, ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, ClusterDomain: s.domain, Overlay: string(s.overlayMode),
+	}
+}
+
+// membership finds out whether this server is one that joined others, or joins them now; nil means that it is a cluster's first. The cluster's
+// settings are taken over.
+func (s *server) membership(ctx context.Context) (*cluster.Membership, error) {
+	m, err := cluster.LoadMembership(s.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil || m.Begun() {
+		if m, err = s.joinOthers(ctx, m); m == nil || err != nil {
+			return nil, err
+		}
+	}
+	if m.ExternalEtcd != (len(s.etcdEndpoints) > 0) {
+		return nil, fmt.Errorf("this server joined a cluster with external etcd: %v; start it with the same --etcd-endpoints as then", m.ExternalEtcd)
+	}
+	return m, s.adopt(m)
+}
+
+// joinOthers joins the cluster of --join, if there is one. begun is an attempt that was not completed.
+func (s *server) joinOthers(ctx context.Context, begun *cluster.Membership) (*cluster.Membership, error) {
+	switch {
+	case s.join == "" && begun != nil:
+		return nil, fmt.Errorf("this server has begun to join the cluster at %s and has not got to the end: start it with --join and --token again, or run knarr down --delete-data", begun.Server)
+	case s.join == "":
+		return nil, nil
+	case s.token == "":
+		return nil, errors.New("--join needs --token, which knarr token create --server on a server prints")
+	}
+	if begun == nil {
+		if _, err := os.Stat(cluster.EtcdDir(s.dataDir)); err == nil {
+			return nil, fmt.Errorf("%s has the data of a cluster of its own: leave out --join, or run knarr down --delete-data first", s.dataDir)
+		}
+	}
+	token, err := join.ParseToken(s.token)
+	if err != nil {
+		return nil, fmt.Errorf("--token: %w", err)
+	}
+	return cluster.Join(ctx, s.dataDir, s.join, token, cluster.JoinRequest{
+		Name: s.nodeName, URL: "https://" + s.reached().String(), ExternalEtcd: len(s.etcdEndpoints) > 0,
+	})
+}
+
+// adopt takes over the cluster's settings. A flag that says otherwise is an error.
+func (s *server) adopt(m *cluster.Membership) error {
+	theirs, err := cluster.ParseAgentSettings(m.Settings)
+	if err != nil {
+		return fmt.Errorf("the cluster's settings: %w", err)
+	}
+	mode, err := overlay.ParseMode(theirs.Overlay)
+	if err != nil {
+		return fmt.Errorf("the cluster's settings: %w", err)
+	}
+	for _, f := range []struct{ flag, mine, cluster string }{
+		{"cluster-cidr", s.clusterNet.String(), theirs.ClusterCIDR.String()},
+		{"service-cidr", s.serviceNet.String(), theirs.ServiceCIDR.String()},
+		{"cluster-dns", s.dnsAddr.String(), theirs.ClusterDNS.String()},
+		{"cluster-domain", s.domain, theirs.ClusterDomain},
+		{"overlay", string(s.overlayMode), string(mode)},
+	} {
+		if s.given(f.flag) && f.mine != f.cluster {
+			return fmt.Errorf("--%s %s: the cluster has %s, which is the same on all of its machines: leave the flag out", f.flag, f.mine, f.cluster)
+		}
+	}
+	s.clusterNet, s.serviceNet, s.dnsAddr, s.domain, s.overlayMode = theirs.ClusterCIDR, theirs.ServiceCIDR, theirs.ClusterDNS, theirs.ClusterDomain, mode
+	return nil
+}
+
+// checkData is the health check of the datastore: what it has last confirmed is in the copy.
+func checkData(data datastore, plane *cluster.ControlPlane) func(context.Context) error {
+	const patience = 2 * time.Second
+	return func(ctx context.Context) error {
+		if _, err := data.Contact().Epoch(); err != nil {
+			return err
+		}
+		if err := plane.CheckReady(ctx); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return plane.Store.Sync(ctx)
+	}
+}
+
+// readToken returns the token of --token or --token-file.
+func readToken(token, file string) (string, error) {
+	if file == "" {
+		return token, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
