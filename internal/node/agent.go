@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/stats"
 )
 
 // Agent runs the pods of one node.
@@ -30,6 +32,11 @@ type Agent struct {
 	sources *sources
 	dns     podspec.DNS
 	userns  userNamespaces
+	stats   stats.Collector
+	disks   disks
+	// booted is when the machine started; endpoints answer [Agent.ServeNode].
+	booted    time.Time
+	endpoints func() http.Handler
 
 	capacity, allocatable corev1.ResourceList
 
@@ -76,6 +83,10 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.events, a.status, a.images, a.sources = newRecorder(a), newStatusWriter(a), newImages(a), newSources(a)
 	a.userns.load(&cfg)
+	a.stats.Measure, a.endpoints = a.sample, sync.OnceValue(a.newEndpoints)
+	if !cfg.Hollow {
+		a.booted = bootTime()
+	}
 	return a, nil
 }
 

@@ -80,6 +80,8 @@ type Volumes interface {
 	Message(uid, container string, attempt int32) string
 	Teardown(uid string) error
 	Pods() []string
+	// Uses measures what the pod's volumes take, by name.
+	Uses(pod *corev1.Pod) map[string]volume.Use
 }
 
 // Cgroups makes pods' control groups; [cgroup.Manager], or nothing on hollow nodes.
@@ -88,6 +90,11 @@ type Cgroups interface {
 	Remove(uid string) error
 	Pods() []string
 	V2() bool
+	// PodUsage and MachineUsage tell what the processes of a pod, and all of the machine, use.
+	PodUsage(uid string) (cgroup.Usage, error)
+	MachineUsage() (cgroup.Usage, error)
+	// Processes are those of one container of a pod.
+	Processes(uid, container string) ([]int, error)
 }
 
 // Prober runs probes; [probe.Prober], or one that always succeeds on hollow nodes.

@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/knarr-io/knarr/internal/node/cgroup"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/volume"
@@ -28,6 +30,7 @@ func (noVolumes) MessageFile(string, string, int32) (string, error) { return "",
 func (noVolumes) Message(string, string, int32) string              { return "" }
 func (noVolumes) Teardown(string) error                             { return nil }
 func (noVolumes) Pods() []string                                    { return nil }
+func (noVolumes) Uses(*corev1.Pod) map[string]volume.Use            { return nil }
 
 // noCgroups stands in for the machine's control groups on hollow nodes.
 type noCgroups struct{}
@@ -36,6 +39,9 @@ func (noCgroups) Setup(string, podspec.PodResources) (string, error) { return ""
 func (noCgroups) Remove(string) error                                { return nil }
 func (noCgroups) Pods() []string                                     { return nil }
 func (noCgroups) V2() bool                                           { return true }
+func (noCgroups) PodUsage(string) (cgroup.Usage, error)              { return cgroup.Usage{}, os.ErrNotExist }
+func (noCgroups) MachineUsage() (cgroup.Usage, error)                { return cgroup.Usage{}, os.ErrNotExist }
+func (noCgroups) Processes(string, string) ([]int, error)            { return nil, os.ErrNotExist }
 
 // healthy answers every probe of a hollow pod: there is no process to ask.
 type healthy struct{}

@@ -45,6 +45,7 @@ func (w *worker) observe(ctx context.Context) (obs *lifecycle.Observed, ok bool)
 		}
 		return nil, false
 	}
+	w.shown = obs
 	if w.looks == looks {
 		w.obs = obs
 	} else {

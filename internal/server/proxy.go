@@ -34,6 +34,9 @@ func (x *exchange) proxy() error {
 		return err
 	}
 	x.t.Name = name
+	if x.t.Res == api.Nodes {
+		return x.nodeProxy(portName)
+	}
 	if err := x.admit(admission.Connect, nil, metav1.CreateOptions{}); err != nil {
 		return err
 	}

@@ -187,6 +187,8 @@ func (t *target) resolveSubresource() error {
 // subresourceVerbs returns what may be done with a subresource.
 func subresourceVerbs(res *api.Resource, name string) ([]string, bool) {
 	switch {
+	case name == "proxy" && res == api.Nodes:
+		return []string{"get"}, true
 	case name == "proxy" && (res == api.Pods || res == api.Services):
 		return []string{"create", "delete", "get", "patch", "update"}, true
 	case name == "status" && res.Status, name == "scale" && res.Scale != nil:

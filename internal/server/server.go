@@ -75,6 +75,12 @@ type Streams interface {
 	PortForwardURL(ctx context.Context, key api.Key, opts *corev1.PodPortForwardOptions) (*url.URL, error)
 }
 
+// NodeEndpoints are Streams of a node that also tells about itself: stats, metrics, health, as a kubelet does on its port.
+type NodeEndpoints interface {
+	Streams
+	ServeNode(w http.ResponseWriter, r *http.Request)
+}
+
 // DialledStreams are Streams that connect to their URLs themselves, as only they know the way, or whom to trust there. To the URLs
 // of any other the server connects as [stream.Dial] does without a certificate.
 type DialledStreams interface {
@@ -109,7 +115,7 @@ func New(cfg Config) *Server {
 		cfg: cfg, log: cfg.Log,
 		decoder:   wire.NewDecoder(api.Scheme),
 		managers:  patch.NewManagers(api.Scheme, api.TypeConverter),
-		discovery: discovery.New(api.Builtin, reviewKinds(), cfg.Address),
+		discovery: discovery.New(api.Builtin, append(reviewKinds(), usageKinds()...), cfg.Address),
 		openapi:   openapi.New(api.Builtin, reviewKinds(), cfg.Version.GitVersion),
 		limits:    newLimits(cfg.MaxReads, cfg.MaxWrites),
 		metrics:   newMetrics(),

@@ -57,7 +57,7 @@ func New(mount, root string) (*Manager, error) {
 	if len(m.trees) == 0 {
 		return nil, fmt.Errorf("no control groups are mounted at %s", mount)
 	}
-	for _, qos := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
+	for _, qos := range classes() {
 		if err := m.mkdir(m.class(qos)); err != nil {
 			return nil, err
 		}
@@ -93,6 +93,11 @@ func (m *Manager) setupV2() error {
 		}
 	}
 	return m.write("", m.class(corev1.PodQOSBestEffort), "cpu.weight", "1")
+}
+
+// classes are the qualities of service, each with a group of its own.
+func classes() []corev1.PodQOSClass {
+	return []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort}
 }
 
 // class returns the group of a quality-of-service class, below which its pods stand.
@@ -166,7 +171,7 @@ func (m *Manager) setV2(group string, r podspec.PodResources) error {
 // Remove removes the pod's group and all below it, in whichever class it stands. Processes in it must be gone.
 func (m *Manager) Remove(uid string) error {
 	var errs []error
-	for _, qos := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
+	for _, qos := range classes() {
 		for _, base := range m.bases() {
 			errs = append(errs, removeTree(filepath.Join(base, m.Path(uid, qos))))
 		}
@@ -179,7 +184,7 @@ func (m *Manager) Pods() []string {
 	seen := map[string]bool{}
 	var out []string
 	for _, base := range m.bases() {
-		for _, qos := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
+		for _, qos := range classes() {
 			entries, _ := os.ReadDir(filepath.Join(base, m.class(qos)))
 			for _, e := range entries {
 				if uid, ok := strings.CutPrefix(e.Name(), "pod"); ok && e.IsDir() && !seen[uid] {

@@ -66,3 +66,12 @@ func (c *CRI) PodSandboxStats(ctx context.Context, sandboxID string) (*cri.PodSa
 	r, err := c.rt.PodSandboxStats(ctx, &cri.PodSandboxStatsRequest{PodSandboxId: sandboxID})
 	return r.GetStats(), err
 }
+
+// ListPodSandboxStats measures all ready sandboxes.
+func (c *CRI) ListPodSandboxStats(ctx context.Context) ([]*cri.PodSandboxStats, error) {
+	ctx, cancel := short(ctx)
+	defer cancel()
+	ready := &cri.PodSandboxStatsFilter{} // with a filter, however empty, containerd leaves out what it cannot measure
+	r, err := c.rt.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{Filter: ready})
+	return r.GetStats(), err
+}

@@ -130,7 +130,26 @@ func (f *Fake) PodSandboxStats(ctx context.Context, sandboxID string) (*cri.PodS
 	if s == nil {
 		return nil, notFound("sandbox", sandboxID)
 	}
+	return s.stats(time.Now()), nil
+}
+
+// ListPodSandboxStats measures all ready sandboxes.
+func (f *Fake) ListPodSandboxStats(ctx context.Context) ([]*cri.PodSandboxStats, error) {
+	if err := f.begin(ctx, "ListPodSandboxStats", ""); err != nil {
+		return nil, err
+	}
+	defer f.mu.Unlock()
 	now := time.Now()
+	var out []*cri.PodSandboxStats
+	for _, s := range f.sandboxes {
+		if s.status.State == cri.PodSandboxState_SANDBOX_READY {
+			out = append(out, s.stats(now))
+		}
+	}
+	return out, nil
+}
+
+func (s *fakeSandbox) stats(now time.Time) *cri.PodSandboxStats {
 	linux := &cri.LinuxPodSandboxStats{}
 	var cpu, cores, memory uint64
 	for _, c := range s.containers {
@@ -145,9 +164,9 @@ func (f *Fake) PodSandboxStats(ctx context.Context, sandboxID string) (*cri.PodS
 	}
 	linux.Cpu, linux.Memory = usage(now, cpu, cores, memory)
 	return &cri.PodSandboxStats{
-		Attributes: &cri.PodSandboxAttributes{Id: sandboxID, Metadata: s.status.Metadata, Labels: s.status.Labels, Annotations: s.status.Annotations},
+		Attributes: &cri.PodSandboxAttributes{Id: s.status.Id, Metadata: s.status.Metadata, Labels: s.status.Labels, Annotations: s.status.Annotations},
 		Linux:      linux,
-	}, nil
+	}
 }
 
 func (c *fakeContainer) stats(now time.Time) *cri.ContainerStats {

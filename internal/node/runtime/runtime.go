@@ -108,6 +108,8 @@ type Stats interface {
 	// ListContainerStats measures many containers in one call; a nil filter means all.
 	ListContainerStats(ctx context.Context, filter *cri.ContainerStatsFilter) ([]*cri.ContainerStats, error)
 	PodSandboxStats(ctx context.Context, sandboxID string) (*cri.PodSandboxStats, error)
+	// ListPodSandboxStats measures all ready sandboxes, with their containers, in one call.
+	ListPodSandboxStats(ctx context.Context) ([]*cri.PodSandboxStats, error)
 }
 
 // Images is the part of Runtime that deals with images.

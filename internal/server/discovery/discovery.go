@@ -22,11 +22,19 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 )
 
-// Review is a kind that can be posted but is not stored, such as a SubjectAccessReview.
+// Review is a kind that is not stored: one that can be posted, such as a SubjectAccessReview, or that is worked out when it is read.
 type Review struct {
 	schema.GroupVersionKind
 	Plural, Singular string
 	Namespaced       bool
+	Verbs            []string // nil means create
+}
+
+func (r *Review) verbs() []string {
+	if r.Verbs == nil {
+		return []string{"create"}
+	}
+	return r.Verbs
 }
 
 // Documents are what discovery answers with.
@@ -68,7 +76,7 @@ func New(resources []*api.Resource, reviews []Review, server string) *Documents 
 		}
 	}
 	for _, r := range reviews {
-		d.add(r.GroupVersion(), []metav1.APIResource{{Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: []string{"create"}}})
+		d.add(r.GroupVersion(), []metav1.APIResource{{Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: r.verbs()}})
 	}
 	for _, l := range d.resources {
 		slices.SortFunc(l.APIResources, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })

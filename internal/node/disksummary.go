@@ -1,0 +1,189 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubelet "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/volume"
+)
+
+// diskFresh is how long what pods have on disk is not added up again: walking their files costs.
+const diskFresh = 10 * time.Second
+
+// podDisk is what a pod has on the node's disk.
+type podDisk struct {
+	at      time.Time
+	volumes map[string]volume.Use
+	// layers and logs are the containers' own files and what they have said, by container.
+	layers, logs map[string]volume.Use
+}
+
+// ephemeral is the sum that counts against ephemeral-storage: emptyDirs on disk, writable layers and logs
+// (https://kubernetes.io/docs/concepts/storage/ephemeral-storage/#resource-emphemeralstorage-consumption).
+func (d *podDisk) ephemeral(pod *corev1.Pod) volume.Use {
+	var sum volume.Use
+	add := func(u volume.Use) { sum.Bytes, sum.Inodes = sum.Bytes+u.Bytes, sum.Inodes+u.Inodes }
+	for i := range pod.Spec.Volumes {
+		if u := d.volumes[pod.Spec.Volumes[i].Name]; pod.Spec.Volumes[i].EmptyDir != nil && !u.Memory {
+			add(u)
+		}
+	}
+	for _, u := range d.layers {
+		add(u)
+	}
+	for _, u := range d.logs {
+		add(u)
+	}
+	return sum
+}
+
+// disks remembers what pods have on disk.
+type disks struct {
+	mu   sync.Mutex
+	pods map[types.UID]*podDisk
+}
+
+// podDisk measures what a pod has on disk, or tells what was found a short while ago.
+func (a *Agent) podDisk(w *worker, now time.Time) *podDisk {
+	a.disks.mu.Lock()
+	defer a.disks.mu.Unlock()
+	if have := a.disks.pods[w.uid]; have != nil && now.Sub(have.at) < diskFresh {
+		return have
+	}
+	pod := w.podNow()
+	d := &podDisk{at: now, volumes: a.volumes.Uses(pod), layers: map[string]volume.Use{}, logs: map[string]volume.Use{}}
+	for _, run := range w.seen().Containers {
+		dir := filepath.Dir(w.logPath(run.Name, run.Attempt))
+		if _, done := d.logs[run.Name]; !done {
+			d.logs[run.Name] = volume.Measure(dir)
+		}
+		if run.State != lifecycle.Running {
+			continue
+		}
+		if layer := a.layer(string(w.uid), run.ID); layer != "" {
+			d.layers[run.Name] = volume.Measure(layer)
+		}
+	}
+	if a.disks.pods == nil {
+		a.disks.pods = map[types.UID]*podDisk{}
+	}
+	for uid, old := range a.disks.pods {
+		if now.Sub(old.at) > 10*diskFresh {
+			delete(a.disks.pods, uid)
+		}
+	}
+	a.disks.pods[w.uid] = d
+	return d
+}
+
+// layer returns the directory with the files that a running container has written: the upper directory of its overlay, as its processes
+// see it mounted. Whatever the runtime, and without asking it: containerd measures its snapshots only now and then.
+func (a *Agent) layer(uid, container string) string {
+	pids, err := a.cgroups.Processes(uid, container)
+	if err != nil || len(pids) == 0 {
+		return ""
+	}
+	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pids[0]), "mountinfo"))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	return upperDir(bufio.NewScanner(f))
+}
+
+// upperDir finds the upper directory of the overlay that is mounted at / in a mountinfo (proc_pid_mountinfo(5)).
+func upperDir(lines *bufio.Scanner) string {
+	for lines.Scan() {
+		mount, rest, ok := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(mount)
+		if !ok || len(fields) < 5 || fields[4] != "/" || !strings.HasPrefix(rest, "overlay ") {
+			continue
+		}
+		parts := strings.Fields(rest)
+		for o := range strings.SplitSeq(parts[len(parts)-1], ",") {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+				return dir
+			}
+		}
+	}
+	return ""
+}
+
+// addDisks fills in what a summary says about disks.
+func (a *Agent) addDisks(ctx context.Context, s *kubelet.Summary, now time.Time) {
+	if a.cfg.Hollow {
+		return
+	}
+	stamp := metav1.NewTime(now)
+	root := fileSystem(a.cfg.DataDir, stamp)
+	s.Node.Fs = root
+	if root == nil {
+		return
+	}
+	if info, err := a.rt.ImageFsInfo(ctx); err == nil {
+		for _, fs := range info.GetImageFilesystems() {
+			images := fileSystem(fs.GetFsId().GetMountpoint(), nanoTime(fs.Timestamp))
+			if images == nil {
+				continue
+			}
+			images.UsedBytes, images.InodesUsed = value(fs.UsedBytes), value(fs.InodesUsed)
+			s.Node.Runtime = &kubelet.RuntimeStats{ImageFs: images, ContainerFs: images}
+			break
+		}
+	}
+	share := func(u volume.Use, t time.Time) kubelet.FsStats {
+		return kubelet.FsStats{Time: metav1.NewTime(t), AvailableBytes: root.AvailableBytes, CapacityBytes: root.CapacityBytes,
+			InodesFree: root.InodesFree, Inodes: root.Inodes, UsedBytes: &u.Bytes, InodesUsed: &u.Inodes}
+	}
+	for i := range s.Pods {
+		p := &s.Pods[i]
+		w := a.worker(types.UID(p.PodRef.UID))
+		if w == nil {
+			continue
+		}
+		d := a.podDisk(w, now)
+		for j := range p.Containers {
+			c := &p.Containers[j]
+			if u, ok := d.layers[c.Name]; ok {
+				fs := share(u, d.at)
+				c.Rootfs = &fs
+			}
+			logs := share(d.logs[c.Name], d.at)
+			c.Logs = &logs
+		}
+		pod := w.podNow()
+		for k := range pod.Spec.Volumes {
+			if u, ok := d.volumes[pod.Spec.Volumes[k].Name]; ok {
+				p.VolumeStats = append(p.VolumeStats, kubelet.VolumeStats{Name: pod.Spec.Volumes[k].Name, FsStats: share(u, d.at)})
+			}
+		}
+		sum := share(d.ephemeral(pod), d.at)
+		p.EphemeralStorage = &sum
+	}
+}
+
+// fileSystem measures the file system of dir.
+func fileSystem(dir string, at metav1.Time) *kubelet.FsStats {
+	var st unix.Statfs_t
+	if dir == "" || unix.Statfs(dir, &st) != nil {
+		return nil
+	}
+	size := uint64(st.Bsize)
+	left, all, used := st.Bavail*size, st.Blocks*size, (st.Blocks-st.Bfree)*size
+	inodes, inodesLeft, inodesUsed := st.Files, st.Ffree, st.Files-st.Ffree
+	return &kubelet.FsStats{Time: at, AvailableBytes: &left, CapacityBytes: &all, UsedBytes: &used,
+		Inodes: &inodes, InodesFree: &inodesLeft, InodesUsed: &inodesUsed}
+}
