@@ -57,6 +57,7 @@ func (b *bench) startCluster(ctx context.Context, system string, hollow int) (*c
 
 func (b *bench) startKnarr(ctx context.Context, c *cluster, hollow int) error {
 	args := []string{"server", "--data-dir", filepath.Join(c.dir, "data"), "--listen", apiAddress, "--no-agent", "--node-ip", nodeAddress,
+		"--cluster-cidr", "100.64.0.0/10", // a block for each of a thousand nodes
 		"--log-level", "warn", "--write-kubeconfig", c.kubeconfig}
 	if hollow > 0 {
 		args = append(args, "--hollow-nodes", fmt.Sprint(hollow))

@@ -40,7 +40,7 @@ options:
 		return err
 	}
 	c.kwok, err = startProcess(c.dir, "kwok", filepath.Join(b.peers, "kwok"),
-		"--config", config, "--kubeconfig", c.kubeconfig, "--manage-all-nodes=true", "--cidr", "10.128.0.1/9", "--v", "warn")
+		"--config", config, "--kubeconfig", c.kubeconfig, "--manage-all-nodes=true", "--node-lease-duration-seconds", "40", "--cidr", "10.128.0.1/9", "--v", "warn")
 	return err
 }
 
