@@ -237,6 +237,9 @@ func (n devNode) dial(t testing.TB, network, addr string) (conn net.Conn, err er
 func (n devNode) fetch(t testing.TB, url string) (string, error) {
 	t.Helper()
 	host, _, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
+	if !strings.Contains(host, ":") {
+		host += ":80"
+	}
 	conn, err := n.dial(t, "tcp4", host)
 	if err != nil {
 		return "", err
