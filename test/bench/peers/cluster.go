@@ -196,6 +196,14 @@ func (c *cluster) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
+// kwokCPU is that of the load generator, which shares the machine; 0 where there is none.
+func (c *cluster) kwokCPU() (time.Duration, error) {
+	if c.kwok == nil {
+		return 0, nil
+	}
+	return c.kwok.cpu()
+}
+
 // stop ends every process, the last one first, and removes the directory.
 func (c *cluster) stop() error {
 	if c.http != nil {

@@ -40,6 +40,7 @@ type bench struct {
 	profile string // where profiles of Knarr go; empty for none
 	limit   time.Duration
 	quick   bool
+	until   time.Time // no phase is repeated that would end later; zero for no such time
 	results *results
 }
 
@@ -65,6 +66,7 @@ func main() {
 	var b bench
 	var only, which, file string
 	var runs int
+	var budget time.Duration
 	var inside bool
 	flag.StringVar(&b.knarr, "knarr", "bin/knarr", "the knarr executable")
 	flag.StringVar(&b.peers, "peers", "bin/peers", "directory with etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and kwok-stages.yaml")
@@ -74,9 +76,13 @@ func main() {
 	flag.StringVar(&b.profile, "profile", "", "directory for CPU and heap profiles of Knarr")
 	flag.DurationVar(&b.limit, "limit", 5*time.Minute, "how long one load may take; what was reached by then is reported")
 	flag.IntVar(&runs, "runs", 1, "how often everything is measured; the table shows medians")
+	flag.DurationVar(&budget, "budget", 0, "repeat (-runs) only what fits into this time")
 	flag.BoolVar(&b.quick, "quick", false, "a tenth of the load, to see that it works")
 	flag.BoolVar(&inside, "inside", false, "set by the command itself, once it runs in namespaces of its own")
 	flag.Parse()
+	if budget > 0 {
+		b.until = time.Now().Add(budget)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var err error
 	if inside {
@@ -117,6 +123,9 @@ func (b *bench) run(ctx context.Context, only, which []string, runs int, file st
 				if which != nil && !slices.Contains(which, system) || ctx.Err() != nil {
 					continue
 				}
+				if i > 0 && !b.fits(p.name, system) {
+					continue
+				}
 				if err := b.take(ctx, p, system, i, runs); err != nil {
 					fmt.Printf("  not measured: %v\n", err)
 					failed = append(failed, fmt.Errorf("%s, %s: %w", p.name, system, err))
@@ -130,6 +139,11 @@ func (b *bench) run(ctx context.Context, only, which []string, runs int, file st
 	fmt.Print("\n", b.results.table())
 	fmt.Printf("\nAll samples: %s\n", file)
 	return errors.Join(append(failed, ctx.Err())...)
+}
+
+// fits tells whether a phase that was taken before can be repeated within the budget.
+func (b *bench) fits(phase, system string) bool {
+	return b.until.IsZero() || time.Now().Add(b.results.lasted(phase, system)).Before(b.until)
 }
 
 // prepare checks what was asked for before anything is started.

@@ -69,6 +69,10 @@ func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRo
 	if err != nil {
 		return err
 	}
+	kwokBefore, err := c.kwokCPU()
+	if err != nil {
+		return err
+	}
 	waitProfiles := b.profiles(ctx, c, rows.name, 10*time.Second)
 	defer waitProfiles()
 	highest := c.watchMemory(ctx)
@@ -89,6 +93,10 @@ func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRo
 	if err != nil {
 		return err
 	}
+	kwokAfter, err := c.kwokCPU()
+	if err != nil {
+		return err
+	}
 	mb, err := highest()
 	if err != nil {
 		return err
@@ -100,6 +108,9 @@ func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRo
 	}
 	if reached > 0 {
 		b.results.add(c.system, rows.cpu, (after-before).Seconds()*1000/float64(reached))
+		if c.kwok != nil {
+			b.results.add(c.system, rows.kwok, (kwokAfter-kwokBefore).Seconds()*1000/float64(reached))
+		}
 	}
 	for _, p := range c.parts {
 		used, err := p.cpu()

@@ -74,6 +74,17 @@ func (r *results) took(phase, system string, before, after machineUse) {
 	fmt.Printf("  (took %.0f s; others used %.0f %% of the machine)\n\n", t.Seconds, t.Others)
 }
 
+// lasted returns how long a phase took at most.
+func (r *results) lasted(phase, system string) time.Duration {
+	var most float64
+	for _, t := range r.Phases {
+		if t.Phase == phase && t.System == system {
+			most = max(most, t.Seconds)
+		}
+	}
+	return time.Duration(most * float64(time.Second))
+}
+
 func (r *results) write(file string) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
