@@ -171,15 +171,16 @@ func (c *cluster) send(ctx context.Context, method, path string, body []byte) er
 	return err
 }
 
-// rss and cpu are those of the control plane, all its processes together.
-func (c *cluster) rss() (float64, error) {
-	var sum float64
+// memory and cpu are those of the control plane, all its processes together.
+func (c *cluster) memory() (memory, error) {
+	var sum memory
 	for _, p := range c.parts {
-		mb, err := p.rss()
+		m, err := p.memory()
 		if err != nil {
-			return 0, err
+			return sum, err
 		}
-		sum += mb
+		sum.resident += m.resident
+		sum.anonymous += m.anonymous
 	}
 	return sum, nil
 }
@@ -196,12 +197,13 @@ func (c *cluster) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// kwokCPU is that of the load generator, which shares the machine; 0 where there is none.
-func (c *cluster) kwokCPU() (time.Duration, error) {
-	if c.kwok == nil {
-		return 0, nil
+// used is the processor time of the control plane, and of the load generator that shares the machine with it (0 where there is none).
+func (c *cluster) used() (plane, kwok time.Duration, err error) {
+	plane, err = c.cpu()
+	if err == nil && c.kwok != nil {
+		kwok, err = c.kwok.cpu()
 	}
-	return c.kwok.cpu()
+	return plane, kwok, err
 }
 
 // stop ends every process, the last one first, and removes the directory.

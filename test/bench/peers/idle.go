@@ -42,11 +42,12 @@ func measurePlane(ctx context.Context, b *bench, system string) (err error) {
 	if err := b.idle(ctx, c, watch, rowIdleCPU); err != nil {
 		return err
 	}
-	rss, err := c.rss()
+	m, err := c.memory()
 	if err != nil {
 		return err
 	}
-	b.results.add(system, rowEmptyRSS, rss)
+	b.results.add(system, rowEmptyRSS, m.resident)
+	b.results.add(system, rowEmptyAnonymous, m.anonymous)
 	if err := b.measureWrites(ctx, c); err != nil {
 		return err
 	}

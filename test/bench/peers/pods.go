@@ -65,11 +65,7 @@ func (b *bench) measurePods(ctx context.Context, system string, nodes, replicas 
 
 // deploy is the load itself.
 func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRows) error {
-	before, err := c.cpu()
-	if err != nil {
-		return err
-	}
-	kwokBefore, err := c.kwokCPU()
+	before, kwokBefore, err := c.used()
 	if err != nil {
 		return err
 	}
@@ -89,19 +85,16 @@ func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRo
 		return err
 	}
 	took := time.Since(began)
-	after, err := c.cpu()
+	after, kwokAfter, err := c.used()
 	if err != nil {
 		return err
 	}
-	kwokAfter, err := c.kwokCPU()
+	most, err := highest()
 	if err != nil {
 		return err
 	}
-	mb, err := highest()
-	if err != nil {
-		return err
-	}
-	b.results.add(c.system, rows.memory, mb)
+	b.results.add(c.system, rows.memory, most.resident)
+	b.results.add(c.system, rows.anonymous, most.anonymous)
 	b.results.add(c.system, rows.rate, float64(reached)/took.Seconds())
 	if reached < want {
 		b.results.note(c.system, rows.rate, fmt.Sprintf("%d of %d Ready when the time limit of %v was over", reached, want, b.limit))
@@ -112,13 +105,18 @@ func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRo
 			b.results.add(c.system, rows.kwok, (kwokAfter-kwokBefore).Seconds()*1000/float64(reached))
 		}
 	}
+	return c.printParts()
+}
+
+// printParts shows which process had how much of it.
+func (c *cluster) printParts() error {
 	for _, p := range c.parts {
-		used, err := p.cpu()
-		rss, err2 := p.rss()
-		if err := errors.Join(err, err2); err != nil {
+		used, err1 := p.cpu()
+		m, err2 := p.memory()
+		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
-		fmt.Printf("  %s: %.1f s CPU since its start, %.0f MB\n", p.name, used.Seconds(), rss)
+		fmt.Printf("  %s: %.1f s CPU since its start, %.0f MB\n", p.name, used.Seconds(), m.resident)
 	}
 	return nil
 }
@@ -145,15 +143,19 @@ func deployment(i, replicas int) []byte {
 "image":"docker.io/library/nginx:1","resources":{"requests":{"cpu":"10m","memory":"16Mi"}}}]}}}}`, i, replicas, i, i)
 }
 
-// watchMemory looks at the memory of the control plane twice a second until the returned function is called, which says what was the most.
-func (c *cluster) watchMemory(ctx context.Context) func() (float64, error) {
+// watchMemory looks at the memory of the control plane twice a second until the returned function is called, which says what it was when it was
+// the most.
+func (c *cluster) watchMemory(ctx context.Context) func() (memory, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	var most float64
+	var most memory
 	var failed error
 	look := func() {
-		mb, err := c.rss()
-		most, failed = max(most, mb), errors.Join(failed, err)
+		m, err := c.memory()
+		failed = errors.Join(failed, err)
+		if m.resident > most.resident {
+			most = m
+		}
 	}
 	go func() {
 		defer close(done)
@@ -161,7 +163,7 @@ func (c *cluster) watchMemory(ctx context.Context) func() (float64, error) {
 			look()
 		}
 	}()
-	return func() (float64, error) {
+	return func() (memory, error) {
 		if ctx.Err() == nil {
 			cancel()
 			<-done

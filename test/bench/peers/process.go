@@ -74,20 +74,31 @@ func (p *process) tail() string {
 	return string(bytes.Join(lines[max(0, len(lines)-10):], []byte("\n")))
 }
 
-// rss returns the resident memory in MB.
-func (p *process) rss() (float64, error) {
-	path := fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid)
-	b, err := os.ReadFile(path)
+// memory is what processes hold, in MB: all that is resident, and of it what is not pages of files (executables, etcd's data).
+type memory struct{ resident, anonymous float64 }
+
+func (p *process) memory() (memory, error) {
+	var m memory
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return m, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kb * 1024 / 1e6, err
+		name, rest, _ := strings.Cut(line, ":")
+		to := map[string]*float64{"VmRSS": &m.resident, "RssAnon": &m.anonymous}[name]
+		if to == nil {
+			continue
 		}
+		kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		if err != nil {
+			return m, fmt.Errorf("memory of %s: %w", p.name, err)
+		}
+		*to = kb * 1024 / 1e6
 	}
-	return 0, fmt.Errorf("%s has ended", p.name)
+	if m.resident == 0 {
+		return m, fmt.Errorf("%s has ended", p.name)
+	}
+	return m, nil
 }
 
 // cpu returns the processor time used so far.

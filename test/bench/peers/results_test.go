@@ -94,7 +94,7 @@ func TestEveryRowIsInTheTable(t *testing.T) {
 		}
 	}
 	for _, p := range []podRows{podRows100, podRows1000} {
-		for _, what := range []string{p.rate, p.cpu, p.kwok, p.memory, p.idle} {
+		for _, what := range []string{p.rate, p.cpu, p.kwok, p.memory, p.anonymous, p.idle} {
 			if !known[what] {
 				t.Errorf("row %q of %s is not in the table", what, p.name)
 			}
