@@ -103,7 +103,7 @@ func (s *server) joinOthers(ctx context.Context, begun *cluster.Membership) (*cl
 		return nil, fmt.Errorf("--token: %w", err)
 	}
 	return cluster.Join(ctx, s.dataDir, s.join, token, cluster.JoinRequest{
-		Name: s.nodeName, URL: "https://" + s.reached().String(), ExternalEtcd: len(s.etcdEndpoints) > 0,
+		Name: s.nodeName, URL: "https://" + s.reached().String(), ExternalEtcd: len(s.etcdEndpoints) > 0, Settings: s.settings().Given(s.given),
 	})
 }
 
@@ -117,16 +117,8 @@ func (s *server) adopt(m *cluster.Membership) error {
 	if err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	for _, f := range []struct{ flag, mine, cluster string }{
-		{"cluster-cidr", s.clusterNet.String(), theirs.ClusterCIDR.String()},
-		{"service-cidr", s.serviceNet.String(), theirs.ServiceCIDR.String()},
-		{"cluster-dns", s.dnsAddr.String(), theirs.ClusterDNS.String()},
-		{"cluster-domain", s.domain, theirs.ClusterDomain},
-		{"overlay", string(s.overlayMode), string(mode)},
-	} {
-		if s.given(f.flag) && f.mine != f.cluster {
-			return fmt.Errorf("--%s %s: the cluster has %s, which is the same on all of its machines: leave the flag out", f.flag, f.mine, f.cluster)
-		}
+	if err := m.Agree(s.settings().Given(s.given)); err != nil {
+		return err
 	}
 	s.clusterNet, s.serviceNet, s.dnsAddr, s.domain, s.overlayMode = theirs.ClusterCIDR, theirs.ServiceCIDR, theirs.ClusterDNS, theirs.ClusterDomain, mode
 	return nil

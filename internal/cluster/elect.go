@@ -19,6 +19,8 @@ func (e *Etcd) Run(ctx context.Context) error {
 	defer e.terms.finish()
 	s := e.server.Server
 	var without time.Time // since when there has been no leader
+	var look time.Time    // when learners are looked at again
+	pause := tickMs * time.Millisecond
 	for {
 		changed := s.LeaderChangedNotify()
 		now := time.Now()
@@ -40,8 +42,12 @@ func (e *Etcd) Run(ctx context.Context) error {
 		if !leads && e.terms.finish() {
 			e.cfg.Log.Info("another server leads, or none", "leader", e.nameOf(uint64(s.Leader())))
 		}
-		if leads && e.Several() {
-			e.promote(ctx)
+		if leads && e.Several() && !now.Before(look) {
+			pause = min(2*pause, promotePause)
+			if !e.promote(ctx) {
+				pause = tickMs * time.Millisecond
+			}
+			look = now.Add(pause)
 		}
 		var tick <-chan time.Time
 		if e.Several() { // etcd tells of new leaders, but not that the old one is lost
@@ -67,8 +73,11 @@ func (e *Etcd) Lead(ctx context.Context, act func(ctx context.Context) error) er
 	return e.terms.each(ctx, act)
 }
 
-// promote gives learners that have caught up their vote.
-func (e *Etcd) promote(ctx context.Context) {
+// promotePause is the longest pause between two looks at a learner that does not catch up.
+const promotePause = 5 * time.Second
+
+// promote gives learners that have caught up their vote. It reports whether some have not.
+func (e *Etcd) promote(ctx context.Context) (waiting bool) {
 	for _, m := range e.server.Server.Cluster().Members() {
 		if !m.IsLearner || m.Name == "" { // one without a name has not started yet
 			continue
@@ -76,10 +85,13 @@ func (e *Etcd) promote(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		_, err := e.server.Server.PromoteMember(ctx, uint64(m.ID))
 		cancel()
-		if err == nil {
-			e.cfg.Log.Info("a server has joined and votes from now on", "server", m.Name, "address", m.PeerURLs)
-		} // else it has not caught up; the next tick looks again
+		if err != nil { // it has not caught up
+			waiting = true
+			continue
+		}
+		e.cfg.Log.Info("a server has joined and votes from now on", "server", m.Name, "address", m.PeerURLs)
 	}
+	return waiting
 }
 
 func (e *Etcd) nameOf(id uint64) string {

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -200,8 +201,34 @@ func (e *Etcd) grow() {
 // Contact tells whether this server is in touch with a majority.
 func (e *Etcd) Contact() *Contact { return e.contact }
 
-// Close stops etcd after it has written what it was given, and hands leadership over where it can.
+// Close stops etcd after it has written what it was given. A leader hands over first, if there is somebody to take it: the others then need
+// no election.
 func (e *Etcd) Close() {
 	_ = e.client.Close() // closing an in-process client has nothing that could be lost
+	e.handOver()
+	e.server.Server.HardStop() // else Close would try to hand over, too, and wait for longer
 	e.server.Close()
+}
+
+// handOverTime is how long a leader that stops tries to find another.
+const handOverTime = time.Second
+
+func (e *Etcd) handOver() {
+	s := e.server.Server
+	if !e.Several() || s.Leader() != s.MemberID() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
+	defer cancel()
+	var voters []*etcdserverpb.Member
+	for _, m := range s.Cluster().Members() {
+		if !m.IsLearner {
+			voters = append(voters, &etcdserverpb.Member{ID: uint64(m.ID), PeerURLs: m.PeerURLs})
+		}
+	}
+	for id := range e.ask(ctx, voters) {
+		if id != uint64(s.MemberID()) && s.MoveLeader(ctx, uint64(s.MemberID()), id) == nil {
+			return
+		}
+	}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -82,11 +84,26 @@ func (e *Etcd) AddMember(ctx context.Context, name, url string) (join string, er
 		}
 		initial = append(initial, cmp.Or(m.Name, fmt.Sprintf("member-%x", m.ID))+"="+firstURL(m))
 	}
-	if _, err := e.client.MemberAddAsLearner(ctx, []string{url}); err != nil {
+	if err := e.addLearner(ctx, url); err != nil {
 		return "", unanswered("adding "+name, err)
 	}
 	e.cfg.Log.Info("a server is joining", "server", name, "address", url)
 	return strings.Join(append(initial, name+"="+url), ","), nil
+}
+
+func (e *Etcd) addLearner(ctx context.Context, url string) error {
+	for {
+		_, err := e.client.MemberAddAsLearner(ctx, []string{url})
+		// The id is made of URL and second: within the same one it is still that of a member that was removed for good.
+		if !errors.Is(err, rpctypes.ErrMemberNotFound) {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // RemoveMember removes the server with a name or id for good, unless too few of the others answer.

@@ -25,6 +25,8 @@ type JoinRequest struct {
 	URL  string `json:"url"`
 	// ExternalEtcd tells that it has been given the address of an etcd, and needs no membership in one.
 	ExternalEtcd bool `json:"externalEtcd,omitempty"`
+	// Settings are those (of AgentSettings.Data) that it was given explicitly; they must be the cluster's.
+	Settings map[string]string `json:"settings,omitempty"`
 }
 
 // JoinReply makes it one.
@@ -113,6 +115,9 @@ func (s *Servers) join(w http.ResponseWriter, r *http.Request) (*JoinReply, erro
 		}
 		return nil, apierrors.NewBadRequest(have)
 	}
+	if err := agree(req.Settings, s.Settings.Data()); err != nil {
+		return nil, apierrors.NewConflict(serversResource, req.Name, err)
+	}
 	keys, err := s.Keys.Shared()
 	if err != nil {
 		return nil, err
@@ -124,6 +129,34 @@ func (s *Servers) join(w http.ResponseWriter, r *http.Request) (*JoinReply, erro
 		}
 	}
 	return reply, nil
+}
+
+// settingFlags are the flags of the settings that all machines of a cluster share, by their names in AgentSettings.Data.
+var settingFlags = [...]struct{ setting, flag string }{
+	{"clusterCIDR", "cluster-cidr"}, {"serviceCIDR", "service-cidr"}, {"clusterDNS", "cluster-dns"}, {"clusterDomain", "cluster-domain"}, {"overlay", "overlay"},
+}
+
+// Given returns those settings of s whose flags were given.
+func (s AgentSettings) Given(given func(flag string) bool) map[string]string {
+	out, all := map[string]string{}, s.Data()
+	for _, f := range settingFlags {
+		if given(f.flag) {
+			out[f.setting] = all[f.setting]
+		}
+	}
+	return out
+}
+
+// Agree returns an error that names the flag where one of the given settings is not the cluster's.
+func (m *Membership) Agree(given map[string]string) error { return agree(given, m.Settings) }
+
+func agree(given, cluster map[string]string) error {
+	for _, f := range settingFlags {
+		if v, ok := given[f.setting]; ok && v != cluster[f.setting] {
+			return fmt.Errorf("--%s %s: the cluster has %q, which is the same on all of its machines: leave the flag out", f.flag, v, cluster[f.setting])
+		}
+	}
+	return nil
 }
 
 func answer(w http.ResponseWriter, v any) error {
