@@ -45,6 +45,7 @@ type Registry struct {
 	admission admission.Chain
 	services  *serviceAllocator
 	pages     pageCache
+	times     times
 	log       *slog.Logger
 }
 

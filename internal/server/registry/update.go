@@ -133,6 +133,7 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	if res.PrepareForUpdate != nil {
 		res.PrepareForUpdate(obj, current, sub)
 	}
+	r.times.cut(obj)
 	if errs := res.ValidateUpdate(obj, current, sub); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}
