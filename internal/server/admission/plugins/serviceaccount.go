@@ -2,6 +2,8 @@ package plugins
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +50,7 @@ func (p ServiceAccount) Admit(ctx context.Context, a *admission.Attributes) erro
 		return noAccount(a, pod)
 	}
 	if mounts(sa, pod) {
-		mountToken(pod)
+		mountToken(pod, sa)
 	}
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = slices.Clone(sa.ImagePullSecrets)
@@ -115,8 +117,9 @@ func mounts(sa *corev1.ServiceAccount, pod *corev1.Pod) bool {
 	return true
 }
 
-// mountToken mounts the token into each container that has nothing else there.
-func mountToken(pod *corev1.Pod) {
+// mountToken mounts the token into each container that has nothing else there. The volume is named after the account, so that the
+// specs of pods that are alike are equal and can be kept once; names of volumes need only differ within a pod.
+func mountToken(pod *corev1.Pod, sa *corev1.ServiceAccount) {
 	name, have := "", false
 	for i := range pod.Spec.Volumes {
 		if strings.HasPrefix(pod.Spec.Volumes[i].Name, tokenVolume) {
@@ -125,7 +128,9 @@ func mountToken(pod *corev1.Pod) {
 		}
 	}
 	if !have {
-		name = tokenVolume + rand.String(5)
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(sa.UID)) // a hash takes everything
+		name = tokenVolume + rand.SafeEncodeString(fmt.Sprintf("%05d", h.Sum64()%1e5))
 	}
 	needed := false
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
