@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -183,4 +184,20 @@ func (n devNode) nft(t testing.TB, commands ...string) {
 	if err != nil {
 		t.Fatalf("nft in the network of %s: %v\n%s", n.name, err, out)
 	}
+}
+
+// alive tells whether a process runs; one that has ended may stay a zombie.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return pid != 0 && err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+// log is what the node's knarr process has logged last.
+func (n devNode) log(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("tail", "-n", "50", n.dir+"/knarr.log").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }

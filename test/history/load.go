@@ -125,6 +125,11 @@ func (l *Load) final(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Ask lists at one server, whether or not the clients use it, and returns what came of it. That is part of the history.
+func (l *Load) Ask(ctx context.Context, s Server) *Op {
+	return l.newClient("asker", 0).doAt(ctx, s, Op{Kind: List})
+}
+
 // client is one client. It belongs to one goroutine.
 type client struct {
 	load   *Load
@@ -151,15 +156,20 @@ func (c *client) server() Server {
 	return all[c.at%len(all)]
 }
 
-// do carries out one operation and records it. Where that fails the client goes to another server.
+// do carries out one operation. Where that fails the client goes to another server.
 func (c *client) do(ctx context.Context, o Op) *Op {
-	s := c.server()
+	done := c.doAt(ctx, c.server(), o)
+	c.moveOn(ctx, done.Outcome == NotSent || done.Outcome == Unknown)
+	return done
+}
+
+// doAt carries out one operation at a server and records it.
+func (c *client) doAt(ctx context.Context, s Server, o Op) *Op {
 	o.Client, o.Server, o.Call = c.name, s.Name, c.load.Recorder.Now()
 	within, cancel := context.WithTimeout(ctx, c.load.cfg.RequestTimeout)
 	s.do(within, c.load.cfg.Namespace, &o)
 	cancel()
 	c.load.Recorder.add(&o)
-	c.moveOn(ctx, o.Outcome == NotSent || o.Outcome == Unknown)
 	return &o
 }
 

@@ -95,9 +95,9 @@ func (t *truth) checkOrder() {
 			if o.Rev < from || o.Rev > to {
 				t.fail("a list is not of its time, which is from revision %d to %d: %s", from, to, o)
 			}
-			t.checkList(o)
 		}
 	}
+	t.checkLists()
 }
 
 func (t *truth) checkWrite(o *Op, from, to int64) {
@@ -146,13 +146,55 @@ func (t *truth) checkRefusal(o *Op, from, to int64) {
 	}
 }
 
-// checkList checks that a list is what all keys were at its revision.
-func (t *truth) checkList(o *Op) {
-	for key := range t.keys {
-		item := o.Items[key]
-		if !t.possible(key, o.Rev, o.Rev, func(value string) bool { return value == item.Value }) {
-			t.fail("a list at revision %d has %s as %s, but it was: %s\n    %s", o.Rev, key, item, t.told(key, o.Rev, o.Rev), o)
+// checkLists checks that each list is what all keys were at its revision.
+func (t *truth) checkLists() {
+	// Most keys are not there most of the time: only those are looked at that can be.
+	type turn struct {
+		rev   int64
+		key   string
+		there bool
+	}
+	var turns []turn
+	for key, states := range t.keys {
+		for _, s := range states {
+			if s.value != "" || !s.maybe {
+				turns = append(turns, turn{s.rev, key, s.value != ""})
+			}
 		}
+	}
+	slices.SortFunc(turns, func(a, b turn) int { return cmp.Compare(a.rev, b.rev) })
+	var lists []*Op
+	for _, o := range t.h.Ops {
+		if o.Kind == List && o.Outcome == Done {
+			lists = append(lists, o)
+		}
+	}
+	slices.SortStableFunc(lists, func(a, b *Op) int { return cmp.Compare(a.Rev, b.Rev) })
+	there := map[string]bool{}
+	for _, o := range lists {
+		for len(turns) > 0 && turns[0].rev <= o.Rev {
+			if turns[0].there {
+				there[turns[0].key] = true
+			} else {
+				delete(there, turns[0].key)
+			}
+			turns = turns[1:]
+		}
+		for key := range there {
+			t.checkItem(o, key)
+		}
+		for key := range o.Items {
+			if !there[key] {
+				t.checkItem(o, key)
+			}
+		}
+	}
+}
+
+func (t *truth) checkItem(o *Op, key string) {
+	item := o.Items[key]
+	if !t.possible(key, o.Rev, o.Rev, func(value string) bool { return value == item.Value }) {
+		t.fail("a list at revision %d has %s as %s, but it was: %s\n    %s", o.Rev, key, item, t.told(key, o.Rev, o.Rev), o)
 	}
 }
 
