@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,19 +71,22 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	return 0, err
 }
 
-// free returns the first block of cluster that overlaps none that is taken.
+// free returns the first block of cluster that overlaps none that is taken. A cluster has thousands of nodes, each with a block of the usual
+// size: whether one is taken is looked up, not searched for.
 func free(cluster netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
+	usual := make(map[netip.Addr]bool, len(taken))
+	var wide []netip.Prefix // from clusters that were set up otherwise
+	for _, t := range taken {
+		if t.Bits() < NodeBits {
+			wide = append(wide, t)
+		} else if t.Addr().Is4() {
+			usual[netip.PrefixFrom(t.Addr(), NodeBits).Masked().Addr()] = true
+		}
+	}
 	size := uint32(1) << (32 - NodeBits)
 	for addr := cluster.Masked().Addr(); cluster.Contains(addr); addr = plus(addr, size) {
 		block := netip.PrefixFrom(addr, NodeBits)
-		clear := true
-		for _, t := range taken {
-			if t.Overlaps(block) {
-				clear = false
-				break
-			}
-		}
-		if clear {
+		if !usual[addr] && !slices.ContainsFunc(wide, block.Overlaps) {
 			return block, true
 		}
 	}

@@ -39,3 +39,30 @@ func TestEachNodeItsOwnBlock(t *testing.T) {
 		t.Errorf("the freed block was not given out again: %s", n.Spec.PodCIDR)
 	}
 }
+
+func TestFreeBlock(t *testing.T) {
+	for _, c := range []struct {
+		name, cluster string
+		taken         []string
+		want          string // empty for none
+	}{
+		{"the first of an empty cluster", "10.244.0.0/16", nil, "10.244.0.0/24"},
+		{"a gap", "10.244.0.0/16", []string{"10.244.0.0/24", "10.244.2.0/24"}, "10.244.1.0/24"},
+		{"beside a smaller block", "10.244.0.0/16", []string{"10.244.0.128/25"}, "10.244.1.0/24"},
+		{"beside a larger block", "10.244.0.0/16", []string{"10.244.0.0/22"}, "10.244.4.0/24"},
+		{"blocks elsewhere do not matter", "10.244.0.0/16", []string{"192.0.2.0/24", "fd00::/64"}, "10.244.0.0/24"},
+		{"none left", "10.244.0.0/23", []string{"10.244.0.0/24", "10.244.1.0/24"}, ""},
+		{"all of it taken at once", "10.244.0.0/16", []string{"10.0.0.0/8"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var taken []netip.Prefix
+			for _, p := range c.taken {
+				taken = append(taken, netip.MustParsePrefix(p))
+			}
+			got, ok := free(netip.MustParsePrefix(c.cluster), taken)
+			if ok != (c.want != "") || ok && got.String() != c.want {
+				t.Errorf("got %v, %v; want %q", got, ok, c.want)
+			}
+		})
+	}
+}
