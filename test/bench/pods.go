@@ -77,13 +77,14 @@ func (b *bench) measurePods(ctx context.Context, name string, nodes, replicas in
 		return nil, err
 	}
 	held, err3 := s.memory("VmRSS")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	anonymous, err4 := s.memory("RssAnon")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, err
 	}
 	return []figure{
 		{fmt.Sprintf("%d pods Ready on %d nodes", pods, nodes), fmt.Sprintf("%.0f pods/s", float64(pods)/took.Seconds()), goals[0], fmt.Sprintf("in %v", took.Round(10*time.Millisecond))},
 		{"CPU of server and hollow nodes", fmt.Sprintf("%.2f ms a pod", (after-cpu).Seconds()*1000/float64(pods)), goals[2], ""},
-		{"RSS, highest", fmt.Sprintf("%.0f MB", peak), goals[1], fmt.Sprintf("%.0f MB before the pods, %.0f MB 5 s after", rss, held)},
+		{"RSS, highest", fmt.Sprintf("%.0f MB", peak), goals[1], fmt.Sprintf("%.0f MB before the pods, %.0f MB 5 s after, of which %.0f MB anonymous", rss, held, anonymous)},
 		{"nodes registered", fmt.Sprintf("%.0f nodes/s", float64(nodes)/registered.Seconds()), "", fmt.Sprintf("in %v", registered.Round(10*time.Millisecond))},
 		{fmt.Sprintf("%d nodes without work, CPU", nodes), fmt.Sprintf("%.1f %%", 100*idle), "", "of a core, leases and statuses of the nodes included"},
 	}, nil
