@@ -39,7 +39,7 @@ func measurePlane(ctx context.Context, b *bench, system string) (err error) {
 	if err := sleep(ctx, settle); err != nil { // what follows from the start
 		return err
 	}
-	if err := b.idle(ctx, c, watch, rowIdleCPU); err != nil {
+	if err := b.idle(ctx, c, watch, "empty", rowIdleCPU); err != nil {
 		return err
 	}
 	m, err := c.memory()
@@ -58,7 +58,8 @@ func measurePlane(ctx context.Context, b *bench, system string) (err error) {
 }
 
 // idle measures the share of a core that a control plane uses while nobody asks for anything.
-func (b *bench) idle(ctx context.Context, c *cluster, during time.Duration, row string) error {
+func (b *bench) idle(ctx context.Context, c *cluster, during time.Duration, name, row string) error {
+	defer b.profiles(ctx, c, name+"-idle", during)()
 	before, err := c.cpu()
 	if err != nil {
 		return err

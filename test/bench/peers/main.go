@@ -64,7 +64,7 @@ func phases() []phase {
 
 func main() {
 	var b bench
-	var only, which, file string
+	var only, which, file, document string
 	var runs int
 	var budget time.Duration
 	var inside bool
@@ -73,6 +73,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, pods-100, pods-1000")
 	flag.StringVar(&which, "systems", "", "comma-separated systems: "+strings.Join(systems(), ", "))
 	flag.StringVar(&file, "json", "peers.json", "where all samples and the machine are written")
+	flag.StringVar(&document, "doc", "", "Markdown file whose table, between two marks, is replaced by the one measured")
 	flag.StringVar(&b.profile, "profile", "", "directory for CPU and heap profiles of Knarr")
 	flag.DurationVar(&b.limit, "limit", 5*time.Minute, "how long one load may take; what was reached by then is reported")
 	flag.IntVar(&runs, "runs", 1, "how often everything is measured; the table shows medians")
@@ -87,6 +88,9 @@ func main() {
 	var err error
 	if inside {
 		err = b.run(ctx, list(only), list(which), runs, file)
+		if err == nil && document != "" {
+			err = b.results.publish(document)
+		}
 	} else {
 		err = isolated(ctx)
 	}

@@ -57,7 +57,7 @@ func (b *bench) measurePods(ctx context.Context, system string, nodes, replicas 
 	if err := sleep(ctx, 5*time.Second); err != nil { // what follows from the registration
 		return err
 	}
-	if err := b.idle(ctx, c, rest, rows.idle); err != nil {
+	if err := b.idle(ctx, c, rest, rows.name, rows.idle); err != nil {
 		return err
 	}
 	return b.deploy(ctx, c, replicas, rows)
@@ -69,8 +69,7 @@ func (b *bench) deploy(ctx context.Context, c *cluster, replicas int, rows podRo
 	if err != nil {
 		return err
 	}
-	waitProfiles := b.profiles(ctx, c, rows.name, 10*time.Second)
-	defer waitProfiles()
+	defer b.profiles(ctx, c, rows.name, 10*time.Second)()
 	highest := c.watchMemory(ctx)
 	defer highest() // when something fails on the way
 	began := time.Now()

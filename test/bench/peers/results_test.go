@@ -115,3 +115,13 @@ func TestOnlyWhatFitsIsRepeated(t *testing.T) {
 		t.Error("two hours do not fit into one")
 	}
 }
+
+func TestTheTableOfADocumentIsReplaced(t *testing.T) {
+	got, err := replaceTable("before\n"+tableBegin+"\n| old |\n\n"+tableEnd+"after\n", "| new |\n")
+	if want := "before\n" + tableBegin + "\n| new |\n\n" + tableEnd + "after\n"; got != want || err != nil {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	if _, err := replaceTable("no marks", "| new |\n"); err == nil {
+		t.Error("a document without marks was taken")
+	}
+}
