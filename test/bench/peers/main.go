@@ -88,8 +88,8 @@ func main() {
 	var err error
 	if inside {
 		err = b.run(ctx, list(only), list(which), runs, file)
-		if err == nil && document != "" {
-			err = b.results.publish(document)
+		if b.results != nil && document != "" { // also what is there when a part failed
+			err = errors.Join(err, b.results.publish(document))
 		}
 	} else {
 		err = isolated(ctx)

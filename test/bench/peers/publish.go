@@ -31,5 +31,5 @@ func replaceTable(text, table string) (string, error) {
 	if !ok || !ok2 {
 		return "", fmt.Errorf("it has no lines %q and %q between which the table goes", strings.TrimSpace(tableBegin), strings.TrimSpace(tableEnd))
 	}
-	return before + tableBegin + "\n" + table + "\n" + tableEnd + after, nil
+	return before + tableBegin + "\n" + strings.TrimSpace(table) + "\n\n" + tableEnd + after, nil
 }

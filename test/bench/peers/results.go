@@ -115,7 +115,7 @@ func median(list []float64) (float64, bool) {
 // table returns the rows that have samples as a table in Markdown: the medians, and how many times better Knarr is.
 func (r *results) table() string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s, %s; medians\n\n", r.Date.Format(time.DateTime+" UTC"), r.Machine)
+	fmt.Fprintf(&out, "%s, %s; medians; others used %s of the machine meanwhile.\n\n", r.Date.Format(time.DateTime+" UTC"), r.Machine, r.others())
 	out.WriteString("| measure | Kubernetes | Knarr | better by | Knarr, nodes by kwok | better by | goal |\n|---|---|---|---|---|---|---|\n")
 	for _, row := range rows() {
 		base, compared := r.value(row, kubernetes)
@@ -139,6 +139,18 @@ func (r *results) table() string {
 		fmt.Fprintf(&out, "\n- %s", n)
 	}
 	return out.String() + "\n"
+}
+
+// others returns the range of what others used of the machine, over the phases.
+func (r *results) others() string {
+	var shares []float64
+	for _, t := range r.Phases {
+		shares = append(shares, t.Others)
+	}
+	if len(shares) == 0 {
+		return "an unknown part"
+	}
+	return fmt.Sprintf("%.0f-%.0f %%", slices.Min(shares), slices.Max(shares))
 }
 
 func (r *results) cell(row row, system string) string {

@@ -65,8 +65,10 @@ func TestTable(t *testing.T) {
 	}
 	r.add(knarrKwok, podRows1000.rate, 700) // the peer was not measured: nothing to compare with
 	r.note(kubernetes, podRows1000.rate, "was not measured")
+	r.Phases = []took{{Others: 12.4}, {Others: 3}}
 	got := r.table()
 	for _, want := range []string{
+		"; medians; others used 3-12 % of the machine meanwhile.\n",
 		"| RSS, nothing in it | 500 MB | 100 MB | 5.00x |  |  | >= 4x |\n",
 		"| CPU a pod, 1,000 nodes to 100 | 2.00 x | 1.20 x |  |  |  | <= 1.5x |\n",
 		"| 20 x 500 pods to Ready, 1,000 nodes |  |  |  | 700 pods/s |  | >= 10x |\n",
