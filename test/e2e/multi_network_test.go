@@ -33,7 +33,7 @@ func TestPodsOfThreeNodesByPlainRoutes(t *testing.T) {
 // spread puts one pod of the Deployment web on each node.
 const spread = `
       topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, nodeTaintsPolicy: Honor, labelSelector: {matchLabels: {app: web}}}
 `
 
 // spreadWeb is the Deployment web on several nodes.

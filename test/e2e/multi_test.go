@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -231,6 +232,33 @@ func (n devNode) inside(t testing.TB, f func()) {
 func (n devNode) dial(t testing.TB, network, addr string) (conn net.Conn, err error) {
 	n.inside(t, func() { conn, err = net.DialTimeout(network, addr, 3*time.Second) })
 	return conn, err
+}
+
+// dialer connects from the node's network namespace, in any goroutine.
+func (n devNode) dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
+	path := filepath.Join(cluster.dataDir, "netns", n.name)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		type result struct {
+			conn net.Conn
+			err  error
+		}
+		done := make(chan result)
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			ns, err := netns.GetFromPath(path)
+			if err == nil {
+				defer ns.Close()
+				err = netns.Set(ns)
+			}
+			var conn net.Conn
+			if err == nil {
+				conn, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+			}
+			done <- result{conn, err}
+		}()
+		r := <-done
+		return r.conn, r.err
+	}
 }
 
 // fetch asks for a URL from the node itself.

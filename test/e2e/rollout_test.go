@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -114,6 +115,7 @@ func serviceURLs(t testing.TB, namespace, name string) []string {
 
 // loader sends requests without a pause and remembers who answered.
 type loader struct {
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
@@ -125,8 +127,13 @@ type loader struct {
 
 // load sends requests to each URL, over kept connections and over new ones, until stop.
 func load(t testing.TB, urls []string) *loader {
+	return loadBy(t, (&net.Dialer{}).DialContext, urls)
+}
+
+// loadBy is load over connections that dial makes.
+func loadBy(t testing.TB, dial func(ctx context.Context, network, addr string) (net.Conn, error), urls []string) *loader {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &loader{cancel: cancel, answers: map[string]int{}}
+	l := &loader{dial: dial, cancel: cancel, answers: map[string]int{}}
 	for _, url := range urls {
 		for _, keep := range []bool{true, false} {
 			for range 2 {
@@ -141,7 +148,7 @@ func load(t testing.TB, urls []string) *loader {
 
 func (l *loader) run(ctx context.Context, url string, keep bool) {
 	defer l.done.Done()
-	tr := &http.Transport{DisableKeepAlives: !keep}
+	tr := &http.Transport{DisableKeepAlives: !keep, DialContext: l.dial}
 	defer tr.CloseIdleConnections()
 	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
 	pace := time.NewTicker(4 * time.Millisecond)
