@@ -129,8 +129,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 	if o.overlayMode, err = overlay.ParseMode(settings.Overlay); err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	links := make(chan struct{}, 1)
-	m := &machine{host: o.host, client: api, tokens: api.RequestToken, links: links, deleted: func() {
+	m := &machine{host: o.host, client: api, tokens: api.RequestToken, links: make(chan struct{}, 1), deleted: func() {
 		o.log.Warn("this machine's Node was deleted: its pods end, and it needs a token to join again; knarr down removes what it had", "node", o.nodeName)
 		if err := id.Leave(); err != nil {
 			o.log.Error("leaving the cluster", "err", err)
@@ -146,10 +145,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 				if lost != nil {
 					id.Servers().Fail(server, lost)
 				}
-				select {
-				case links <- struct{}{}:
-				default: // it has not been seen to yet
-				}
+				m.hasten()
 			},
 		})
 	})

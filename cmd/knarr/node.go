@@ -48,17 +48,25 @@ type machine struct {
 	tokens node.TokenRequester
 	// deleted is called when the node's object has been deleted; nil registers the node again.
 	deleted func()
-	// links tells that a connection with a server was lost or is back; nil where there are none.
-	links <-chan struct{}
+	// links tells the agent that a connection with a server was lost or is back.
+	links chan struct{}
 	agent atomic.Pointer[node.Agent]
 }
 
 func (s *server) newMachine(plane *cluster.ControlPlane, tokens *authn.Tokens) *machine {
-	return &machine{client: plane.Client, tokens: requestToken(tokens), host: host{
+	return &machine{client: plane.Client, tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
 		dataDir: s.dataDir, nodeName: s.nodeName, domain: s.domain, criEndpoint: s.criEndpoint, libexec: s.libexec,
 		nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
 		upstreamDNS: s.upstreamDNS, maxPods: s.maxPods, log: s.log,
 	}}
+}
+
+// hasten lets the agent show that this machine lives.
+func (m *machine) hasten() {
+	select {
+	case m.links <- struct{}{}:
+	default: // it has not come to it yet
+	}
 }
 
 var _ apiserver.DialledStreams = (*node.Agent)(nil)

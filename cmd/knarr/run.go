@@ -150,6 +150,7 @@ func (s *server) run(ctx context.Context) error {
 		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.kubeconfig, "after", time.Since(began).Round(time.Millisecond))
 		if !s.noAgent {
 			g.Go(func() error { return node.run(ctx) })
+			g.Go(func() error { return s.linkOthers(ctx, node, keys) })
 		}
 		return hollow.Run(ctx, hollow.Config{Count: s.hollow, Client: plane.Client, Version: cli.KubernetesVersion().GitVersion, Log: s.log})
 	})

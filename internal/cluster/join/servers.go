@@ -191,6 +191,7 @@ func (s *Servers) set(list []string) {
 	if len(list) == 0 || slices.Equal(list, s.listed) {
 		return
 	}
+	known := len(s.all())
 	s.listed = list
 	if s.file != "" {
 		if err := pki.WriteFile(s.file, lines(list), 0o644); err != nil {
@@ -204,5 +205,7 @@ func (s *Servers) set(list []string) {
 			delete(s.failed, server)
 		}
 	}
-	s.log.Info("the cluster's servers", "servers", strings.Join(list, " "))
+	if known > 1 || len(s.all()) > 1 {
+		s.log.Info("the cluster's servers", "servers", strings.Join(list, " "))
+	}
 }
