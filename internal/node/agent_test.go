@@ -474,6 +474,38 @@ func TestNodeIsRegisteredAndAlive(t *testing.T) {
 	})
 }
 
+func TestNodeKeepsExtendedResourcesOfOthers(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		change := func(f func(capacity corev1.ResourceList)) corev1.NodeStatus {
+			t.Helper()
+			_, err := client.Mutate(context.Background(), w.c, api.Key{Name: "n1"}, "status", func(n *corev1.Node) bool { f(n.Status.Capacity); return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.wait(time.Minute)
+			n, err := client.Get[*corev1.Node](context.Background(), w.c, api.Key{Name: "n1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n.Status
+		}
+		const dongle = "example.com/dongle"
+		s := change(func(c corev1.ResourceList) {
+			c[dongle], c[corev1.ResourcePods] = resource.MustParse("4"), resource.MustParse("1")
+		})
+		if got := s.Allocatable[dongle]; got.Value() != 4 || s.Capacity[dongle] != got {
+			t.Errorf("after a minute the dongles are %s of %v", got.String(), s.Capacity)
+		}
+		if got := s.Capacity.Pods().Value(); got != 250 {
+			t.Errorf("%d pods: the agent's own resources are as it measures them", got)
+		}
+		s = change(func(c corev1.ResourceList) { delete(c, dongle) })
+		if got, there := s.Allocatable[dongle]; there {
+			t.Errorf("dongles that were taken away can still be allocated: %s", got.String())
+		}
+	})
+}
+
 func TestNodeBecomesReadyAtOnce(t *testing.T) {
 	inBubble(t, runtime.FakeOptions{}, func(w *world) {
 		w.rt.SetCondition(cri.NetworkReady, "cni plugin not initialized")

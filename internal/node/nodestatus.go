@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	goruntime "runtime"
 	"sort"
 	"strings"
@@ -126,7 +127,10 @@ func (a *Agent) checkHealth(ctx context.Context) health {
 
 // nodeStatus fills everything of the status but the conditions.
 func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
+	others := extendedOf(s.Capacity)
 	s.Capacity, s.Allocatable = a.capacity.DeepCopy(), a.allocatable.DeepCopy()
+	maps.Copy(s.Capacity, others)
+	maps.Copy(s.Allocatable, others)
 	s.Addresses = nil
 	for _, ip := range a.cfg.NodeIPs {
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
@@ -160,6 +164,18 @@ func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 		}
 		sort.Slice(s.RuntimeHandlers, func(i, j int) bool { return s.RuntimeHandlers[i].Name < s.RuntimeHandlers[j].Name })
 	}
+}
+
+// extendedOf returns what somebody else has added to a node's capacity, which stays; all of it can be allocated, as from a kubelet
+// (kubernetes.io/docs, "Advertise Extended Resources for a Node").
+func extendedOf(capacity corev1.ResourceList) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	for name, q := range capacity {
+		if extended(name) {
+			out[name] = q.DeepCopy()
+		}
+	}
+	return out
 }
 
 // imageList returns the largest images, with all their names.
