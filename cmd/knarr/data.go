@@ -22,6 +22,7 @@ type datastore interface {
 	Client() *clientv3.Client
 	Contact() *cluster.Contact
 	Several() bool
+	Leader() (changed <-chan struct{}, several bool)
 	Lead(ctx context.Context, act func(ctx context.Context) error) error
 	WaitReady(ctx context.Context) error
 	Run(ctx context.Context) error

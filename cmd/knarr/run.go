@@ -70,7 +70,7 @@ func (s *server) run(ctx context.Context) error {
 	closeData := sync.OnceFunc(data.Close)
 	defer closeData()
 	agents := agentlink.NewHub(s.log)
-	backend := store.NewEtcd(data.Client())
+	backend := store.NewEtcd(data.Client()).WithLeader(data.Leader)
 	if len(s.etcdEndpoints) > 0 {
 		backend = backend.WithMaxOps(cluster.ExternalMaxOps)
 	}

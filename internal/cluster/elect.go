@@ -68,6 +68,14 @@ func (e *Etcd) Run(ctx context.Context) error {
 	}
 }
 
+// Leader is what store.Etcd.WithLeader asks for.
+func (e *Etcd) Leader() (changed <-chan struct{}, several bool) {
+	if !e.Several() {
+		return nil, false
+	}
+	return e.server.Server.LeaderChangedNotify(), true
+}
+
 // Lead calls act whenever this server is the leader.
 func (e *Etcd) Lead(ctx context.Context, act func(ctx context.Context) error) error {
 	return e.terms.each(ctx, act)

@@ -143,6 +143,9 @@ func (e *External) session(ctx context.Context) error {
 	return errors.New("the session has ended")
 }
 
+// Leader is what store.Etcd.WithLeader asks for.
+func (e *External) Leader() (changed <-chan struct{}, several bool) { return nil, true }
+
 // Lead calls act whenever this server is the leader.
 func (e *External) Lead(ctx context.Context, act func(ctx context.Context) error) error {
 	return e.terms.each(ctx, act)

@@ -17,13 +17,26 @@ import (
 type Etcd struct {
 	client *clientv3.Client
 	maxOps int
+	leader func() (changed <-chan struct{}, several bool)
 }
 
 // NewEtcd returns a Backend that stores in the etcd behind client, which the caller closes.
 func NewEtcd(client *clientv3.Client) *Etcd { return &Etcd{client: client} }
 
 // WithMaxOps says how many operations the etcd takes in one transaction; the default is for one that is told to accept many.
-func (e *Etcd) WithMaxOps(n int) *Etcd { return &Etcd{client: e.client, maxOps: n} }
+func (e *Etcd) WithMaxOps(n int) *Etcd {
+	c := *e
+	c.maxOps = n
+	return &c
+}
+
+// WithLeader is for an etcd of several members: leader tells whether there are several now, and returns a channel that is closed when another
+// one becomes the leader, nil where that is not known. What had been sent to the old leader is sent again.
+func (e *Etcd) WithLeader(leader func() (changed <-chan struct{}, several bool)) *Etcd {
+	c := *e
+	c.leader = leader
+	return &c
+}
 
 // MaxOps is how many operations a transaction may have; 0 means that the store decides.
 func (e *Etcd) MaxOps() int { return e.maxOps }
@@ -47,13 +60,21 @@ func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 			then = append(then, clientv3.OpPut(op.Key, string(op.Value)))
 		}
 	}
+	again := false
 	for {
-		resp, err := e.client.Txn(ctx).If(conds...).Then(then...).Commit()
+		resp, err := e.try(ctx, conds, then)
+		if errors.Is(err, errLeaderLost) {
+			again = true
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("etcd transaction of %d keys: %w", len(ops), unavailable(err))
 		}
 		if resp.Succeeded {
 			return resp.Header.Revision, nil
+		}
+		if again {
+			return e.mine(ctx, ops)
 		}
 		if err := e.conflict(ctx, ops); err != nil {
 			return 0, err

@@ -1,6 +1,13 @@
 package store
 
-import "context"
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// syncAgain is the pause before the backend is asked again.
+const syncAgain = 20 * time.Millisecond
 
 // SharedWith tells the store whether others write to its backend, too; it is asked at each Fresh. Call it before Run.
 func (s *Store) SharedWith(others func() bool) { s.others = others }
@@ -48,11 +55,26 @@ func (s *Store) confirm(ctx context.Context) error {
 				break more
 			}
 		}
-		within, cancel := context.WithTimeout(ctx, commitTimeout)
-		err := s.Sync(within)
-		cancel()
+		err := s.syncPatiently(ctx)
 		for _, a := range asking {
 			a <- err
+		}
+	}
+}
+
+// syncPatiently is Sync that outlasts an election.
+func (s *Store) syncPatiently(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	for {
+		err := s.Sync(ctx)
+		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(syncAgain):
+		case <-ctx.Done():
+			return err
 		}
 	}
 }
