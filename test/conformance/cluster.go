@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -88,6 +89,9 @@ func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 func (c *cluster) startServer(ctx context.Context) error {
+	if err := mirror(c.dir(server)); err != nil {
+		return err
+	}
 	cmd, err := startInNode(ctx, server, serverAddr, os.Stderr, filepath.Join(c.bin, "knarr"), "up", "--data-dir", c.dir(server), "--",
 		"--node-name", server, "--listen", "0.0.0.0:"+apiPort, "--upstream-dns", worldAddr)
 	if err != nil {
@@ -106,7 +110,7 @@ func (c *cluster) startServer(ctx context.Context) error {
 
 // startAgent starts the second node. The channel tells if it ends.
 func (c *cluster) startAgent(token string) (<-chan error, error) {
-	if err := os.MkdirAll(c.dir(agent), 0o755); err != nil {
+	if err := mirror(c.dir(agent)); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(c.agentLog())
@@ -151,6 +155,7 @@ func (c *cluster) waitReady(ctx context.Context, agentEnded <-chan error) error 
 // down ends the cluster, also one that a run which was killed has left. It is not tied to the run's context: it has to be done when
 // that was cancelled, too.
 func (c *cluster) down() error {
+	c.endSuite()
 	var errs []error
 	for _, node := range []string{agent, server} {
 		if _, err := os.Stat(c.dir(node)); errors.Is(err, os.ErrNotExist) {
@@ -165,6 +170,23 @@ func (c *cluster) down() error {
 		return err
 	}
 	return os.RemoveAll(c.dataDir)
+}
+
+// endSuite kills what a run that was killed has left of the suite: its processes name the cluster's kubeconfig.
+func (c *cluster) endSuite() {
+	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return // the pattern is right
+	}
+	for _, path := range found {
+		cmdline, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(cmdline, []byte("\x00--kubeconfig="+c.kubeconfig()+"\x00")) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // or it has ended by itself
+		}
+	}
 }
 
 // buildImages assembles the images below dir that are older than what describes them, and returns the archives.

@@ -57,11 +57,12 @@ func main() {
 	}
 	c := &cluster{bin: s.bin, dataDir: s.dataDir}
 	if os.Getenv(envInside) == "" {
-		world := 0
-		if s.reuse {
-			if world = c.world(); world == 0 {
-				fail(errors.New("no cluster is up (-keep leaves one)"))
-			}
+		world := c.world()
+		switch {
+		case s.reuse && world == 0:
+			fail(errors.New("no cluster is up (-keep leaves one)"))
+		case !s.reuse && world != 0:
+			fail(fmt.Errorf("process %d has a cluster in %s", world, s.dataDir))
 		}
 		fail(enterWorld(world))
 	}
@@ -96,7 +97,7 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func run(ctx context.Context, s settings, c *cluster) (err error) {
+func run(ctx context.Context, s settings, c *cluster) error {
 	began := time.Now()
 	tests, err := conformanceTests()
 	if err != nil {
@@ -109,42 +110,65 @@ func run(ctx context.Context, s settings, c *cluster) (err error) {
 	if s.smoke && len(sample(passing)) == 0 {
 		return fmt.Errorf("%s lists no test to take a sample of", s.passing)
 	}
-	if !s.reuse {
-		images, err := buildImages(ctx, s.bin, "images")
+	judge := func() error {
+		outcomes, err := runSuite(ctx, s, c, choose(s, tests, passing), s.procs, s.reports)
 		if err != nil {
 			return err
 		}
-		if err := c.down(); err != nil { // of a run that was killed
+		flaky, err := again(ctx, s, c, passing, outcomes)
+		if err != nil {
 			return err
 		}
-		defer func() {
-			if s.keep && ctx.Err() == nil {
-				fmt.Fprintf(os.Stderr, "the cluster stays until process %d is interrupted; -reuse uses it meanwhile; by hand:\n"+
-					"nsenter --net=/proc/%[1]d/ns/net %s --kubeconfig=%s get nodes\n", os.Getpid(), c.kubectl(), c.kubeconfig())
-				<-ctx.Done()
+		report(os.Stdout, tests, outcomes)
+		if s.update {
+			if err := update(s, tests, passing, outcomes); err != nil {
+				return err
 			}
-			err = errors.Join(err, c.down())
-		}()
-		if err := c.up(ctx, images); err != nil {
-			return err
 		}
-		fmt.Fprintf(os.Stderr, "two nodes are Ready with their images after %v\n", time.Since(began).Round(time.Second))
+		return verdict(os.Stdout, s, passing, outcomes, flaky, time.Since(began))
 	}
-	outcomes, err := runSuite(ctx, s, c, choose(s, tests, passing), s.procs, s.reports)
+	if s.reuse {
+		return judge()
+	}
+	return withCluster(ctx, s, c, judge)
+}
+
+// withCluster does something while the cluster is up.
+func withCluster(ctx context.Context, s settings, c *cluster, do func() error) (err error) {
+	began := time.Now()
+	images, err := buildImages(ctx, s.bin, "images")
 	if err != nil {
 		return err
 	}
-	flaky, err := again(ctx, s, c, passing, outcomes)
+	pulls, err := openRegistry(images)
 	if err != nil {
 		return err
 	}
-	report(os.Stdout, tests, outcomes)
-	if s.update {
-		if err := update(s, tests, passing, outcomes); err != nil {
-			return err
-		}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // an interrupted suite still cleans up
+	served, err := pulls.serve(serving)
+	if err != nil {
+		stop()
+		return err
 	}
-	return verdict(os.Stdout, s, passing, outcomes, flaky, time.Since(began))
+	defer func() {
+		stop()
+		err = errors.Join(err, <-served)
+	}()
+	if err := c.down(); err != nil { // of a run that was killed
+		return err
+	}
+	defer func() { err = errors.Join(err, c.down()) }()
+	if err := c.up(ctx, images); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "two nodes are Ready with their images after %v\n", time.Since(began).Round(time.Second))
+	err = do()
+	if s.keep && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "%v\nthe cluster stays until process %d is interrupted; -reuse uses it meanwhile; by hand:\n"+
+			"nsenter --net=/proc/%[2]d/ns/net %s --kubeconfig=%s get nodes\n", err, os.Getpid(), c.kubectl(), c.kubeconfig())
+		<-ctx.Done()
+	}
+	return err
 }
 
 // maxAgain is how many failed tests are worth a second try; if there are more, something is broken.

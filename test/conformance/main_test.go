@@ -46,7 +46,7 @@ func TestChoose(t *testing.T) {
 	}
 	sel = choose(settings{smoke: true}, tests, passing)
 	if !slices.Equal(sel.focus, []string{anchored("[sig-a] Pods work")}) {
-		t.Errorf("the sample has each third test that need not be alone, got %q", sel.focus)
+		t.Errorf("the sample has every other test that need not be alone, got %q", sel.focus)
 	}
 }
 
@@ -106,14 +106,14 @@ func TestUpdateOnlyAdds(t *testing.T) {
 }
 
 func TestVerdictNamesWhatIsFlakyAndWhatDidNotRun(t *testing.T) {
-	passing := map[string]bool{"a": true, "b": true, "c": true, "d": true}
+	passing := map[string]bool{"a": true, "b": true, "c": true, "d": true, "e": true}
 	var out strings.Builder
 	outcomes := map[string]outcome{"a": {State: passed}, "b": {State: "failed", Message: "broken"}, "c": {State: passed}}
 	err := verdict(&out, settings{smoke: true}, passing, outcomes, map[string]outcome{"a": {State: "failed", Message: "slow"}}, time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "2 tests that are listed") {
 		t.Errorf("verdict: %v", err)
 	}
-	for _, want := range []string{"FLAKY a: passed alone, failed first with\n      slow", "LOST  b\n      broken", "LOST  d\n      it did not run", "conformance-smoke: 2 of 4"} {
+	for _, want := range []string{"FLAKY a: passed alone, failed first with\n      slow", "LOST  b\n      broken", "LOST  e\n      it did not run", "conformance-smoke: 2 of 4"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the verdict lacks %q:\n%s", want, out.String())
 		}
