@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,12 +194,15 @@ func (s *session) join(ctx context.Context, n Node) error {
 
 // joined tells whether a node belongs to the cluster.
 func (c *Cluster) joined(n Node) bool {
-	member := filepath.Join("agent", "client.pem")
+	proofs := []string{filepath.Join("agent", "client.pem")}
 	if n.Server {
-		member = filepath.Join("etcd", "member")
+		// One that uses an external etcd has no data of its own; it has served its API, though.
+		proofs = []string{filepath.Join("etcd", "member"), "kubeconfig"}
 	}
-	_, err := os.Stat(filepath.Join(c.nodeDir(n), member))
-	return err == nil
+	return slices.ContainsFunc(proofs, func(name string) bool {
+		_, err := os.Stat(filepath.Join(c.nodeDir(n), name))
+		return err == nil
+	})
 }
 
 func (c *Cluster) anyJoined() bool {
