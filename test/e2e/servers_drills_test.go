@@ -164,12 +164,20 @@ func (d *drill) complete(t testing.TB, name string) error {
 	if dep.Status.ReadyReplicas != 2 || dep.Status.ObservedGeneration != dep.Generation {
 		return fmt.Errorf("its status at generation %d is %+v", dep.Generation, dep.Status)
 	}
+	if err := d.hasPods(t, name, 2); err != nil {
+		t.Error(err) // not even for a moment
+	}
+	return nil
+}
+
+// hasPods tells whether the Deployment has exactly n pods.
+func (d *drill) hasPods(t testing.TB, name string, n int) error {
 	var pods corev1.PodList
 	if err := d.ask(t, http.MethodGet, "/api/v1/namespaces/"+d.namespace+"/pods?labelSelector=drill%3D"+name, nil, &pods); err != nil {
 		return err
 	}
-	if len(pods.Items) != 2 {
-		t.Errorf("Deployment %s of 2 has %d pods", name, len(pods.Items))
+	if len(pods.Items) != n {
+		return fmt.Errorf("Deployment %s of %d has %d pods", name, n, len(pods.Items))
 	}
 	return nil
 }
