@@ -31,6 +31,10 @@ func (w *worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 		return
 	}
 	present := len(obs.Sandboxes) > 0 || len(obs.Containers) > 0 || pod.Status.StartTime != nil
+	if present {
+		w.takeOver(pod)
+		pod = w.granted.apply(pod)
+	}
 	if !present && choosesNode(pod) {
 		w.a.lookAtNode(ctx)
 	}
@@ -103,7 +107,12 @@ func extended(name corev1.ResourceName) bool {
 func (a *Agent) release(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	_, held := a.claims[uid]
 	delete(a.claims, uid)
+	delete(a.deferred, uid)
+	if held {
+		a.retryDeferred()
+	}
 }
 
 // refuse says why a pod does not fit beside the claims of others, in the kubelet's words. It is pure.

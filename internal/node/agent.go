@@ -49,6 +49,8 @@ type Agent struct {
 	node    *corev1.Node
 	deleted bool                // the node, for good
 	claims  map[types.UID]claim // what admitted pods hold
+	// deferred are pods that wait for room to grow.
+	deferred map[types.UID]*worker
 	// synced: the API's pods are known; listed: the runtime's are, and found says which it had then.
 	synced, listed bool
 	found          map[types.UID]orphan

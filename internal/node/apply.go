@@ -27,6 +27,8 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 		w.begin(ctx, &w.busy.Sandbox, func(ctx context.Context) { w.makeSandbox(ctx, pod, p.Attempt, p.StopSandboxes) })
 	case len(p.Start) > 0:
 		w.begin(ctx, &w.busy.Start, func(ctx context.Context) { w.startAll(ctx, pod, obs, p.Start) })
+	case p.Resize && !p.Terminating:
+		w.begin(ctx, &w.busy.Start, func(ctx context.Context) { w.resizeAll(ctx, pod, obs) })
 	case p.Teardown:
 		w.begin(ctx, &w.busy.Teardown, func(ctx context.Context) { w.teardown(ctx, obs) })
 	case p.Remove:

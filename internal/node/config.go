@@ -87,6 +87,8 @@ type Volumes interface {
 // Cgroups makes pods' control groups; [cgroup.Manager], or nothing on hollow nodes.
 type Cgroups interface {
 	Setup(uid string, r podspec.PodResources) (parent string, err error)
+	// Raise raises the limits that are lower than r's.
+	Raise(uid string, r podspec.PodResources) error
 	Remove(uid string) error
 	Pods() []string
 	V2() bool

@@ -36,6 +36,7 @@ func (noVolumes) Uses(*corev1.Pod) map[string]volume.Use            { return nil
 type noCgroups struct{}
 
 func (noCgroups) Setup(string, podspec.PodResources) (string, error) { return "", nil }
+func (noCgroups) Raise(string, podspec.PodResources) error           { return nil }
 func (noCgroups) Remove(string) error                                { return nil }
 func (noCgroups) Pods() []string                                     { return nil }
 func (noCgroups) V2() bool                                           { return true }

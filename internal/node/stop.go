@@ -30,6 +30,9 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod, s lifecycle.Stop) {
 	}
 	w.stops[s.ID] = cancel
 	until := time.Now().Add(s.Grace)
+	if s.Resize {
+		w.mem.Container(s.Name).Resized = s.ID
+	}
 	w.setStopping(s.ID, until)
 	if !s.Hurry {
 		w.a.events.normal(pod, s.Name, "Killing", s.Message)

@@ -47,6 +47,9 @@ type worker struct {
 	sandbox *cri.PodSandboxConfig
 	parent  string // control group
 
+	// granted is what the node has granted of processor and memory, where that is not what the pod asks for now; else nil.
+	granted *grant
+
 	admitted, finishing bool
 	asked               bool // the API was asked to remove the pod
 
@@ -75,6 +78,7 @@ func (w *worker) setPod(pod *corev1.Pod) {
 		w.mu.Unlock()
 		return // what our own write was answered with comes by the watch, too
 	}
+	w.noteResize(old, pod)
 	w.pod = pod
 	onlyStatus := old != pod && old.Generation == pod.Generation && old.DeletionTimestamp.Equal(pod.DeletionTimestamp) &&
 		sameInt(old.DeletionGracePeriodSeconds, pod.DeletionGracePeriodSeconds) && w.last != nil &&
@@ -164,6 +168,9 @@ func (w *worker) sync(ctx context.Context) {
 	w.track(obs)
 	pod := w.effective()
 	w.admit(ctx, pod, obs)
+	if w.resize(obs) {
+		pod = w.effective()
+	}
 	in := lifecycle.Input{Pod: pod, Observed: obs, Memory: &w.mem, Health: w.health(), Busy: w.busy, Now: now,
 		Node: lifecycle.Node{IPs: w.a.cfg.NodeIPs}}
 	p := lifecycle.Decide(in)
@@ -196,7 +203,9 @@ func (w *worker) sync(ctx context.Context) {
 
 // effective returns the pod with the newest status known: what this agent told last, with the conditions of others as the API has
 // them. w.mu must be held.
-func (w *worker) effective() *corev1.Pod {
+func (w *worker) effective() *corev1.Pod { return w.granted.apply(w.newest()) }
+
+func (w *worker) newest() *corev1.Pod {
 	if w.last == nil || w.last == &w.pod.Status || w.pod.Status.Phase == corev1.PodFailed || w.pod.Status.Phase == corev1.PodSucceeded {
 		return w.pod
 	}

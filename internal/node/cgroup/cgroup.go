@@ -132,6 +132,44 @@ func (m *Manager) Setup(uid string, r podspec.PodResources) (string, error) {
 	return group, nil
 }
 
+// Raise raises those of the pod's limits that are lower than r's, so that containers can be given more before others have given back.
+func (m *Manager) Raise(uid string, r podspec.PodResources) error {
+	group, err := m.find(uid)
+	if err != nil {
+		return fmt.Errorf("control group of pod %s: %w", uid, err)
+	}
+	memory, quota, none, period := "memory.limit_in_bytes", "cpu.cfs_quota_us", "-1", ""
+	memoryTree, cpuTree := "memory", "cpu"
+	if m.v2 {
+		memory, quota, none, period = "memory.max", "cpu.max", "max", " 100000"
+		memoryTree, cpuTree = "", ""
+	}
+	value := func(n int64) string {
+		if n == 0 {
+			return none
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	var errs []error
+	// A file without a number says that there is no limit.
+	if have, err := firstNumber(filepath.Join(m.mount, memoryTree, group, memory)); err == nil && (r.MemoryLimit == 0 || r.MemoryLimit > have) {
+		errs = append(errs, m.write(memoryTree, group, memory, value(r.MemoryLimit)))
+	}
+	if have, err := firstNumber(filepath.Join(m.mount, cpuTree, group, quota)); err == nil && have > 0 && (r.Quota == 0 || r.Quota > have) {
+		errs = append(errs, m.write(cpuTree, group, quota, value(r.Quota)+period))
+	}
+	return errors.Join(errs...)
+}
+
+func firstNumber(path string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	return strconv.ParseInt(first, 10, 64)
+}
+
 func (m *Manager) setV1(group string, r podspec.PodResources) error {
 	quota := r.Quota
 	if quota == 0 {

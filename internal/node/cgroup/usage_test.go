@@ -3,7 +3,10 @@ package cgroup
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
 // lay writes files below dir.
@@ -72,5 +75,46 @@ func TestMachineUsageV2(t *testing.T) {
 	u, err := m.MachineUsage()
 	if err != nil || u.CPU != 5000000 || u.Memory == 0 {
 		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+func TestRaise(t *testing.T) {
+	type limits struct{ memory, quota string }
+	for _, test := range []struct {
+		name       string
+		v2         bool
+		have, want limits
+		r          podspec.PodResources
+	}{
+		{"grows", false, limits{"1000", "10000"}, limits{"2000", "20000"}, podspec.PodResources{MemoryLimit: 2000, Quota: 20000}},
+		{"does not shrink", false, limits{"1000", "10000"}, limits{"1000", "10000"}, podspec.PodResources{MemoryLimit: 500, Quota: 5000}},
+		{"no limit any more", false, limits{"1000", "10000"}, limits{"-1", "-1"}, podspec.PodResources{}},
+		{"none is more than any", false, limits{"9223372036854771712", "-1"}, limits{"9223372036854771712", "-1"}, podspec.PodResources{MemoryLimit: 5, Quota: 5000}},
+		{"version 2 grows", true, limits{"1000", "10000 100000"}, limits{"2000", "20000 100000"}, podspec.PodResources{MemoryLimit: 2000, Quota: 20000}},
+		{"version 2 has none", true, limits{"max", "max 100000"}, limits{"max", "max 100000"}, podspec.PodResources{MemoryLimit: 2000, Quota: 20000}},
+		{"version 2, no limit any more", true, limits{"1000", "10000 100000"}, limits{"max", "max 100000"}, podspec.PodResources{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			memory, quota := "memory/k/kubepods/podu/memory.limit_in_bytes", "cpu/k/kubepods/podu/cpu.cfs_quota_us"
+			files := map[string]string{"memory/cgroup.procs": "", "cpu/cgroup.procs": ""}
+			if test.v2 {
+				memory, quota = "k/kubepods/podu/memory.max", "k/kubepods/podu/cpu.max"
+				files = map[string]string{"cgroup.controllers": "cpu memory"}
+			}
+			files[memory], files[quota] = test.have.memory+"\n", test.have.quota+"\n"
+			lay(t, dir, files)
+			m, err := New(dir, "/k")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Raise("u", test.r); err != nil {
+				t.Fatal(err)
+			}
+			got := limits{strings.TrimSpace(read(t, filepath.Join(dir, memory))), strings.TrimSpace(read(t, filepath.Join(dir, quota)))}
+			if got != test.want {
+				t.Errorf("%+v, want %+v", got, test.want)
+			}
+		})
 	}
 }

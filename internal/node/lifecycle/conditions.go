@@ -11,6 +11,7 @@ import (
 // Condition types that the agent owns.
 var owned = [...]corev1.PodConditionType{
 	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
+	corev1.PodResizePending, corev1.PodResizeInProgress,
 }
 
 // Owned tells whether the agent writes that condition.
@@ -28,7 +29,7 @@ func conditions(in *Input, s *corev1.PodStatus) []corev1.PodCondition {
 	sb := in.Observed.Sandbox()
 	sandbox := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: status(sb != nil && sb.Ready && !in.Memory.TornDown)}
 	ready := containersReady(in, s)
-	out := []corev1.PodCondition{sandbox, initialized(in, s), podReady(in, s, ready), ready}
+	out := append([]corev1.PodCondition{sandbox, initialized(in, s), podReady(in, s, ready), ready}, resizeConditions(in)...)
 	for i := range out {
 		out[i].ObservedGeneration = in.Pod.Generation
 		out[i].LastTransitionTime = metav1.NewTime(in.Now.Truncate(1e9))

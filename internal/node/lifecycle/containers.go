@@ -81,7 +81,11 @@ func (in *Input) container(p *Plan, c *corev1.Container, init bool, last *Contai
 		if why := in.mustRestart(c, last); why != "" {
 			s := Stop{Reason: "Killing", Message: why, Grace: Grace(in.Pod), Probe: in.health(last).Failed != ""}
 			stop(in, p, last, s)
+			return
 		}
+		in.resizeStop(p, c, last)
+	case in.Memory.peek(c.Name).Resized == last.ID:
+		in.start(p, c, last)
 	case restarts(in.Pod, c, init, last.ExitCode):
 		at := in.Memory.peek(c.Name).crashUntil(last)
 		if in.Now.Before(at) {

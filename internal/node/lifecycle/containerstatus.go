@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -97,21 +96,6 @@ func terminated(run *Container) *corev1.ContainerStateTerminated {
 		}
 	}
 	return t
-}
-
-// resources tells what the container runs with: requests as allocated, limits as the runtime reports them where it does.
-func resources(c *corev1.Container, run *Container) *corev1.ResourceRequirements {
-	r := c.Resources // shares the maps of the spec, which never change
-	if run.Resources == nil {
-		return &r
-	}
-	if m := run.Resources.MemoryLimitInBytes; m > 0 && r.Limits != nil {
-		if want := r.Limits[corev1.ResourceMemory]; want.Value() != m {
-			r.Limits = r.Limits.DeepCopy()
-			r.Limits[corev1.ResourceMemory] = *resource.NewQuantity(m, resource.BinarySI)
-		}
-	}
-	return &r
 }
 
 func user(run *Container) *corev1.ContainerUser {

@@ -68,6 +68,8 @@ type ContainerMemory struct {
 	Waiting Waiting   // why the last try to start it failed
 	Failed  time.Time // when that was
 	RetryAt time.Time // no try before
+	// Resized is the run that was stopped to be started again with other resources: no crash.
+	Resized string
 	// PostStart is true while the postStart hook runs: the container does not count as started.
 	PostStart bool
 }
@@ -84,6 +86,8 @@ type Memory struct {
 	// SandboxRetryAt and SandboxBackoff delay the next try after a sandbox (or its volumes) failed.
 	SandboxRetryAt time.Time
 	SandboxBackoff Backoff
+	// Resize is where a change of the pod's resources stands.
+	Resize Resize
 	// Failure is set when the node itself ended the pod.
 	Failure *Failure
 	// Terminating is when the end of the pod was decided; zero before.

@@ -25,6 +25,8 @@ type Stop struct {
 	Probe bool
 	// Hurry is true when the container is being stopped already and gets less time now.
 	Hurry bool
+	// Resize is true when the container is to start again with other resources.
+	Resize bool
 }
 
 // Plan is what to do next for one pod. The zero Plan means: nothing.
@@ -38,7 +40,9 @@ type Plan struct {
 	Attempt       uint32
 	StopSandboxes []string
 	Start         []Start
-	Stop          []Stop
+	// Resize asks to give running containers, and the pod's control group, the resources that were granted (KEP-1287).
+	Resize bool
+	Stop   []Stop
 	// Teardown asks to stop all sandboxes and give back volumes and cgroups; Remove to remove what is left in the
 	// runtime; Finish to report the pod's end to the API (and delete it there, if it is to be deleted).
 	Teardown, Remove, Finish bool
@@ -88,6 +92,7 @@ func Decide(in Input) Plan {
 		return p
 	}
 	in.containers(&p, sb)
+	in.resize(&p)
 	p.Prune, p.PruneSandboxes = prune(&in), pruneSandboxes(&in)
 	return p
 }

@@ -8,26 +8,6 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
-// Limits of the kernel's CPU controller (sched-design-CFS, sched-bwc).
-const (
-	minShares, maxShares = 2, 262144
-	cpuPeriod            = 100000 // µs
-	minQuota             = 1000   // µs
-)
-
-// Shares translates a CPU request into cgroup v1 cpu.shares.
-func Shares(milli int64) int64 {
-	return min(max(milli*1024/1000, minShares), maxShares)
-}
-
-// Quota translates a CPU limit into µs of every 100 ms; 0 means none.
-func Quota(milli int64) int64 {
-	if milli == 0 {
-		return 0
-	}
-	return max(milli*cpuPeriod/1000, minQuota)
-}
-
 // ContainerResources returns what a container's requests and limits mean to the kernel.
 func ContainerResources(pod *corev1.Pod, c *corev1.Container, capacity corev1.ResourceList) *cri.LinuxContainerResources {
 	cpuLimit := c.Resources.Limits.Cpu().MilliValue()
@@ -36,12 +16,12 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, capacity corev1.Re
 		cpuRequest = cpuLimit
 	}
 	r := &cri.LinuxContainerResources{
-		CpuShares:          Shares(cpuRequest),
+		CpuShares:          lifecycle.Shares(cpuRequest),
 		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
 		OomScoreAdj:        OOMScoreAdj(pod, c, capacity.Memory().Value()),
 	}
-	if q := Quota(cpuLimit); q > 0 {
-		r.CpuQuota, r.CpuPeriod = q, cpuPeriod
+	if q := lifecycle.Quota(cpuLimit); q > 0 {
+		r.CpuQuota, r.CpuPeriod = q, lifecycle.CPUPeriod
 	}
 	return r
 }
@@ -79,7 +59,7 @@ type PodResources struct {
 func ForPod(pod *corev1.Pod) PodResources {
 	req := resource.PodRequests(pod, resource.PodResourcesOptions{})
 	lim := resource.PodLimits(pod, resource.PodResourcesOptions{})
-	out := PodResources{QOS: lifecycle.QOS(pod), Shares: Shares(req.Cpu().MilliValue())}
+	out := PodResources{QOS: lifecycle.QOS(pod), Shares: lifecycle.Shares(req.Cpu().MilliValue())}
 	cpu, mem := true, true
 	each := func(c *corev1.Container) {
 		cpu = cpu && !c.Resources.Limits.Cpu().IsZero()
@@ -96,11 +76,11 @@ func ForPod(pod *corev1.Pod) PodResources {
 		mem = mem || !pod.Spec.Resources.Limits.Memory().IsZero()
 	}
 	if out.QOS == corev1.PodQOSBestEffort {
-		out.Shares = minShares
+		out.Shares = lifecycle.Shares(0)
 		return out
 	}
 	if cpu {
-		out.Quota = Quota(lim.Cpu().MilliValue())
+		out.Quota = lifecycle.Quota(lim.Cpu().MilliValue())
 	}
 	if mem {
 		out.MemoryLimit = lim.Memory().Value()
