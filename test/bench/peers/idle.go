@@ -39,7 +39,7 @@ func measurePlane(ctx context.Context, b *bench, system string) (err error) {
 	if err := sleep(ctx, settle); err != nil { // what follows from the start
 		return err
 	}
-	if err := b.idle(ctx, c, watch, "empty", rowIdleCPU); err != nil {
+	if _, err := b.idle(ctx, c, watch, "empty", rowIdleCPU); err != nil {
 		return err
 	}
 	m, err := c.memory()
@@ -58,17 +58,18 @@ func measurePlane(ctx context.Context, b *bench, system string) (err error) {
 }
 
 // idle measures the share of a core that a control plane uses while nobody asks for anything.
-func (b *bench) idle(ctx context.Context, c *cluster, during time.Duration, name, row string) error {
+func (b *bench) idle(ctx context.Context, c *cluster, during time.Duration, name, row string) (share float64, err error) {
 	defer b.profiles(ctx, c, name+"-idle", during)()
 	before, err := c.cpu()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	began := time.Now()
 	if err := sleep(ctx, during); err != nil {
-		return err
+		return 0, err
 	}
 	after, err := c.cpu()
-	b.results.add(c.system, row, 100*(after-before).Seconds()/time.Since(began).Seconds())
-	return err
+	share = (after - before).Seconds() / time.Since(began).Seconds()
+	b.results.add(c.system, row, 100*share)
+	return share, err
 }

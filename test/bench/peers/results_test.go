@@ -70,7 +70,7 @@ func TestTable(t *testing.T) {
 	for _, want := range []string{
 		"; medians; others used 3-12 % of the machine meanwhile.\n",
 		"| RSS, nothing in it | 500 MB | 100 MB | 5.00x |  |  | >= 4x |\n",
-		"| CPU a pod, 1,000 nodes to 100 | 2.00 x | 1.20 x |  |  |  | <= 1.5x |\n",
+		"| the CPU for a pod, 1,000 nodes to 100 | 2.00 x | 1.20 x |  |  |  | <= 1.5x |\n",
 		"| 20 x 500 pods to Ready, 1,000 nodes |  |  |  | 700 pods/s |  | >= 10x |\n",
 		"\n- 20 x 500 pods to Ready, 1,000 nodes, kubernetes: was not measured",
 	} {

@@ -30,7 +30,7 @@ const (
 	rowWatch100        = "events told to 100 watchers"
 	rowWatch1000       = "events told to 1,000 watchers"
 	rowWatchCPU        = "CPU for one of these events"
-	rowFlat            = "CPU a pod, 1,000 nodes to 100"
+	rowFlat            = "the CPU for a pod, 1,000 nodes to 100"
 )
 
 // podRows are the rows of one load of pods.
@@ -39,11 +39,11 @@ type podRows struct {
 }
 
 var (
-	podRows100 = podRows{"pods-100", "20 x 250 pods to Ready, 100 nodes", "CPU of the control plane for a pod, 100 nodes",
-		"CPU of kwok for a pod, 100 nodes",
+	podRows100 = podRows{"pods-100", "20 x 250 pods to Ready, 100 nodes", "CPU of the control plane for a pod, beyond idle, 100 nodes",
+		"CPU of kwok for a pod, heartbeats included, 100 nodes",
 		"RSS under that load, highest", "of it anonymous, 100 nodes", "CPU, 100 nodes without pods"}
-	podRows1000 = podRows{"pods-1000", "20 x 500 pods to Ready, 1,000 nodes", "CPU of the control plane for a pod, 1,000 nodes",
-		"CPU of kwok for a pod, 1,000 nodes",
+	podRows1000 = podRows{"pods-1000", "20 x 500 pods to Ready, 1,000 nodes", "CPU of the control plane for a pod, beyond idle, 1,000 nodes",
+		"CPU of kwok for a pod, heartbeats included, 1,000 nodes",
 		"RSS under this load, highest", "of it anonymous, 1,000 nodes", "CPU, 1,000 nodes without pods"}
 )
 
