@@ -64,6 +64,9 @@ func (e *Etcd) Commit(ctx context.Context, ops []Op) (int64, error) {
 	for {
 		resp, err := e.try(ctx, conds, then)
 		if errors.Is(err, errLeaderLost) {
+			if !onlyOnce(ops) {
+				return 0, fmt.Errorf("%w: the leader was lost during a transaction of %d keys, which may have been carried out", ErrUnavailable, len(ops))
+			}
 			again = true
 			continue
 		}

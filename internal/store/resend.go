@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,12 @@ const (
 
 // errLeaderLost says that a transaction was sent to a leader that is none any more. It may have been carried out, or may yet be.
 var errLeaderLost = errors.New("etcd's leader was lost")
+
+// onlyOnce tells whether a transaction that is carried out cannot be carried out again: it writes a key on condition of that key's revision. An object
+// that was created could have been deleted since, and would be there again; what is written without a condition would replace what came later.
+func onlyOnce(ops []Op) bool {
+	return slices.ContainsFunc(ops, func(op Op) bool { return op.If > 0 && !op.Check })
+}
 
 // try sends a transaction once.
 func (e *Etcd) try(ctx context.Context, conds []clientv3.Cmp, then []clientv3.Op) (*clientv3.TxnResponse, error) {
