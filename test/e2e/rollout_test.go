@@ -187,6 +187,11 @@ func ask(c *http.Client, url string) (version string, err error) {
 // onlyFrom waits until all answers come from version.
 func (l *loader) onlyFrom(t testing.TB, version string) {
 	t.Helper()
+	l.onlyFromWithin(t, 10*time.Second, version)
+}
+
+func (l *loader) onlyFromWithin(t testing.TB, timeout time.Duration, version string) {
+	t.Helper()
 	take := func() map[string]int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -195,7 +200,7 @@ func (l *loader) onlyFrom(t testing.TB, version string) {
 		return was
 	}
 	take()
-	eventually(t, 10*time.Second, "answers from "+version+" alone", func() error {
+	eventually(t, timeout, "answers from "+version+" alone", func() error {
 		l.mu.Lock()
 		enough := l.answers[version] >= 50
 		l.mu.Unlock()
