@@ -17,13 +17,16 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -154,7 +157,21 @@ func runTests(m *testing.M) (code int, err error) {
 	if err := importImages(); err != nil {
 		return 1, err
 	}
+	if err := runMoreAtATime(); err != nil {
+		return 1, err
+	}
 	return m.Run(), nil
+}
+
+// runMoreAtATime lets more tests run at a time than there are processors, unless -parallel was given: those of several nodes mostly wait.
+func runMoreAtATime() error {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given || os.Getenv(envStage) != stageShared {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(runtime.GOMAXPROCS(0)+2))
 }
 
 // keep waits until the program is interrupted.
