@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -25,6 +26,8 @@ type Params struct {
 	API         netip.AddrPort // where this server's API is reached by pods
 	// Agents is what machines that join have to know; the zero value where none ever will.
 	Agents AgentSettings
+	// Several tells that there are other servers: what describes all of them is not this one's to change.
+	Several bool
 }
 
 // FirstServiceIP is the cluster IP of the Service default/kubernetes.
@@ -47,6 +50,16 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 			return fmt.Errorf("creating %T %s: %w", obj, api.KeyOf(obj), err)
 		}
 	}
+	if !p.Several {
+		if err := describeServer(ctx, c, p); err != nil {
+			return err
+		}
+	}
+	return applySettings(ctx, c, p)
+}
+
+// describeServer makes this server the one of the endpoints of the API.
+func describeServer(ctx context.Context, c client.Client, p Params) error {
 	want := kubernetesSlice(p)
 	_, err := client.Mutate(ctx, c, api.KeyOf(want), "", func(s *discoveryv1.EndpointSlice) bool {
 		if equality.Semantic.DeepEqual(s.Endpoints, want.Endpoints) && equality.Semantic.DeepEqual(s.Ports, want.Ports) {
@@ -69,19 +82,30 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 	if err != nil {
 		return fmt.Errorf("updating the endpoints of the API: %w", err)
 	}
+	return nil
+}
+
+// applySettings writes the settings of agents. Where there are several servers they have to be what they were.
+func applySettings(ctx context.Context, c client.Client, p Params) error {
 	if !p.Agents.ClusterCIDR.IsValid() {
 		return nil
 	}
 	settings := p.Agents.configMap()
-	_, err = client.Mutate(ctx, c, api.KeyOf(settings), "", func(cm *corev1.ConfigMap) bool {
+	var contradicts error
+	_, err := client.Mutate(ctx, c, api.KeyOf(settings), "", func(cm *corev1.ConfigMap) bool {
 		if maps.Equal(cm.Data, settings.Data) {
 			return false
+		}
+		if p.Several {
+			if contradicts = agree(settings.Data, cm.Data); contradicts != nil {
+				return false
+			}
 		}
 		cm.Data = settings.Data
 		return true
 	})
-	if err != nil {
-		return fmt.Errorf("updating the settings of agents: %w", err)
+	if err := errors.Join(err, contradicts); err != nil {
+		return fmt.Errorf("the settings that all machines share: %w", err)
 	}
 	return nil
 }

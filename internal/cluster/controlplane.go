@@ -12,6 +12,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/apiservers"
 	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
@@ -53,7 +54,7 @@ type ControlPlaneConfig struct {
 	Lead func(ctx context.Context, act func(ctx context.Context) error) error
 	// Several tells whether other servers read and write the same objects; nil where there are none.
 	Several func() bool
-	// Name is this server's, for those who look who leads.
+	// Name is this server's. Without one it does not register, and the endpoints of the API stay what Bootstrap makes them.
 	Name string
 	Log  *slog.Logger
 }
@@ -133,6 +134,11 @@ func (p *ControlPlane) Run(ctx context.Context) error {
 		}
 		close(p.ready)
 		g.Go(func() error { return p.cfg.Lead(ctx, p.lead) })
+		if p.cfg.Name != "" {
+			g.Go(func() error {
+				return apiservers.Register(ctx, p.Client, apiservers.Server{Name: p.cfg.Name, Address: p.cfg.Initial.API, Several: p.cfg.Several, Log: p.cfg.Log})
+			})
+		}
 		return nil
 	})
 	return g.Wait()
@@ -142,7 +148,9 @@ func (p *ControlPlane) bootstrap(ctx context.Context) error {
 	if err := plugins.BootstrapPriorityClasses(ctx, p.Client); err != nil {
 		return err
 	}
-	if err := Bootstrap(ctx, p.Client, p.cfg.Initial); err != nil {
+	initial := p.cfg.Initial
+	initial.Several = p.cfg.Several != nil && p.cfg.Several()
+	if err := Bootstrap(ctx, p.Client, initial); err != nil {
 		return err
 	}
 	return authz.Bootstrap(ctx, p.Client)
@@ -169,6 +177,9 @@ func (p *ControlPlane) controllers(c *client.Local) []controller.Controller {
 		eventttl.New(c, 0),
 		nodeipam.New(c, p.cfg.ClusterCIDR),
 		tokencleaner.New(c),
+	}
+	if p.cfg.Name != "" {
+		all = append(all, apiservers.New(c, p.cfg.Name, p.cfg.Initial.API))
 	}
 	if p.cfg.Sign != nil {
 		all = append(all, certificates.New(c, p.Authorizer(), p.cfg.Sign))

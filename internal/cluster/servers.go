@@ -9,9 +9,13 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/controller/apiservers"
 )
 
 // ServersPath is where servers join (POST, with a token of the group that ClusterRole knarr:server-bootstrapper is bound to), and where the
@@ -48,6 +52,8 @@ type Servers struct {
 	Etcd     *Etcd // nil where etcd is elsewhere
 	Keys     *pki.PKI
 	Settings AgentSettings
+	// Client is for what the API knows about servers.
+	Client client.Client
 }
 
 // Handlers are the paths and what answers them, for the API server, which finds out who asks.
@@ -87,6 +93,8 @@ func (s *Servers) one(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// Its address is gone from the endpoints of the API at once. If this fails, that happens when its time is over.
+	_ = s.Client.Delete(r.Context(), api.Leases, apiservers.LeaseKey(gone.Name), metav1.DeleteOptions{})
 	return answer(w, gone)
 }
 
