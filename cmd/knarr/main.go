@@ -48,11 +48,10 @@ scheduler, self-healing, network, service discovery, load balancing, access cont
 
   knarr up                 start a single-machine cluster in the background
   knarr kubectl get pods   use it
-  knarr down               stop it and remove every trace
-  knarr dev up --nodes 3   the same with three nodes on this machine`,
+  knarr down               stop it and remove every trace`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Member(), cli.Up(), cli.Down(), dev.Command(), cli.Kubectl(), cli.Image(), cli.Version())
+	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Backup(), cli.Restore(), cli.Member(), cli.Up(), cli.Down(), dev.Command(), cli.Kubectl(), cli.Image(), cli.Version())
 	return root
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/cluster"
+	"github.com/knarr-io/knarr/internal/cluster/backup"
 	"github.com/knarr-io/knarr/internal/cluster/pki"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node/hollow"
@@ -96,11 +97,13 @@ func (s *server) run(ctx context.Context) error {
 	}
 	node := s.newMachine(plane, tokens)
 	certs := authn.NewClientCert(time.Now)
-	servers := &cluster.Servers{Keys: keys, Settings: s.settings(), Client: plane.Client}
+	servers := &cluster.Servers{Keys: keys, Settings: s.settings()}
 	gate := &cluster.Gate{Contact: data.Contact(), Several: data.Several, Ready: plane.Ready()}
 	if etcd, ok := data.(*cluster.Etcd); ok {
 		servers.Etcd, gate.Peers = etcd, etcd.PeerHandler()
 	}
+	handlers := servers.Handlers()
+	handlers[backup.Path] = backup.Handler(data.Client())
 	gate.API = agents.Handler(nodeOf(certs), apiserver.New(apiserver.Config{
 		Registry:      plane.Registry,
 		Authenticator: authn.Union{certs, tokens, authn.NewBootstrapTokens(plane.Registry.Reader(), time.Now)},
@@ -113,7 +116,7 @@ func (s *server) run(ctx context.Context) error {
 			{Name: "initial-objects", Check: plane.CheckReady},
 		},
 		Documents: s.documents(tokens),
-		Handlers:  servers.Handlers(),
+		Handlers:  handlers,
 		Streams:   streamsOf(node, agents),
 		Version:   cli.KubernetesVersion(),
 		Address:   s.reached().String(),

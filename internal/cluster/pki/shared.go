@@ -33,11 +33,17 @@ type Shared map[string][]byte
 // sharedFiles are written in this order: an authority's certificate without its key would be damage.
 var sharedFiles = [...]string{"sa.key", "ca.key", "ca.crt"}
 
+// SharedNames are the names of all of them.
+func SharedNames() []string { return slices.Clone(sharedFiles[:]) }
+
 // Shared returns the keys that a further server of the cluster needs.
-func (p *PKI) Shared() (Shared, error) {
+func (p *PKI) Shared() (Shared, error) { return ReadShared(p.dir) }
+
+// ReadShared reads them from the directory of a server's keys.
+func ReadShared(dir string) (Shared, error) {
 	out := Shared{}
 	for _, name := range sharedFiles {
-		b, err := os.ReadFile(filepath.Join(p.dir, name))
+		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("the cluster's keys: %w", err)
 		}
