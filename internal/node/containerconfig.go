@@ -48,8 +48,8 @@ func (w *worker) restoreParent(pod *corev1.Pod) bool {
 	return w.parent == "" && !w.a.cfg.Hollow
 }
 
-// containerConfig makes the CRI configuration of one run.
-func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1.Container, s *lifecycle.Start, n *podspec.Node, image *cri.Image, obs *lifecycle.Observed) (*cri.ContainerConfig, error) {
+// containerConfig makes the CRI configuration of one run. files are the images that are volumes.
+func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1.Container, s *lifecycle.Start, n *podspec.Node, image *cri.Image, files map[string]string, obs *lifecycle.Observed) (*cri.ContainerConfig, error) {
 	if err := podspec.VerifyNonRoot(pod, c, image); err != nil {
 		return nil, err
 	}
@@ -66,6 +66,11 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	mounts, err := w.a.volumes.Mounts(pod, c, volumes, env)
 	if err != nil {
 		return nil, err
+	}
+	for _, m := range mounts {
+		if m.Image != nil {
+			m.Image.Image = files[m.Image.Image]
+		}
 	}
 	if mounts, err = w.ownMounts(pod, c, s.Attempt, facts, mounts); err != nil {
 		return nil, err

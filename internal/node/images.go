@@ -54,6 +54,48 @@ func (im *images) ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 	return im.pull(ctx, pod, c, spec, sandbox)
 }
 
+// ensureVolumes does the same for the images that are volumes of the pod (KEP-4639), and returns what the runtime calls them by what
+// the pod does. As with a container's own image, the pull policy is followed at each start.
+func (im *images) ensureVolumes(ctx context.Context, pod *corev1.Pod, sandbox *cri.PodSandboxConfig) (map[string]string, error) {
+	var out map[string]string
+	for i := range pod.Spec.Volumes {
+		v := pod.Spec.Volumes[i].Image
+		if v == nil {
+			continue
+		}
+		have, err := im.ensure(ctx, pod, &corev1.Container{Image: v.Reference, ImagePullPolicy: v.PullPolicy}, sandbox)
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[v.Reference] = have.Id
+	}
+	return out, nil
+}
+
+// volumeImages adds the images that are volumes of this node's pods.
+func (a *Agent) volumeImages(inUse map[string]bool) {
+	a.mu.Lock()
+	workers := a.snapshot()
+	a.mu.Unlock()
+	for _, w := range workers {
+		w.mu.Lock()
+		pod := w.pod
+		w.mu.Unlock()
+		for i := range pod.Spec.Volumes {
+			v := pod.Spec.Volumes[i].Image
+			if v == nil {
+				continue
+			}
+			if named, err := reference.ParseNormalizedNamed(v.Reference); err == nil {
+				inUse[reference.TagNameOnly(named).String()] = true
+			}
+		}
+	}
+}
+
 // pull pulls with each credential that fits, and without if there is none.
 func (im *images) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container, spec *cri.ImageSpec, sandbox *cri.PodSandboxConfig) (*cri.Image, error) {
 	im.a.events.normal(pod, c.Name, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
@@ -115,6 +157,7 @@ func (im *images) collect(ctx context.Context, high, low int, usage func() (int,
 			inUse[c.Image.Image] = true
 		}
 	}
+	im.a.volumeImages(inUse)
 	im.mu.Lock()
 	unused := leastRecent(all, inUse, im.used)
 	im.mu.Unlock()

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,6 +84,32 @@ func TestImagesAreCollectedUntilThereIsRoom(t *testing.T) {
 			t.Errorf("%v, left %d", err, len(left))
 		}
 		w.expect("a", "Running c=running+ready")
+	})
+}
+
+func TestImagesThatAreVolumes(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{Images: []string{"docker.io/library/img:1", "docker.io/library/x:1"}}, func(w *world) {
+		with := func(reference string, policy corev1.PullPolicy) func(*corev1.Pod) {
+			return func(p *corev1.Pod) {
+				p.Spec.Volumes = []corev1.Volume{{Name: "files", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: reference, PullPolicy: policy}}}}
+			}
+		}
+		w.create(testPod("a", with("files", corev1.PullIfNotPresent)))
+		w.expect("a", "Running c=running+ready")
+		w.create(testPod("b", with("other", corev1.PullNever)))
+		w.expect("b", "Pending c=waiting:ErrImageNeverPull")
+		if err := w.agent.images.collect(context.Background(), 85, 80, func() (int, error) { return 90, nil }); err != nil {
+			t.Fatal(err)
+		}
+		left, err := w.rt.ListImages(context.Background(), nil)
+		var names []string
+		for _, i := range left {
+			names = append(names, i.RepoTags...)
+		}
+		slices.Sort(names)
+		if want := []string{"docker.io/library/files:latest", "docker.io/library/img:1"}; err != nil || !slices.Equal(names, want) {
+			t.Errorf("images left on a full disk: %v, %v; want those that pods use, %v", names, err, want)
+		}
 	})
 }
 

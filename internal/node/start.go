@@ -99,7 +99,11 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 	if err != nil {
 		return err
 	}
-	cfg, err := w.containerConfig(ctx, pod, c, s, n, image, obs)
+	files, err := w.a.images.ensureVolumes(ctx, pod, sbc)
+	if err != nil {
+		return err
+	}
+	cfg, err := w.containerConfig(ctx, pod, c, s, n, image, files, obs)
 	if err != nil {
 		w.a.events.warning(pod, c.Name, "Failed", "Error: "+err.Error())
 		return &waitError{lifecycle.ReasonConfigError, err.Error(), configRetry}

@@ -28,6 +28,8 @@ type Disk struct {
 type Mounted struct {
 	HostPath string
 	ReadOnly bool // whatever the mount says: files from API objects
+	// Image is the name of the image whose files the volume is (KEP-4639); the runtime mounts it, and there is no HostPath.
+	Image string
 }
 
 // PodDir returns the pod's directory.
@@ -83,8 +85,10 @@ func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src S
 		return Mounted{HostPath: dir}, time.Time{}, emptyDir(dir, v.EmptyDir, gid, podspec.ForPod(pod).MemoryLimit)
 	case v.HostPath != nil:
 		return Mounted{HostPath: v.HostPath.Path}, time.Time{}, hostPath(v.HostPath)
+	case v.Image != nil:
+		return Mounted{Image: v.Image.Reference, ReadOnly: true}, time.Time{}, nil
 	}
-	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI or projected", kind(v))
+	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI, projected or image", kind(v))
 }
 
 // mountMemory mounts the tmpfs unless it is there: it outlives the agent, not the machine.
@@ -121,8 +125,6 @@ func kind(v *corev1.Volume) string {
 		return "nfs"
 	case v.ISCSI != nil:
 		return "iscsi"
-	case v.Image != nil:
-		return "image"
 	}
 	return "this kind of volume"
 }

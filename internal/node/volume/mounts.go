@@ -14,7 +14,8 @@ import (
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
-// Mounts returns how a container mounts the pod's volumes. env resolves subPathExpr.
+// Mounts returns how a container mounts the pod's volumes. env resolves subPathExpr. Images have the names that the pod has for them;
+// the runtime wants those that it knows them by.
 func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]Mounted, env []*cri.KeyValue) ([]*cri.Mount, error) {
 	out := make([]*cri.Mount, 0, len(c.VolumeMounts)+2)
 	for i := range c.VolumeMounts {
@@ -27,6 +28,11 @@ func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]M
 		sub, err := subPath(vm, env)
 		if err != nil {
 			return nil, fmt.Errorf("container %s: %w", c.Name, err)
+		}
+		if v.Image != "" {
+			out = append(out, &cri.Mount{ContainerPath: containerPath(vm.MountPath), Readonly: true, ImageSubPath: sub,
+				Image: &cri.ImageSpec{Image: v.Image, UserSpecifiedImage: v.Image}})
+			continue
 		}
 		if sub != "" {
 			at := filepath.Join(d.PodDir(string(pod.UID)), "volume-subpaths", vm.Name, c.Name, strconv.Itoa(i))

@@ -150,7 +150,7 @@ func TestFileVolumes(t *testing.T) {
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "ns", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}}}}},
 			source{secret: map[string]string{"s": "1"}}, "ns=ns:444 s=1:444 token=token1:444"},
 		{"claim", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}, source{},
-			`error: MountVolume.SetUp failed for volume "v" : persistentVolumeClaim is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI or projected`},
+			`error: MountVolume.SetUp failed for volume "v" : persistentVolumeClaim is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI, projected or image`},
 	} {
 		d := &Disk{Dir: t.TempDir()}
 		m, renew, err := d.Setup(t.Context(), podWith(tc.v), &tc.src, podspec.Facts{})
@@ -246,6 +246,27 @@ func TestSecretsStayInMemory(t *testing.T) {
 	for _, where := range []string{d.Dir, d.Memory} {
 		if left, err := os.ReadDir(where); err != nil || len(left) != 0 {
 			t.Errorf("after Teardown %s holds %v, %v", where, left, err)
+		}
+	}
+}
+
+func TestImagesAreMountedByTheRuntime(t *testing.T) {
+	d := &Disk{Dir: t.TempDir()}
+	pod := podWith(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "files:1"}})
+	vols, _, err := d.Setup(t.Context(), pod, &source{}, podspec.Facts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &pod.Spec.Containers[0]
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "m"}, {Name: "v", MountPath: "/n", SubPathExpr: "$(DIR)/x"}}
+	got, err := d.Mounts(pod, c, vols, []*cri.KeyValue{{Key: "DIR", Value: []byte("d")}})
+	if err != nil || len(got) != 2 {
+		t.Fatal(got, err)
+	}
+	for i, want := range []*cri.Mount{{ContainerPath: "/m"}, {ContainerPath: "/n", ImageSubPath: "d/x"}} {
+		m := got[i]
+		if m.ContainerPath != want.ContainerPath || m.ImageSubPath != want.ImageSubPath || m.Image.GetImage() != "files:1" || !m.Readonly || m.HostPath != "" {
+			t.Errorf("mount %d: %v", i, m)
 		}
 	}
 }
