@@ -112,7 +112,7 @@ func document(tests []string, passing map[string]bool, seen map[string]string) s
 	}
 	fmt.Fprintf(&b, `# Kubernetes' conformance suite
 
-Kubernetes' own end-to-end suite v1.37, unmodified, against Knarr on real containers. %d of its %d conformance tests pass. Written by
+Kubernetes' own end-to-end suite v1.37, unmodified, against a Knarr cluster of two nodes with real containers. %d of its %d conformance tests pass. Written by
 %s; [the list of tests that pass](../test/conformance/passing.txt) only grows, and CI fails when a listed test fails
 (%s runs a sample of them).
 
