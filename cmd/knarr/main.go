@@ -48,7 +48,8 @@ scheduler, self-healing, network, service discovery, load balancing, access cont
 
   knarr up                 start a single-machine cluster in the background
   knarr kubectl get pods   use it
-  knarr down               stop it and remove every trace`,
+  knarr down               stop it and remove every trace
+  knarr dev up --nodes 3   the same with three nodes on this machine`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

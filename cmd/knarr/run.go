@@ -97,7 +97,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	node := s.newMachine(plane, tokens)
 	certs := authn.NewClientCert(time.Now)
-	servers := &cluster.Servers{Keys: keys, Settings: s.settings()}
+	servers := &cluster.Servers{Keys: keys, Settings: s.settings(), Client: plane.Client}
 	gate := &cluster.Gate{Contact: data.Contact(), Several: data.Several, Ready: plane.Ready()}
 	if etcd, ok := data.(*cluster.Etcd); ok {
 		servers.Etcd, gate.Peers = etcd, etcd.PeerHandler()
