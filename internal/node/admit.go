@@ -90,11 +90,21 @@ func (a *Agent) reserve(w *worker, pod *corev1.Pod, force bool) *lifecycle.Failu
 			return f
 		}
 	}
+	a.hold(w, c)
+	return nil
+}
+
+// holds notes what a pod of an earlier agent holds. a.mu must be held.
+func (a *Agent) holds(w *worker, pod *corev1.Pod) {
+	a.hold(w, claim{podRequests(pod), hostPorts(pod)})
+}
+
+// hold notes a pod's claim. a.mu must be held.
+func (a *Agent) hold(w *worker, c claim) {
 	if a.claims == nil {
 		a.claims = map[types.UID]claim{}
 	}
 	a.claims[w.uid] = c
-	return nil
 }
 
 // extended tells resources that someone wrote into the node's status: the agent, which has no device plugins, does not hand them

@@ -98,8 +98,13 @@ func (w *worker) takeOver(pod *corev1.Pod) {
 		w.granted = had
 	}
 	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == corev1.PodResizeInProgress {
+		switch c := &pod.Status.Conditions[i]; c.Type {
+		case corev1.PodResizeInProgress:
 			w.mem.Resize.Active = true
+		case corev1.PodResizePending:
+			if w.granted != nil {
+				w.mem.Resize.Pending = lifecycle.Waiting{Reason: c.Reason, Message: c.Message}
+			}
 		}
 	}
 }
@@ -116,7 +121,10 @@ func (w *worker) resize(obs *lifecycle.Observed) bool {
 	}
 	pending := tellsResources(obs)
 	if pending.Reason == "" {
-		pending = w.a.regrant(w, w.pod)
+		var known bool
+		if pending, known = w.a.regrant(w, w.pod); !known {
+			return false
+		}
 	}
 	if pending.Reason != "" {
 		if pending.Reason != m.Pending.Reason {
@@ -141,22 +149,23 @@ func tellsResources(obs *lifecycle.Observed) lifecycle.Waiting {
 	return lifecycle.Waiting{}
 }
 
-// regrant gives the pod what it asks for now in place of what it holds, or says why not.
-func (a *Agent) regrant(w *worker, pod *corev1.Pod) lifecycle.Waiting {
+// regrant gives the pod what it asks for now in place of what it holds, or says why not. Before all pods of the node are known, it is not
+// known whether there is room.
+func (a *Agent) regrant(w *worker, pod *corev1.Pod) (pending lifecycle.Waiting, known bool) {
 	want := podRequests(pod)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	had, ok := a.claims[w.uid]
 	if !ok {
-		return lifecycle.Waiting{}
+		return lifecycle.Waiting{}, true
 	}
-	pending := grow(want, had.requests, a.allocatable, a.claims)
-	if pending.Reason == corev1.PodReasonDeferred {
+	pending = grow(want, had.requests, a.allocatable, a.claims)
+	if !a.synced || pending.Reason == corev1.PodReasonDeferred {
 		if a.deferred == nil {
 			a.deferred = map[types.UID]*worker{}
 		}
 		a.deferred[w.uid] = w
-		return pending
+		return pending, a.synced
 	}
 	delete(a.deferred, w.uid)
 	if pending.Reason == "" {
@@ -164,7 +173,7 @@ func (a *Agent) regrant(w *worker, pod *corev1.Pod) lifecycle.Waiting {
 		a.claims[w.uid] = had
 		a.retryDeferred() // it may have shrunk
 	}
-	return pending
+	return pending, true
 }
 
 // retryDeferred makes pods that wait for room look for it again. a.mu must be held.

@@ -74,6 +74,9 @@ func (a *Agent) podChanged(pod *corev1.Pod) {
 			w.obs, w.known = &lifecycle.Observed{}, []string{} // nothing of it can be there yet
 		}
 		a.workers[pod.UID] = w
+		if pod.Status.StartTime != nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			a.holds(w, toldGrant(pod).apply(pod)) // before any other pod asks for more
+		}
 	}
 	a.byKey[w.key] = w
 	a.mu.Unlock()
@@ -91,6 +94,7 @@ func (a *Agent) podGone(uid types.UID) {
 func (a *Agent) podsSynced(seen map[types.UID]bool) {
 	a.mu.Lock()
 	a.synced = true
+	a.retryDeferred()
 	var lost []*worker
 	for uid, w := range a.workers {
 		if !seen[uid] {

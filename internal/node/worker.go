@@ -168,7 +168,7 @@ func (w *worker) sync(ctx context.Context) {
 	w.track(obs)
 	pod := w.effective()
 	w.admit(ctx, pod, obs)
-	if w.resize(obs) {
+	if w.resize(obs) || w.granted != nil {
 		pod = w.effective()
 	}
 	in := lifecycle.Input{Pod: pod, Observed: obs, Memory: &w.mem, Health: w.health(), Busy: w.busy, Now: now,
