@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -36,13 +39,16 @@ had, also what a crash has left. The data directory stays unless --delete-data: 
 }
 
 func (c *Cluster) down(out io.Writer, deleteData bool) error {
-	// Without the servers first, agents are not told of the end of each other, and pods are not started anew elsewhere.
+	nodes, err := c.leftovers()
+	if err != nil {
+		return err
+	}
 	var g errgroup.Group
-	for _, n := range c.Nodes {
+	for _, n := range nodes {
 		g.Go(func() error { return c.end(n, n.Server && deleteData) })
 	}
-	err := g.Wait()
-	for _, n := range c.Nodes {
+	err = g.Wait()
+	for _, n := range nodes {
 		if _, statErr := os.Stat(c.nodeDir(n)); statErr == nil {
 			g.Go(func() error { return c.purge(n) })
 		}
@@ -53,7 +59,7 @@ func (c *Cluster) down(out io.Writer, deleteData bool) error {
 	if err := errors.Join(c.removeNetwork(), c.removeUplink()); err != nil {
 		return fmt.Errorf("removing the network: %w", err)
 	}
-	fmt.Fprintf(out, "removed processes, containers, mounts, cgroups, network namespaces, links and nftables tables of %d nodes\n", len(c.Nodes))
+	fmt.Fprintf(out, "removed processes, containers, mounts, cgroups, network namespaces, links and nftables tables of %d nodes\n", len(nodes))
 	if deleteData {
 		if err := os.RemoveAll(c.dir); err != nil {
 			return fmt.Errorf("deleting the data: %w", err)
@@ -61,4 +67,23 @@ func (c *Cluster) down(out io.Writer, deleteData bool) error {
 		fmt.Fprintf(out, "deleted %s\n", c.dir)
 	}
 	return nil
+}
+
+// leftovers are the cluster's nodes, also those that only have a directory or a network namespace: the settings may be lost.
+func (c *Cluster) leftovers() ([]Node, error) {
+	nodes := slices.Clone(c.Nodes)
+	for _, dir := range []string{c.dir, c.namespaces()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			number, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "node-"))
+			known := slices.ContainsFunc(nodes, func(n Node) bool { return n.Name == e.Name() })
+			if err == nil && e.Name() == nodeName(number) && !known {
+				nodes = append(nodes, Node{Name: e.Name(), Number: number})
+			}
+		}
+	}
+	return nodes, nil
 }

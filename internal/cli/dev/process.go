@@ -41,6 +41,9 @@ func (c *Cluster) args(n Node, join bool) []string {
 		args = append(args, "--upstream-dns", strings.Join(up, ","))
 	}
 	if n.Server {
+		if c.Overlay != "" {
+			args = append(args, "--overlay", c.Overlay)
+		}
 		args = append(args, c.ServerArgs...)
 	}
 	if join {

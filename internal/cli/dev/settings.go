@@ -15,6 +15,8 @@ type Settings struct {
 	// Subnet has the addresses of the nodes and of the machine; a /24.
 	Subnet netip.Prefix `json:"subnet"`
 	Nodes  []Node       `json:"nodes"`
+	// Overlay is knarr server's --overlay; "" is its default.
+	Overlay string `json:"overlay,omitempty"`
 	// ServerArgs are further flags of knarr server.
 	ServerArgs []string `json:"serverArgs,omitempty"`
 	// UpstreamDNS overrides the servers that the machine has.
@@ -80,6 +82,7 @@ func (s Settings) servers() (out []Node) {
 // wish is what knarr dev up was told; zero values are what it was not told.
 type wish struct {
 	nodes, servers int
+	overlay        string
 	serverArgs     []string
 	upstreamDNS    []string
 }
@@ -115,6 +118,9 @@ func planNodes(s Settings, w wish) (Settings, error) {
 			return s, err
 		}
 		s.ServerArgs = w.serverArgs
+	}
+	if w.overlay != "" {
+		s.Overlay = w.overlay
 	}
 	if len(w.upstreamDNS) > 0 {
 		s.UpstreamDNS = w.upstreamDNS

@@ -3,6 +3,7 @@ package dev
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -67,7 +68,7 @@ func TestNodesAreAddedAndKeepTheirRoles(t *testing.T) {
 }
 
 func TestSettingsThatWereNotGivenStay(t *testing.T) {
-	s, err := planNodes(Settings{}, wish{nodes: 2, serverArgs: []string{"--overlay=vxlan"}, upstreamDNS: []string{"192.0.2.1"}})
+	s, err := planNodes(Settings{}, wish{nodes: 2, overlay: "vxlan", serverArgs: []string{"--max-pods=9"}, upstreamDNS: []string{"192.0.2.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,19 +168,37 @@ func TestUpstreamsAreThoseThatNodesReach(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	s := of("SA")
-	s.Subnet, s.ServerArgs, s.UpstreamDNS = netip.MustParsePrefix("10.77.5.0/24"), []string{"--overlay=vxlan"}, []string{"192.0.2.53"}
+	s.Subnet, s.ServerArgs, s.UpstreamDNS = netip.MustParsePrefix("10.77.5.0/24"), []string{"--max-pods=9"}, []string{"192.0.2.53"}
+	s.Overlay = "vxlan"
 	c := &Cluster{layout: newLayout(t.TempDir()), Settings: s}
 	for _, tc := range []struct {
 		node int
 		join bool
 		want string
 	}{
-		{0, false, "server --listen 10.77.5.11:6443 --data-dir DIR/node-1 --node-name node-1 --node-ip 10.77.5.11 --upstream-dns 192.0.2.53 --overlay=vxlan"},
+		{0, false, "server --listen 10.77.5.11:6443 --data-dir DIR/node-1 --node-name node-1 --node-ip 10.77.5.11 --upstream-dns 192.0.2.53 --overlay vxlan --max-pods=9"},
 		{1, false, "agent --data-dir DIR/node-2 --node-name node-2 --node-ip 10.77.5.12 --upstream-dns 192.0.2.53"},
 		{1, true, "agent --data-dir DIR/node-2 --node-name node-2 --node-ip 10.77.5.12 --upstream-dns 192.0.2.53 --server https://10.77.5.11:6443"},
 	} {
 		if got := strings.ReplaceAll(strings.Join(c.args(c.Nodes[tc.node], tc.join), " "), c.dir, "DIR"); got != tc.want {
 			t.Errorf("node %d, joining %v:\n%s\nwant\n%s", tc.node+1, tc.join, got, tc.want)
 		}
+	}
+}
+
+func TestDownFindsNodesWithoutSettings(t *testing.T) {
+	c := &Cluster{layout: newLayout(t.TempDir()), Settings: of("SA")}
+	for _, dir := range []string{"node-1", "node-3", "netns/node-4", "netns/switch", "node-x", "node-05", "other"} {
+		if err := os.MkdirAll(filepath.Join(c.dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes, err := c.leftovers()
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	if got := strings.Join(names, " "); err != nil || got != "node-1 node-2 node-3 node-4" {
+		t.Errorf("%s, %v", got, err)
 	}
 }

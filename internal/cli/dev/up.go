@@ -20,7 +20,7 @@ import (
 
 func upCommand(dir *string) *cobra.Command {
 	var w wish
-	var subnet, overlay string
+	var subnet string
 	var images []string
 	var wait time.Duration
 	cmd := &cobra.Command{
@@ -31,7 +31,10 @@ after this machine was restarted, puts cut ones back on the network, and adds no
 
 The nodes have addresses in a /24 that this machine has no route to, and this machine is in it too: kubectl, and programs that want a
 NodePort, reach every node. Pods reach what this machine reaches. That takes, on this machine, a link, an nftables table and
-net.ipv4.ip_forward=1; knarr dev down takes them back. A firewall that drops forwarded packets also drops those of the nodes.`,
+net.ipv4.ip_forward=1; knarr dev down takes them back. A firewall that drops forwarded packets also drops those of the nodes.
+
+Every node believes that it has all of this machine's memory and processors. Settings are kept: what is not given is as it was; what
+is given, but for --nodes and --servers, takes effect where a node is started.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); len(args) > 0 && n != 0 {
 				return fmt.Errorf("%q is no flag of knarr dev up; flags of knarr server come after --", args[0])
@@ -39,9 +42,6 @@ net.ipv4.ip_forward=1; knarr dev down takes them back. A firewall that drops for
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if overlay != "" {
-				args = append(args, "--overlay="+overlay)
-			}
 			w.serverArgs = args
 			c, err := open(*dir, true)
 			if err != nil {
@@ -62,7 +62,7 @@ net.ipv4.ip_forward=1; knarr dev down takes them back. A firewall that drops for
 	f := cmd.Flags()
 	f.IntVar(&w.nodes, "nodes", 0, "how many nodes there shall be, servers included (default: as many as there are, or one)")
 	f.IntVar(&w.servers, "servers", 0, "how many of them are servers; an odd number, for they decide by majority (default: as many as there are, or one)")
-	f.StringVar(&overlay, "overlay", "", "how packets travel between nodes: auto, vxlan, routes or none, as of knarr server")
+	f.StringVar(&w.overlay, "overlay", "", "how packets travel between nodes: auto, vxlan, routes or none, as of knarr server")
 	f.StringVar(&subnet, "subnet", "", "an IPv4 /24 for the nodes of a new cluster (default: a free one of 10.77.0.0/16)")
 	f.StringSliceVar(&w.upstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: those of this machine)")
 	f.StringSliceVar(&images, "image", nil, "archive of images to import on every node")
