@@ -64,7 +64,7 @@ func phases() []phase {
 
 func main() {
 	var b bench
-	var only, which, file, document string
+	var only, which, from, file, document string
 	var runs int
 	var budget time.Duration
 	var inside bool
@@ -73,6 +73,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, pods-100, pods-1000")
 	flag.StringVar(&which, "systems", "", "comma-separated systems: "+strings.Join(systems(), ", "))
 	flag.StringVar(&file, "json", "peers.json", "where all samples and the machine are written")
+	flag.StringVar(&from, "from", "", "comma-separated JSON files of earlier runs whose samples count too; -runs 0 only shows them")
 	flag.StringVar(&document, "doc", "", "Markdown file whose table, between two marks, is replaced by the one measured")
 	flag.StringVar(&b.profile, "profile", "", "directory for CPU and heap profiles of Knarr")
 	flag.DurationVar(&b.limit, "limit", 5*time.Minute, "how long one load may take; what was reached by then is reported")
@@ -87,7 +88,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var err error
 	if inside {
-		err = b.run(ctx, list(only), list(which), runs, file)
+		err = b.run(ctx, list(only), list(which), list(from), runs, file)
 		if b.results != nil && document != "" { // also what is there when a part failed
 			err = errors.Join(err, b.results.publish(document))
 		}
@@ -109,12 +110,17 @@ func list(s string) []string {
 }
 
 // run takes the phases that were asked for and shows the table after each round.
-func (b *bench) run(ctx context.Context, only, which []string, runs int, file string) error {
+func (b *bench) run(ctx context.Context, only, which, from []string, runs int, file string) error {
 	if err := furnish(); err != nil {
 		return err
 	}
 	if err := b.prepare(only, which); err != nil {
 		return err
+	}
+	for _, earlier := range from {
+		if err := b.results.read(earlier); err != nil {
+			return err
+		}
 	}
 	defer os.RemoveAll(b.dir)
 	var failed []error
@@ -141,6 +147,9 @@ func (b *bench) run(ctx context.Context, only, which []string, runs int, file st
 		}
 	}
 	fmt.Print("\n", b.results.table())
+	if err := b.results.write(file); err != nil {
+		return err
+	}
 	fmt.Printf("\nAll samples: %s\n", file)
 	return errors.Join(append(failed, ctx.Err())...)
 }

@@ -93,6 +93,32 @@ func (r *results) write(file string) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
+// read adds the samples of an earlier run on this machine.
+func (r *results) read(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var earlier results
+	if err := json.Unmarshal(b, &earlier); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if earlier.Machine != r.Machine || earlier.Quick != r.Quick {
+		return fmt.Errorf("%s is of another machine or load (%s, quick %v): its samples mean something else", file, earlier.Machine, earlier.Quick)
+	}
+	for row, systems := range earlier.Samples {
+		for system, values := range systems {
+			if r.Samples[row] == nil {
+				r.Samples[row] = map[string][]float64{}
+			}
+			r.Samples[row][system] = append(r.Samples[row][system], values...)
+		}
+	}
+	r.Notes = append(r.Notes, earlier.Notes...)
+	r.Phases = append(r.Phases, earlier.Phases...)
+	return nil
+}
+
 // value returns the median of a row's samples, or of a quotient of rows.
 func (r *results) value(row row, system string) (float64, bool) {
 	if row.of == [2]string{} {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -125,5 +127,30 @@ func TestTheTableOfADocumentIsReplaced(t *testing.T) {
 	}
 	if _, err := replaceTable("no marks", "| new |\n"); err == nil {
 		t.Error("a document without marks was taken")
+	}
+}
+
+func TestEarlierSamplesCount(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "earlier.json")
+	earlier, err1 := newResults(false)
+	now, err2 := newResults(false)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	earlier.add(knarr, rowStart, 300)
+	earlier.Phases = []took{{Phase: "start", System: knarr, Others: 7}}
+	if err := earlier.write(file); err != nil {
+		t.Fatal(err)
+	}
+	now.add(knarr, rowStart, 500)
+	if err := now.read(file); err != nil {
+		t.Fatal(err)
+	}
+	if got := now.table(); !strings.Contains(got, "| 400 ms |") || !strings.Contains(got, "others used 7-7 %") {
+		t.Errorf("the earlier sample does not count:\n%s", got)
+	}
+	now.Quick = true
+	if err := now.read(file); err == nil {
+		t.Error("samples of another load were taken")
 	}
 }
