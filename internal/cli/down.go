@@ -20,7 +20,7 @@ import (
 // Down is knarr down: nothing of Knarr's is left running or set up on this machine.
 func Down() *cobra.Command {
 	var dataDir string
-	var deleteData bool
+	var deleteData, force bool
 	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop the cluster and its containers and remove every trace from this machine",
@@ -28,18 +28,19 @@ func Down() *cobra.Command {
 directory stays unless --delete-data: the next start has the same cluster and starts its pods anew.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return down(cmd.Context(), cmd.OutOrStdout(), dataDir, deleteData)
+			return down(cmd.Context(), cmd.OutOrStdout(), dataDir, deleteData, force)
 		},
 	}
 	cmd.Flags().StringVar(&dataDir, "data-dir", dataDirFromEnv(), "the cluster's data directory")
-	cmd.Flags().BoolVar(&deleteData, "delete-data", false, "delete the data directory too: the cluster's objects, images, volumes and certificates")
+	cmd.Flags().BoolVar(&deleteData, "delete-data", false, "delete the data directory too: the cluster's objects, images, volumes and certificates; one of several servers leaves the others first")
+	cmd.Flags().BoolVar(&force, "force", false, "with --delete-data: also where the other servers cannot go on without this one")
 	return cmd
 }
 
 // stopWait is how long a server may take to stop by itself.
 const stopWait = 15 * time.Second
 
-func down(ctx context.Context, out io.Writer, dataDir string, deleteData bool) error {
+func down(ctx context.Context, out io.Writer, dataDir string, deleteData, force bool) error {
 	dataDir, err := filepath.Abs(dataDir)
 	if err != nil {
 		return err
@@ -51,7 +52,13 @@ func down(ctx context.Context, out io.Writer, dataDir string, deleteData bool) e
 		fmt.Fprintf(out, "there is no cluster in %s\n", dataDir)
 		return nil
 	}
-	if pid := cluster.RunningServer(dataDir); pid != 0 {
+	pid := cluster.RunningServer(dataDir)
+	if deleteData {
+		if err := leave(ctx, out, dataDir, pid != 0, force); err != nil {
+			return err
+		}
+	}
+	if pid != 0 {
 		if err := stopServer(ctx, dataDir, pid); err != nil {
 			return err
 		}

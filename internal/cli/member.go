@@ -1,17 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -35,7 +37,7 @@ counts.`,
 		Use: "ls", Aliases: []string{"list"}, Short: "List the servers", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var members cluster.MemberList
-			if err := askServers(cmd.Context(), dataDir, http.MethodGet, "", &members); err != nil {
+			if err := askServers(cmd.Context(), dataDir, "", http.MethodGet, "", &members); err != nil {
 				return err
 			}
 			return printMembers(cmd.OutOrStdout(), members, output)
@@ -47,7 +49,7 @@ counts.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range args {
 				var gone cluster.Member
-				if err := askServers(cmd.Context(), dataDir, http.MethodDelete, "/"+name, &gone); err != nil {
+				if err := askServers(cmd.Context(), dataDir, "", http.MethodDelete, "/"+name, &gone); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "removed server %s\n", name)
@@ -87,8 +89,9 @@ func printMembers(out io.Writer, members cluster.MemberList, output string) erro
 	return w.Flush()
 }
 
-// askServers sends a request about the servers of the cluster of dataDir, as its administrator.
-func askServers(ctx context.Context, dataDir, method, path string, out any) error {
+// askServers sends a request about the servers of the cluster of dataDir, as its administrator, to the server at a URL or else to that of the
+// kubeconfig.
+func askServers(ctx context.Context, dataDir, server, method, path string, out any) error {
 	kubeconfig := KubeconfigPath(dataDir)
 	if k := os.Getenv("KUBECONFIG"); k != "" {
 		if _, err := os.Stat(kubeconfig); err != nil {
@@ -100,12 +103,13 @@ func askServers(ctx context.Context, dataDir, method, path string, out any) erro
 		return fmt.Errorf("there is no administrator's kubeconfig at %s: run this on a server, or set KUBECONFIG: %w", kubeconfig, err)
 	}
 	config.Timeout = 15 * time.Second
+	server = cmp.Or(server, config.Host)
 	c, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return err
 	}
 	defer c.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, method, config.Host+cluster.ServersPath+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, server+cluster.ServersPath+path, nil)
 	if err != nil {
 		return err
 	}
@@ -121,9 +125,62 @@ func askServers(ctx context.Context, dataDir, method, path string, out any) erro
 	if resp.StatusCode != http.StatusOK {
 		var status metav1.Status
 		if json.Unmarshal(body, &status) == nil && status.Message != "" {
-			return errors.New(status.Message)
+			return &apierrors.StatusError{ErrStatus: status}
 		}
 		return fmt.Errorf("the server answered %s", resp.Status)
 	}
 	return json.Unmarshal(body, out)
+}
+
+// leaveTime is how long a server that is asked to leave may be starting, or electing.
+const leaveTime = 10 * time.Second
+
+// leave takes the server of dataDir out of a cluster that has others, before its data is deleted: they would count it for ever, and might be too
+// few without it.
+func leave(ctx context.Context, out io.Writer, dataDir string, running, force bool) error {
+	m, err := cluster.LoadMembership(dataDir)
+	if err != nil || m != nil && m.ExternalEtcd {
+		return err
+	}
+	if _, err := os.Stat(KubeconfigPath(dataDir)); err != nil {
+		return nil // no server has been here, or it has not got far
+	}
+	server, name := "", ""
+	if m != nil {
+		name = m.Name
+	}
+	if !running {
+		if m == nil || m.Server == "" {
+			return nil // whether there are others is not known
+		}
+		server = m.Server
+	}
+	others, err := leaveOthers(ctx, dataDir, server, name)
+	for began := time.Now(); apierrors.IsServiceUnavailable(err) && time.Since(began) < leaveTime && ctx.Err() == nil; {
+		time.Sleep(200 * time.Millisecond)
+		others, err = leaveOthers(ctx, dataDir, server, name)
+	}
+	switch {
+	case err == nil && others > 0:
+		fmt.Fprintf(out, "left the cluster; %d other servers go on\n", others)
+	case err != nil && !force:
+		return fmt.Errorf("leaving the cluster's other servers: %w; with --force the data is deleted all the same, and the others have to be told by knarr member rm", err)
+	case err != nil:
+		fmt.Fprintf(out, "could not leave the cluster's other servers (%v): they have to be told by knarr member rm\n", err)
+	}
+	return nil
+}
+
+// leaveOthers removes the server with a name, or the one that is asked, from those of the cluster, and returns how many others there are.
+func leaveOthers(ctx context.Context, dataDir, server, name string) (int, error) {
+	var members cluster.MemberList
+	if err := askServers(ctx, dataDir, server, http.MethodGet, "", &members); err != nil {
+		return 0, err
+	}
+	i := slices.IndexFunc(members.Items, func(m cluster.Member) bool { return server == "" && m.Self || server != "" && m.Name == name })
+	if i < 0 || len(members.Items) == 1 {
+		return 0, nil
+	}
+	me := members.Items[i]
+	return len(members.Items) - 1, askServers(ctx, dataDir, server, http.MethodDelete, "/"+cmp.Or(me.Name, me.ID), &cluster.Member{})
 }

@@ -25,6 +25,8 @@ type Member struct {
 	// Learner tells that it does not vote yet: it is still catching up.
 	Learner bool `json:"learner,omitempty"`
 	Leader  bool `json:"leader,omitempty"`
+	// Self tells that it is the one that was asked.
+	Self bool `json:"self,omitempty"`
 	// Answers tells whether it answers the server that was asked.
 	Answers bool `json:"answers"`
 }
@@ -42,7 +44,7 @@ func (e *Etcd) Members(ctx context.Context) ([]Member, error) {
 	for _, m := range resp.Members {
 		out = append(out, Member{
 			ID: fmt.Sprintf("%x", m.ID), Name: m.Name, URL: firstURL(m), Learner: m.IsLearner,
-			Leader: m.ID == uint64(e.server.Server.Leader()), Answers: answers[m.ID],
+			Leader: m.ID == uint64(e.server.Server.Leader()), Self: m.ID == uint64(e.server.Server.MemberID()), Answers: answers[m.ID],
 		})
 	}
 	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })

@@ -14,6 +14,8 @@ import (
 
 // Membership is what a server that joined others keeps of that, in its data directory. The first server of a cluster has none.
 type Membership struct {
+	// Name is this server's among the others.
+	Name string `json:"name,omitempty"`
 	// Server is the one that let this one in.
 	Server string `json:"server"`
 	// Settings are the cluster's.
@@ -84,6 +86,6 @@ func Join(ctx context.Context, dataDir, server string, token join.Token, req Joi
 	if err := os.RemoveAll(EtcdDir(dataDir)); err != nil {
 		return nil, fmt.Errorf("removing what an earlier attempt to join left: %w", err)
 	}
-	m := &Membership{Server: server, Settings: reply.Settings, Etcd: reply.Etcd, ExternalEtcd: req.ExternalEtcd, path: membershipPath(dataDir)}
+	m := &Membership{Name: req.Name, Server: server, Settings: reply.Settings, Etcd: reply.Etcd, ExternalEtcd: req.ExternalEtcd, path: membershipPath(dataDir)}
 	return m, m.save()
 }
