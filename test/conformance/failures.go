@@ -34,8 +34,11 @@ func writeFailures(file string, seen map[string]string) error {
 // What differs from run to run is left out of the last words.
 var volatile = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b(10|172|192|127)(\.\d+){3}(:\d+)?\b|-\d{3,5}\b|0x[0-9a-f]+`)
 
+// So is where on a machine things were.
+var places = regexp.MustCompile(` --(server|kubeconfig)=\S+|/\S+/(kubectl)\b`)
+
 func shorten(o outcome) string {
-	line := volatile.ReplaceAllString(firstLine(o.Message), "…")
+	line := volatile.ReplaceAllString(places.ReplaceAllString(firstLine(o.Message), "$2"), "…")
 	if o.State == skipped {
 		line = "skipped: " + line
 	}

@@ -70,6 +70,13 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+func TestLastWordsNameNoMachine(t *testing.T) {
+	got := shorten(outcome{State: "failed", Message: "error running /home/me/bin/kubectl --server=https://10.0.0.1:6443 --kubeconfig=/var/x/kubeconfig get pods -l a=b: pod web-1234 is gone\nmore"})
+	if want := "error running kubectl get pods -l a=b: pod web… is gone"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // A run of a few tests must not make the list shorter, nor forget what other tests said.
 func TestUpdateOnlyAdds(t *testing.T) {
 	dir := t.TempDir()

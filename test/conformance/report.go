@@ -133,7 +133,9 @@ Kubernetes' own end-to-end suite v1.37, unmodified, against a Knarr cluster of t
 		fmt.Fprintf(&b, "| %s | %d |\n", f, len(waiting[f]))
 	}
 	fmt.Fprintf(&b, "| to be mended (below) | %d |\n| not run yet | %d |\n", len(mend), len(unseen))
-	b.WriteString("\n## To be mended\n\n")
+	if len(mend) > 0 {
+		b.WriteString("\n## To be mended\n\n")
+	}
 	for _, name := range mend {
 		fmt.Fprintf(&b, "- %s\n  `%s`\n", name, strings.ReplaceAll(seen[name], "`", "'"))
 	}
