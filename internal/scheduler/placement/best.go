@@ -48,7 +48,7 @@ func (c *class) best() (index int32, score int64) {
 		bestPreferred = max(bestPreferred, g.static.preferred)
 		if c.softSpread {
 			if g.ignored = c.spreadIgnores(g); !g.ignored {
-				nodes += len(g.heap)
+				nodes += g.size
 			}
 		}
 	}
@@ -69,7 +69,7 @@ func (c *class) best() (index int32, score int64) {
 		affineMin, affineMax = min(affineMin, g.affine), max(affineMax, g.affine)
 	}
 	index = -1
-	var rank uint64
+	var waited uint64
 	for _, g := range c.feasible {
 		total := weightTaints*normalizeTaints(g.static.taints, worstTaints) +
 			weightNode*normalizeAffinity(g.static.preferred, bestPreferred) +
@@ -77,11 +77,11 @@ func (c *class) best() (index int32, score int64) {
 		if c.softSpread && !g.ignored {
 			total += weightSpread * normalizeSpread(g.spread, spreadMin, spreadMax)
 		}
-		top := g.heap[0]
-		total += scoreOf(top.rank)
-		// Between groups, too, nodes with the same score take turns: the rest of the rank is the stamp.
-		if r := uint64(total)<<48 | top.rank&(1<<48-1); index < 0 || r > rank {
-			index, rank, score = top.node, r, total
+		i, local := g.top()
+		total += local
+		// Between groups, too, nodes with the same score take turns.
+		if stamp := c.entries[i].stamp; index < 0 || total > score || total == score && stamp < waited {
+			index, score, waited = i, total, stamp
 		}
 	}
 	return index, score

@@ -15,6 +15,7 @@ type class struct {
 	byKey    map[string]*group
 	verdicts verdicts
 	statics  map[static]*static
+	plain    *static // of nodes against which nothing can be said
 
 	ownSpread  bool
 	selfAffine bool // the pod matches all its own required affinity terms
@@ -36,11 +37,14 @@ type class struct {
 // entry is what a class knows of one node.
 type entry struct {
 	group  *group // nil if turned down
-	pos    int32  // in group.heap
-	why    int32  // verdict, if turned down; noVerdict if there is no such node
-	mark   uint32
-	itself bool // the node itself changed
 	static *static
+	stamp  uint64 // of the node, when it joined its line
+	prev   int32  // in its line
+	next   int32
+	why    int32 // verdict, if turned down; noVerdict if there is no such node
+	mark   uint32
+	level  int16 // its line in the group
+	itself bool  // the node itself changed
 }
 
 // static is what a class finds about a node whatever is placed on it. Equal ones are shared.
@@ -58,6 +62,7 @@ func newClass(st *State, sh *shape, key string, specs []tableSpec) *class {
 		key: key, example: sh, byKey: map[string]*group{}, statics: map[static]*static{}, ownSpread: sh.ownSpread,
 		at: make([]int32, len(specs)), weights: make([]float64, len(specs)), selfAffine: selfAffine(sh, st),
 	}
+	c.plain = c.intern(static{why: noVerdict, matches: true, tolerated: true})
 	for _, spec := range specs {
 		c.tables = append(c.tables, newTable(st, spec))
 		c.hardSpread = c.hardSpread || spec.rule == ruleSpreadHard
@@ -72,9 +77,10 @@ func (c *class) all(st *State) {
 	c.grow(st)
 	c.epoch++
 	c.dirty = c.dirty[:0]
+	c.dirty = slices.Grow(c.dirty, len(st.nodes))[:len(st.nodes)]
 	for i := range st.nodes {
 		c.entries[i].itself, c.entries[i].mark = true, c.epoch
-		c.dirty = append(c.dirty, int32(i))
+		c.dirty[i] = int32(i)
 	}
 	c.cursor = st.logEnd()
 	c.refresh(st)
@@ -110,9 +116,11 @@ func (c *class) catchUp(st *State) {
 }
 
 func (c *class) grow(st *State) {
-	c.entries = slices.Grow(c.entries, len(st.nodes)-len(c.entries))
-	for len(c.entries) < len(st.nodes) {
-		c.entries = append(c.entries, entry{why: noVerdict})
+	if more := len(st.nodes) - len(c.entries); more > 0 {
+		c.entries = slices.Grow(c.entries, more)[:len(st.nodes)]
+		for i := len(st.nodes) - more; i < len(st.nodes); i++ {
+			c.entries[i].why = noVerdict
+		}
 	}
 	for _, t := range c.tables {
 		t.grow(len(st.nodes))

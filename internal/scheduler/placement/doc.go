@@ -5,8 +5,8 @@
 // already accounted for the pods it placed; [State.Explain] says for one pod what every node thinks of it.
 //
 // How it stays cheap. Pods that are the same to the scheduler - same requests, selectors, tolerations, topology rules
-// and owner - form a class. A class keeps every node in a group of nodes that differ only in free resources, ordered
-// by a heap; rules that look at whole topology domains (spread over zones, affinity to a rack) are evaluated once per
+// and owner - form a class. A class keeps every node in a group of nodes that differ only in free resources, in a line for
+// each score; rules that look at whole topology domains (spread over zones, affinity to a rack) are evaluated once per
 // group and not per node. Placing a pod changes one node, so the class looks at that node again, and at nothing else:
 // the cost of a pod does not grow with the number of nodes. Changes are kept in a log from which each class catches up
 // when it is next used, so classes that nobody needs cost nothing.

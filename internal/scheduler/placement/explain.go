@@ -61,7 +61,7 @@ func (c *class) explain(st *State) *Rejection {
 	}
 	for _, g := range c.groups {
 		v := g.verdict.verdict()
-		r.add(&v, len(g.heap))
+		r.add(&v, g.size)
 	}
 	return r
 }

@@ -8,6 +8,9 @@ import (
 // judgeStatic applies the filters and scores that look at the node alone.
 func (c *class) judgeStatic(n *node) *static {
 	sh := c.example
+	if n.open && !sh.constrained && sh.preferred == nil {
+		return c.plain
+	}
 	s := static{why: noVerdict, matches: true}
 	if sh.constrained {
 		s.matches = matchesNode(sh.required, n.obj)
@@ -26,8 +29,13 @@ func (c *class) judgeStatic(n *node) *static {
 	case !s.matches:
 		s.why = c.verdicts.final(FilterNodeAffinity, reasonNodeAffinity)
 	}
+	return c.intern(s)
+}
+
+// intern returns the shared copy of s: most nodes are alike.
+func (c *class) intern(s static) *static {
 	if shared := c.statics[s]; shared != nil {
-		return shared // most nodes are alike
+		return shared
 	}
 	shared := new(static)
 	*shared = s
@@ -47,7 +55,7 @@ func (c *class) locate(st *State, i int32) {
 		return
 	}
 	sh := c.example
-	rank := rankOf(scoreFit(n, sh, st.options.Packing)+scoreBalance(n, sh), n.stamp)
+	score := scoreFit(n, sh, st.options.Packing) + scoreBalance(n, sh)
 	var pull int64
 	for j, t := range c.tables {
 		c.at[j] = t.at(i)
@@ -60,7 +68,7 @@ func (c *class) locate(st *State, i int32) {
 	}
 	if g := e.group; g != nil {
 		if g.static == e.static && g.pull == pull && slices.Equal(g.at, c.at) {
-			g.update(int(e.pos), rank, c.entries)
+			g.update(i, score, n.stamp, c.entries)
 			return
 		}
 		c.leave(i, e)
@@ -69,7 +77,7 @@ func (c *class) locate(st *State, i int32) {
 		e.why = noVerdict
 	}
 	e.group = c.group(e.static, pull)
-	e.group.push(i, rank, c.entries)
+	e.group.push(i, score, n.stamp, c.entries)
 	for _, t := range c.tables {
 		t.use(i, true)
 	}
@@ -116,12 +124,12 @@ func (c *class) turnDown(i int32, e *entry, why int32) {
 
 func (c *class) leave(i int32, e *entry) {
 	g := e.group
-	g.remove(int(e.pos), c.entries)
+	g.remove(i, c.entries)
 	e.group, e.why = nil, noVerdict
 	for _, t := range c.tables {
 		t.use(i, false)
 	}
-	if len(g.heap) > 0 {
+	if g.size > 0 {
 		return
 	}
 	delete(c.byKey, g.key)
@@ -131,8 +139,16 @@ func (c *class) leave(i int32, e *entry) {
 	c.groups = c.groups[:len(c.groups)-1]
 }
 
+// fewGroups is how many groups are looked at before their index is.
+const fewGroups = 8
+
 // group returns the group of nodes with these properties and the values in c.at.
 func (c *class) group(s *static, pull int64) *group {
+	for _, g := range c.groups[:min(len(c.groups), fewGroups)] { // cheaper than a key, where they are all there are
+		if g.static.taints == s.taints && g.static.preferred == s.preferred && g.pull == pull && slices.Equal(g.at, c.at) {
+			return g
+		}
+	}
 	b := binary.AppendVarint(c.keyBuf[:0], s.taints)
 	b = binary.AppendVarint(b, s.preferred)
 	b = binary.AppendVarint(b, pull)

@@ -15,6 +15,8 @@ type node struct {
 	index   int32
 	alloc   resources
 	maxPods int
+	// open says that the node is schedulable and has no taints: then only pods that choose their nodes need to look at obj.
+	open bool
 
 	used          resources
 	assumedCPU    int64 // used, with assumed amounts for containers that state none; see scoreFit
@@ -112,6 +114,7 @@ func (st *State) SetNode(obj *corev1.Node) bool {
 	n.obj = obj
 	n.alloc = st.scalars.parse(obj.Status.Allocatable)
 	n.maxPods = int(obj.Status.Allocatable.Pods().Value())
+	n.open = !obj.Spec.Unschedulable && len(obj.Spec.Taints) == 0
 	for _, t := range st.topologies {
 		t.update(n.index, n)
 	}

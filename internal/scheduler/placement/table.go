@@ -57,8 +57,7 @@ type table struct {
 	// perNode says that the rule looks at the node alone: soft spreading over hostnames.
 	perNode bool
 
-	domain []int32 // per node: the domain to which its pods were added, or noDomain
-	seen   []int32 // per node: how many
+	added  []added // per node
 	sum    []int32 // per domain: pods
 	nodes  []int32 // per domain: nodes that count
 	usable []int32 // per domain: nodes in some group; only where narrow soft spreading needs it
@@ -73,6 +72,9 @@ type table struct {
 	mark []uint32 // per domain, scratch for counting distinct ones
 }
 
+// added is what of a node stands in the sums: so many pods in that domain, or noDomain.
+type added struct{ domain, pods int32 }
+
 func newTable(st *State, spec tableSpec) *table {
 	t := &table{tableSpec: spec, topo: st.topology(spec.topologyKey), counter: st.counter(spec.counterKey, spec.match)}
 	t.perNode = spec.rule == ruleSpreadSoft && spec.topologyKey == corev1.LabelHostname
@@ -82,21 +84,16 @@ func newTable(st *State, spec tableSpec) *table {
 
 // grow makes room for n nodes and for all domains there are.
 func (t *table) grow(n int) {
-	t.domain = slices.Grow(t.domain, n-len(t.domain))
-	t.seen = slices.Grow(t.seen, n-len(t.seen))
-	for len(t.domain) < n {
-		t.domain = append(t.domain, noDomain)
-		t.seen = append(t.seen, 0)
+	if more := n - len(t.added); more > 0 {
+		t.added = slices.Grow(t.added, more)[:n]
+		for i := n - more; i < n; i++ {
+			t.added[i].domain = noDomain
+		}
 	}
-	if more := len(t.topo.members) - len(t.sum); more > 64 {
-		t.sum, t.nodes = slices.Grow(t.sum, more), slices.Grow(t.nodes, more)
-		t.usable, t.mark = slices.Grow(t.usable, more), slices.Grow(t.mark, more)
-	}
-	for len(t.sum) < len(t.topo.members) {
-		t.sum = append(t.sum, 0)
-		t.nodes = append(t.nodes, 0)
-		t.usable = append(t.usable, 0)
-		t.mark = append(t.mark, 0)
+	if n := len(t.topo.members); n > len(t.sum) {
+		more := max(n-len(t.sum), 64)
+		t.sum, t.nodes = slices.Grow(t.sum, more)[:n], slices.Grow(t.nodes, more)[:n]
+		t.usable, t.mark = slices.Grow(t.usable, more)[:n], slices.Grow(t.mark, more)[:n]
 	}
 }
 
@@ -108,11 +105,11 @@ func (t *table) count(i int32, counts bool) (left, joined int32) {
 		domain = t.topo.of[i]
 	}
 	now := t.counter.node[i]
-	was, wasDomain := t.seen[i], t.domain[i]
+	was, wasDomain := t.added[i].pods, t.added[i].domain
 	if domain == wasDomain && now == was {
 		return noDomain, noDomain
 	}
-	t.seen[i], t.domain[i] = now, domain
+	t.added[i] = added{domain: domain, pods: now}
 	if domain == wasDomain {
 		if domain == noDomain {
 			return noDomain, noDomain

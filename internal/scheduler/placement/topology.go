@@ -10,6 +10,7 @@ type topology struct {
 	ids     map[string]int32
 	members [][]int32 // nodes of each domain
 	used    int       // domains with members
+	room    []int32   // for the first members of domains to come: with hostnames there are as many domains as nodes
 }
 
 // topology returns the division by the label key.
@@ -37,7 +38,11 @@ func (t *topology) update(i int32, n *node) {
 			if !known {
 				id = int32(len(t.members))
 				t.ids[value] = id
-				t.members = append(t.members, nil)
+				if len(t.room) == 0 {
+					t.room = make([]int32, 128)
+				}
+				t.members = append(t.members, t.room[:0:1])
+				t.room = t.room[1:]
 			}
 			domain = id
 		}

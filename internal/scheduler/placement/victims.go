@@ -24,7 +24,7 @@ func (v *victims) of(t *table) int32 {
 		return 0
 	}
 	// A pod counts towards its node's domain only if the node does.
-	if t.domain[v.node.index] == noDomain {
+	if t.added[v.node.index].domain == noDomain {
 		return 0
 	}
 	var count int32
