@@ -78,7 +78,7 @@ func keepServiceAllocations(svc, old *core.Service) {
 			spec.ClusterIPs = was.ClusterIPs
 		}
 	}
-	if usesNodePorts(svc) && usesNodePorts(old) {
+	if isGivenNodePorts(svc) && isGivenNodePorts(old) {
 		taken := map[int32]bool{}
 		for _, p := range spec.Ports {
 			taken[p.NodePort] = true
@@ -154,6 +154,13 @@ func dropForType(svc, old *core.Service) {
 }
 
 func usesClusterIP(svc *core.Service) bool { return svc.Spec.Type != core.ServiceTypeExternalName }
+
+// isGivenNodePorts tells a service that gets node ports without asking for them: one that asked for a load balancer without them
+// (KEP-1864) gives up those that it leaves out.
+func isGivenNodePorts(svc *core.Service) bool {
+	asked := svc.Spec.AllocateLoadBalancerNodePorts
+	return usesNodePorts(svc) && (svc.Spec.Type == core.ServiceTypeNodePort || asked == nil || *asked)
+}
 
 func usesNodePorts(svc *core.Service) bool {
 	return svc.Spec.Type == core.ServiceTypeNodePort || svc.Spec.Type == core.ServiceTypeLoadBalancer

@@ -120,9 +120,14 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 			return
 		}
 	}
+	handler, err := w.a.runtimeHandler(ctx, pod)
+	if err != nil {
+		fail("FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
+		return
+	}
 	call, cancel := w.a.steady(ctx)
 	defer cancel()
-	id, err := w.a.rt.RunPodSandbox(call, cfg, "")
+	id, err := w.a.rt.RunPodSandbox(call, cfg, handler)
 	if err != nil {
 		w.forgetSandboxes()
 		if h := w.a.checkRuntime(ctx); h.network != "" && !pod.Spec.HostNetwork {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/server/openapi"
@@ -59,6 +60,18 @@ func (x *exchange) discover(path string) error {
 		return errNoPath()
 	}
 	return nil
+}
+
+// noDefinitions answers who asks which kinds custom resource definitions add: none. kubectl apply asks for a kind that it does not
+// find, and tells that nobody knows the kind if there is an answer.
+func (x *exchange) noDefinitions() error {
+	accept, ok := wire.Negotiate(x.r.Header.Get("Accept"), nil)
+	if !ok {
+		return errNotAcceptable()
+	}
+	x.accept = wire.Accepted{Format: accept.Format}
+	return x.json(map[string]any{"kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
+		"metadata": metav1.ListMeta{ResourceVersion: x.s.cfg.Registry.Revision()}, "items": []any{}})
 }
 
 // aggregated answers with the whole of discovery, unless the client has it already.

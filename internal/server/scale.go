@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -27,12 +28,38 @@ func (x *exchange) scale() error {
 		if err != nil {
 			return err
 		}
-		x.document(http.StatusOK, x.scaleOf(rev.Object), scaleKind)
+		scale := x.scaleOf(rev.Object)
+		if x.accept.As == tableKind {
+			return x.scaleTable(scale)
+		}
+		x.document(http.StatusOK, scale, scaleKind)
 		return nil
 	case "update":
 		return x.updateScale()
 	}
 	return x.patchScale()
+}
+
+// scaleTable answers with the columns that Kubernetes prints for a Scale.
+func (x *exchange) scaleTable(scale *autoscalingv1.Scale) error {
+	table, err := api.Table(scale)
+	if err != nil {
+		return err
+	}
+	table.ResourceVersion = scale.ResourceVersion
+	include := metav1.IncludeObjectPolicy(x.q.Get("includeObject"))
+	for i := range table.Rows {
+		switch include {
+		case metav1.IncludeNone:
+			table.Rows[i].Object = runtime.RawExtension{}
+		case metav1.IncludeObject:
+			table.Rows[i].Object.Object = wire.Named(scale, scaleKind)
+		default:
+			table.Rows[i].Object.Object = partial(scale)
+		}
+	}
+	x.document(http.StatusOK, table, tableKind)
+	return nil
 }
 
 // scaleOf is obj as a Scale.

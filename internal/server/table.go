@@ -25,7 +25,7 @@ var (
 func (x *exchange) offers(a wire.Accepted) bool {
 	switch a.As {
 	case tableKind:
-		return a.Format != wire.Protobuf && (x.t.Verb == "get" || x.t.Verb == "list" || x.t.Verb == "watch") && plain(x.t.Subresource)
+		return a.Format != wire.Protobuf && (x.t.Verb == "get" || x.t.Verb == "list" || x.t.Verb == "watch") && (plain(x.t.Subresource) || x.t.Subresource == "scale")
 	case partialKind:
 		return x.t.Verb != "list" && x.t.Verb != "deletecollection" && plain(x.t.Subresource)
 	case partialListKind:
