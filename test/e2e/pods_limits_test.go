@@ -22,7 +22,6 @@ func TestLimitsAreEnforced(t *testing.T) {
 `))
 	t.Run("CPU", func(t *testing.T) {
 		p := awaitPod(t, ns, "p", 60*time.Second, "Ready", ready)
-		tell(t, p, "/spin?for=2s")
 		for _, tc := range []struct{ v1, v2, want string }{
 			{"cpu/cpu.cfs_quota_us", "cpu.max", "20000"},
 			{"memory/memory.limit_in_bytes", "memory.max", fmt.Sprint(64 << 20)},
@@ -35,10 +34,15 @@ func TestLimitsAreEnforced(t *testing.T) {
 				t.Errorf("%s is %s for the container, want %s", tc.v2, container, tc.want)
 			}
 		}
-		stat, _ := cgroupFile(t, p, "cpu/cpu.stat", "cpu.stat")
-		if m := regexp.MustCompile(`nr_throttled (\d+)`).FindStringSubmatch(stat); m == nil || m[1] == "0" {
-			t.Errorf("the container was not throttled though it had two busy seconds: %s", stat)
-		}
+		// On a machine that is busy with other things it may take some time until the container gets more than its share at all.
+		eventually(t, 60*time.Second, "a busy container is throttled", func() error {
+			tell(t, p, "/spin?for=2s")
+			stat, _ := cgroupFile(t, p, "cpu/cpu.stat", "cpu.stat")
+			if m := regexp.MustCompile(`nr_throttled (\d+)`).FindStringSubmatch(stat); m == nil || m[1] == "0" {
+				return fmt.Errorf("after two busy seconds its statistics are %s", stat)
+			}
+			return nil
+		})
 		session(t, ns, []step{
 			{"", "get pod p -o jsonpath='{.status.qosClass} {.status.containerStatuses[0].resources.limits.cpu}'", "Burstable 200m"},
 		})
