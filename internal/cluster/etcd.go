@@ -129,15 +129,15 @@ func (e *Etcd) WaitReady(ctx context.Context) error {
 		s := e.server.Server
 		select {
 		case <-s.ReadyNotify():
-			if len(s.Cluster().Members()) > 1 {
-				e.grow()
-			}
-			return e.announce(ctx)
+			return e.ready(ctx)
 		case <-s.StopNotify():
 			return e.stopped()
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(look):
+		}
+		if e.caughtUp(ctx) {
+			return e.ready(ctx)
 		}
 		members, waited := s.Cluster().Members(), time.Since(began)
 		switch {
@@ -154,6 +154,27 @@ func (e *Etcd) WaitReady(ctx context.Context) error {
 			return fmt.Errorf("etcd in %s was not ready within %v; etcd.log beside it may say why", e.cfg.Dir, etcdStart)
 		}
 	}
+}
+
+// caughtUp tells whether this member is known to the cluster and has all its data. Etcd's own notice waits until it has seen its own name pass by, which it
+// does not when that is part of the others' snapshot; it tries again after seven seconds.
+func (e *Etcd) caughtUp(ctx context.Context) bool {
+	const patience = time.Second
+	s := e.server.Server
+	if self := s.Cluster().Member(s.MemberID()); s.Leader() == 0 || self == nil || self.Name == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := e.client.Get(ctx, leaderKey, clientv3.WithCountOnly())
+	return err == nil
+}
+
+func (e *Etcd) ready(ctx context.Context) error {
+	if len(e.server.Server.Cluster().Members()) > 1 {
+		e.grow()
+	}
+	return e.announce(ctx)
 }
 
 // announce tells the others where this member is reached, if that has changed.
@@ -215,6 +236,11 @@ const handOverTime = time.Second
 
 func (e *Etcd) handOver() {
 	s := e.server.Server
+	select {
+	case <-s.StopNotify(): // by itself: this server was removed
+		return
+	default:
+	}
 	if !e.Several() || s.Leader() != s.MemberID() {
 		return
 	}

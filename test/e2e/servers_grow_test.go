@@ -25,9 +25,8 @@ func TestServersComeAndGo(t *testing.T) {
 	w := startClients(t, ns, s.all(t)...)
 	w.waitMore(t, 50)
 
-	at := w.Recorder.Now()
 	s.up(t, "--nodes", "3", "--servers", "3")
-	w.Recorder.Mark("two more servers", at)
+	w.Recorder.Mark("two more servers", w.Recorder.Now())
 	dev.nodes, s.n = 3, 3
 	leader := s.settled(t)
 	w.Use(s.all(t)...)
@@ -36,9 +35,8 @@ func TestServersComeAndGo(t *testing.T) {
 	// Etcd keeps some hundred transactions; who lags further gets all data at once.
 	away := leader%3 + 1
 	s.node(away).stop(t)
-	at = w.Recorder.Now()
 	writeAlone(t, s.at(t, leader), ns, 1000)
-	w.Recorder.Mark(fmt.Sprintf("1000 transactions without node-%d", away), at)
+	w.Recorder.Mark(fmt.Sprintf("1000 transactions without node-%d", away), w.Recorder.Now())
 	s.node(away).start(t)
 	s.settled(t)
 	w.waitMore(t, 50)
@@ -47,7 +45,7 @@ func TestServersComeAndGo(t *testing.T) {
 	leader = s.settled(t)
 	gone := s.node(leader)
 	rest := []int{leader%3 + 1, (leader+1)%3 + 1}
-	at = w.Recorder.Now()
+	at := w.Recorder.Now()
 	eventually(t, time.Minute, "the leader is removed", func() error {
 		err := send(s.at(t, rest[0]), http.MethodDelete, "/knarr/v1/servers/"+gone.name, nil, nil)
 		if err != nil && strings.Contains(err.Error(), "404") { // by an attempt that was not answered
