@@ -107,9 +107,11 @@ func runSuite(ctx context.Context, s settings, c *cluster, sel selection, procs 
 		"--provider=skeleton", "--disable-log-dump")
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "conformance", "ginkgo"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	// Interrupted, Ginkgo lets the tests clean up; it is killed if that takes too long.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
-	cmd.WaitDelay = 2 * time.Minute
+	// Interrupted, the tests clean up; they are killed if that takes too long. Ginkgo does not tell the processes that it starts: each
+	// gets the signal, and just one, in a group of their own.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = time.Minute
 	fmt.Fprintf(os.Stderr, "running the suite; what it says goes to %s\n", log.Name())
 	runErr := cmd.Run()
 	outcomes, err := readOutcomes(results)
