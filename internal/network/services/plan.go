@@ -46,9 +46,19 @@ type endpoint struct {
 	local bool // on this node
 }
 
+// labelProxyName names who is to serve a Service instead of the cluster's own proxy (kubernetes.io/docs, "Well-Known Labels").
+const labelProxyName = "service.kubernetes.io/service-proxy-name"
+
+// leftToOthers tells a Service that is nothing for this node's rules, whatever it is: it has no address, or its labels say so.
+func leftToOthers(svc *corev1.Service) bool {
+	_, other := svc.Labels[labelProxyName]
+	_, headless := svc.Labels[corev1.IsHeadlessService]
+	return other || headless || svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone
+}
+
 // Plan returns the elements for svc, whose EndpointSlices are slices. Headless and ExternalName Services need none.
 func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node) Part {
-	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+	if leftToOthers(svc) {
 		return Part{}
 	}
 	p := planner{svc: svc, node: node}

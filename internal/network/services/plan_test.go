@@ -138,6 +138,19 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPlanLeavesLabelledServicesToOthers(t *testing.T) {
+	svc := &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9", Ports: []corev1.ServicePort{{Port: 80}}, HealthCheckNodePort: 31000,
+		ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, Type: corev1.ServiceTypeLoadBalancer}}
+	slices := []*discoveryv1.EndpointSlice{slice("10.244.0.5")}
+	for label, want := range map[string]bool{"app": true, "service.kubernetes.io/service-proxy-name": false, "service.kubernetes.io/headless": false} {
+		svc.Labels = map[string]string{label: ""}
+		part := Plan(svc, slices, Node{Name: "node-1"})
+		if got := len(part.Elements) > 0; got != want || got != (part.Health != nil) {
+			t.Errorf("labelled %s: %v, health %v; want rules: %v", label, part.Elements, part.Health, want)
+		}
+	}
+}
+
 func compare(t *testing.T, elements []Element, want string) {
 	t.Helper()
 	var got []string
