@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,9 +20,11 @@ import (
 const (
 	drillRounds = 10
 	// Writes must resume within resumeMedian in half of the rounds and within resumeMost in all: where the tests run beside others on two cores,
-	// a server may have to wait for a processor longer than for an election.
+	// a server may have to wait for a processor longer than for an election. Where more than crowded processes wait for each processor, twice that
+	// must do.
 	resumeMedian = 3 * time.Second
 	resumeMost   = 15 * time.Second
+	crowded      = 4
 )
 
 // drill breaks servers of one cluster again and again while clients work and a controller has something to do.
@@ -49,7 +53,7 @@ func TestServersAreLost(t *testing.T) {
 	}
 	for i := range drillRounds {
 		if i%2 == 0 {
-			d.round(t, "leader cut off from the other servers", d.isolated, d.rejoined)
+			d.round(t, "leader cut off from the other servers", d.isolate, d.rejoin)
 		} else {
 			d.round(t, "leader off the network", func(t testing.TB, i int) { d.node(i).cut(t) }, func(t testing.TB, i int) { d.node(i).heal(t) })
 		}
@@ -118,10 +122,6 @@ func (d *drill) killFollower(t testing.TB) {
 	d.resume(t, what, d.clients.Recorder.Mark(fmt.Sprintf("%s (node-%d)", what, i), at))
 	d.started(t, i)
 }
-
-// isolated and rejoined are a cut between servers that agents and clients do not have.
-func (d *drill) isolated(t testing.TB, i int) { d.isolate(t, i) }
-func (d *drill) rejoined(t testing.TB, i int) { d.rejoin(t, i) }
 
 // must tries until it succeeds: which servers answer changes.
 func (d *drill) must(t testing.TB, what string, do func() error) {
@@ -220,15 +220,38 @@ func (d *drill) checkPods(t testing.TB) {
 // report tells how long everything took and holds it against what is promised.
 func (d *drill) report(t testing.TB) {
 	t.Helper()
+	patience := time.Duration(1)
+	if isCrowded(t) {
+		patience = 2
+	}
 	for what, took := range d.resumed {
 		slices.Sort(took)
 		median, most := took[len(took)/2], took[len(took)-1]
 		t.Logf("%s, %d times: writes resumed after %v (median), %v (at most)", what, len(took), median.Round(time.Millisecond), most.Round(time.Millisecond))
+		median, most = median/patience, most/patience
 		if median > resumeMedian || most > resumeMost {
-			t.Errorf("%s: writes resumed after %v, want %v in half of the cases and %v in all", what, took, resumeMedian, resumeMost)
+			t.Errorf("%s: writes resumed after %v, want %v in half of the cases and %v in all, on a machine that is not crowded (%v)", what, took, resumeMedian, resumeMost, patience == 1)
 		}
+	}
+	if len(d.ready) == 0 {
+		return
 	}
 	slices.Sort(d.ready)
 	t.Logf("a Deployment made before and scaled afterwards was complete after %v (median), %v (at most)",
 		d.ready[len(d.ready)/2].Round(time.Millisecond), d.ready[len(d.ready)-1].Round(time.Millisecond))
+}
+
+// isCrowded tells whether many processes wait for each processor, by the load of the last five minutes.
+func isCrowded(t testing.TB) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one, five float64
+	if _, err := fmt.Sscan(string(b), &one, &five); err != nil {
+		t.Fatalf("/proc/loadavg: %v", err)
+	}
+	t.Logf("the load of the last five minutes is %.1f on %d processors", five, runtime.NumCPU())
+	return five > crowded*float64(runtime.NumCPU())
 }
