@@ -38,13 +38,36 @@ func (w *worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 	if !present && choosesNode(pod) {
 		w.a.lookAtNode(ctx)
 	}
-	f := w.a.reserve(w, pod, present)
+	f := w.a.pressed(pod, present)
+	if f == nil {
+		f = w.a.reserve(w, pod, present)
+	}
 	if f == nil {
 		return
 	}
 	w.mem.Failure = f
 	w.a.log.Info("pod refused", "pod", w.key, "reason", f.Reason, "message", f.Message)
 	w.a.events.warning(w.pod, "", f.Reason, f.Message)
+}
+
+// pressed refuses new pods while something runs short: those that asked for no memory, and all while the disk is full. Critical ones are
+// let in (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-conditions).
+func (a *Agent) pressed(pod *corev1.Pod, present bool) *lifecycle.Failure {
+	a.mu.Lock()
+	short := a.pressure.Shortage
+	a.mu.Unlock()
+	var why corev1.NodeConditionType
+	switch {
+	case present || lifecycle.Critical(pod):
+	case short.Disk != "":
+		why = corev1.NodeDiskPressure
+	case short.Memory != "" && lifecycle.QOS(pod) == corev1.PodQOSBestEffort:
+		why = corev1.NodeMemoryPressure
+	}
+	if why == "" {
+		return nil
+	}
+	return &lifecycle.Failure{Reason: lifecycle.ReasonEvicted, Message: fmt.Sprintf("Pod was rejected: The node had condition: [%s]. ", why)}
 }
 
 // choosesNode tells that it depends on the node's labels whether the pod may run there.

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/runtime"
 	"github.com/knarr-io/knarr/internal/node/stats"
@@ -51,6 +52,7 @@ type Agent struct {
 	claims  map[types.UID]claim // what admitted pods hold
 	// deferred are pods that wait for room to grow.
 	deferred map[types.UID]*worker
+	pressure lifecycle.Held
 	// synced: the API's pods are known; listed: the runtime's are, and found says which it had then.
 	synced, listed bool
 	found          map[types.UID]orphan

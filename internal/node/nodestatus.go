@@ -13,6 +13,8 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
 const maxImages = 50 // in the node's status, as the kubelet's
@@ -113,15 +115,10 @@ func (a *Agent) checkHealth(ctx context.Context) health {
 	if a.cfg.Hollow {
 		return h
 	}
-	if left, err := memInfo("MemAvailable"); err == nil && left < 100<<20 {
-		h.memory = fmt.Sprintf("kubelet has insufficient memory available: %d MiB left", left>>20)
-	}
-	if used, err := a.diskUsed(); err == nil && used >= 95 {
-		h.disk = fmt.Sprintf("kubelet has disk pressure: the disk of the data directory is %d %% full", used)
-	}
-	if left, max := pidsLeft(); left*20 < max {
-		h.pids = fmt.Sprintf("kubelet has insufficient PID available: %d of %d left", left, max)
-	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pressure = a.pressure.Next(lifecycle.Short(a.rooms()), time.Now())
+	h.memory, h.disk, h.pids = a.pressure.Memory, a.pressure.Disk, a.pressure.Processes
 	return h
 }
 

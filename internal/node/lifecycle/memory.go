@@ -90,6 +90,8 @@ type Memory struct {
 	Resize Resize
 	// Failure is set when the node itself ended the pod.
 	Failure *Failure
+	// Hurry says that the pod is not to be given its grace: the node cannot wait.
+	Hurry bool
 	// Terminating is when the end of the pod was decided; zero before.
 	Terminating time.Time
 	// Gone is true once the API has no such pod any more (or another of the same name).

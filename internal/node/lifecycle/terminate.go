@@ -50,6 +50,9 @@ func terminate(in *Input, p *Plan) {
 	if in.Memory.Gone {
 		grace = min(grace, forcedGrace)
 	}
+	if in.Memory.Hurry {
+		grace = min(grace, time.Second)
+	}
 	left := max(since.Add(grace).Sub(in.Now), time.Second)
 	if at := since.Add(notice(in)); in.Now.Before(at) && len(in.Busy.Stopping) == 0 {
 		p.wake(at)
