@@ -22,6 +22,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "containerd" {
 		exit(containerd.Main(os.Args[2:]))
 	}
+	saveMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	exit(rootCommand().ExecuteContext(ctx))

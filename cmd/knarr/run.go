@@ -151,6 +151,9 @@ func (s *server) run(ctx context.Context) error {
 			return err
 		}
 		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.kubeconfig, "after", time.Since(began).Round(time.Millisecond))
+		if _, err := forgetStart(); err != nil {
+			s.log.Debug("keeping the memory that only the start needed", "err", err)
+		}
 		if !s.noAgent {
 			g.Go(func() error { return node.run(ctx) })
 			g.Go(func() error { return s.linkOthers(ctx, node, keys) })

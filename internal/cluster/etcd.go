@@ -101,8 +101,9 @@ func OpenEtcd(cfg EtcdConfig) (*Etcd, error) {
 	c.QuotaBackendBytes = 8 << 30
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "5m" // as kube-apiserver compacts
 	c.SnapshotCount = 10000
-	// etcd keeps this many transactions in memory for members that lag behind; ours are large batches. Who lags further gets a snapshot.
-	c.SnapshotCatchUpEntries = 500
+	// etcd keeps this many transactions in memory for members that lag behind, and up to a hundred more; ours are large batches: 50 kB and
+	// more under load. Who lags further gets a snapshot.
+	c.SnapshotCatchUpEntries = 50
 	// The log on disk makes writes last; the tree of keys beside it may follow in larger steps than each 100 ms.
 	c.BackendBatchInterval = 500 * time.Millisecond
 	c.LogLevel = "error"

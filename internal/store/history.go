@@ -12,8 +12,8 @@ type history struct {
 }
 
 const (
-	// historyBytes is how many bytes of replaced states are kept of one resource.
-	historyBytes = 16 << 20
+	// historyBytes is how many bytes of replaced states are kept of one resource: of pods, some five thousand.
+	historyBytes = 6 << 20
 	// historyWarm is how many of the newest events keep their objects: most who resume were away for a moment.
 	historyWarm = 256
 )
