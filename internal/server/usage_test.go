@@ -19,6 +19,12 @@ type telling struct {
 }
 
 func (n telling) ServeNode(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		// As the connection of another machine's agent does (agentlink).
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	switch r.URL.Path {
 	case "/usage/node":
 		fmt.Fprintf(w, `{"metadata":{"name":%q},"timestamp":"2026-03-04T12:00:00Z","window":"10s","usage":{"cpu":"1500m","memory":"3Mi"}}`, n.name)
