@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -77,8 +78,6 @@ func TestKubectlShowsObjects(t *testing.T) {
 		{"", "version", "Client Version: v1.37…Server Version: v1.37"},
 		{"", "cluster-info", "Kubernetes control plane is running at https://"},
 		{"", "get --raw /readyz", "ok"},
-		{"", "!top pods", "Metrics API not available"},
-		{"", "!top nodes", "Metrics API not available"},
 		{"", "auth whoami", "Groups [system:masters"},
 		{"", "auth can-i create deployments", "yes"},
 		{"", "!auth can-i create deployments --as=jane", "no"},
@@ -86,6 +85,27 @@ func TestKubectlShowsObjects(t *testing.T) {
 		{"", "!get po --as=jane", `User "jane" cannot list resource "pods" in API group "" in the namespace "` + ns + `"`},
 		{"", "get po --as=jane --as-group=system:masters", "web-"},
 	})
+}
+
+func TestKubectlShowsWhatIsUsed(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	apply(t, ns, web)
+	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
+	for line, want := range map[string]string{
+		"top pods":              "NAME CPU(cores) MEMORY(bytes) web-…m …Mi web-…m …Mi",
+		"top pods --containers": "POD NAME CPU(cores) MEMORY(bytes) web-… web …m …Mi",
+		"top nodes":             "NAME CPU(cores) CPU(%) MEMORY(bytes) MEMORY(%) …m …% …Mi …%",
+	} {
+		// A rate takes two samples.
+		eventually(t, 60*time.Second, "kubectl "+line, func() error {
+			out, err := run("", append([]string{"-n", ns}, strings.Fields(line)...)...)
+			if err == nil && !shows(out, want) {
+				err = fmt.Errorf("it shows\n%s", out)
+			}
+			return err
+		})
+	}
 }
 
 func TestKubectlChangesObjects(t *testing.T) {

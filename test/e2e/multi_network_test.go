@@ -211,8 +211,17 @@ func sizes(t *testing.T, d *dev, there, client string, from func(int, ...string)
 	t.Logf("%d MiB from a pod of another node in %v, %.1f Gbit/s (busybox sends, wget and wc read)", megabytes, took.Round(time.Millisecond), float64(megabytes)*8/1024/took.Seconds())
 }
 
-// streams are logs, exec, cp and port-forward to pods of each node.
+// streams are logs, exec, cp and port-forward to pods of each node, and what comes back the same way: the figures of kubectl top.
 func streams(t *testing.T, ns string, backends [4]string) {
+	for what, want := range map[string]string{"nodes": "node-1 …m …% …Mi …% node-2 …m …% …Mi …% node-3 …m …% …Mi …%", "pods": "client-1 …m … client-2 …m … client-3 …m …"} {
+		eventually(t, 60*time.Second, "kubectl top "+what, func() error {
+			out, err := run("", "-n", ns, "top", what)
+			if err == nil && !shows(out, want) {
+				err = fmt.Errorf("it shows\n%s", out)
+			}
+			return err
+		})
+	}
 	for i := 1; i <= 3; i++ {
 		pod := fmt.Sprintf("client-%d", i)
 		if out := kubectl(t, "-n", ns, "logs", backends[i]); !strings.Contains(out, backends[i]+" listens on") {
