@@ -80,6 +80,13 @@ func devCluster(t *testing.T, nodes, servers int, flags ...string) *dev {
 	if d.podless {
 		return d
 	}
+	d.importImages(t)
+	return d
+}
+
+// importImages gives every node the images of devNames.
+func (d *dev) importImages(t testing.TB) {
+	t.Helper()
 	for _, name := range devNames {
 		found, err := filepath.Glob(filepath.Join(cluster.images, "*-"+name+".tar"))
 		if err != nil || len(found) == 0 {
@@ -87,7 +94,6 @@ func devCluster(t *testing.T, nodes, servers int, flags ...string) *dev {
 		}
 		d.knarr(t, "dev", "image", "import", found[0])
 	}
-	return d
 }
 
 // up runs knarr dev up; flags of knarr server are told apart from its own by its list.
