@@ -434,3 +434,22 @@ func TestOnlyServersReachEtcd(t *testing.T) {
 		t.Errorf("a server is answered %d", code)
 	}
 }
+
+func TestServerThatMovedTellsTheOthers(t *testing.T) {
+	t.Parallel()
+	a := newMember(t, "a", nil)
+	a.start("")
+	a.ready()
+	a.stop()
+	moved := newMember(t, "a", a)
+	moved.dir = a.dir
+	moved.start("")
+	moved.ready()
+	within(t, "the new address is known", func(ctx context.Context) error {
+		list, err := moved.etcd.Members(ctx)
+		if err == nil && list[0].URL != moved.url() {
+			err = fmt.Errorf("it is %s", list[0].URL)
+		}
+		return err
+	})
+}

@@ -37,7 +37,7 @@ func (s *Store) TakeFence(ctx context.Context, key string, value []byte) (*Fence
 		return nil, err
 	}
 	// Not whatever is there: a write of mine that is under way for long would take the fence from who has it by then.
-	rev, err := s.backend.Commit(ctx, []Op{{Key: key, Value: value, If: present}})
+	rev, err := s.backend.Commit(ctx, []Op{{Key: key, Value: append([]byte{}, value...), If: present}})
 	if err != nil {
 		return nil, fmt.Errorf("taking %s: %w", key, err)
 	}
