@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -413,6 +414,37 @@ func TestReadinessAndLiveness(t *testing.T) {
 		set("live", 0)
 		w.wait(6 * time.Second)
 		w.expect("a", "Running c=running+ready*1")
+	})
+}
+
+// A pod that takes its time to end tells by its readiness probe until when it serves, and cannot be killed for its liveness any more.
+func TestReadinessIsAskedUntilTheEnd(t *testing.T) {
+	var code atomic.Int32
+	opts := runtime.FakeOptions{Behave: behave(map[string]runtime.Behaviour{"c": {StopTakes: 50 * time.Second}}),
+		Exec: func(*cri.ContainerStatus, []string) (*runtime.ExecResult, error) {
+			return &runtime.ExecResult{ExitCode: code.Load()}, nil
+		}}
+	inBubble(t, opts, func(w *world) {
+		w.agent.prober = execProber{w.rt}
+		w.create(testPod("a", func(p *corev1.Pod) {
+			grace := int64(60)
+			p.Spec.TerminationGracePeriodSeconds = &grace
+			probe := &corev1.Probe{PeriodSeconds: 5, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"ask"}}}}
+			p.Spec.Containers[0].ReadinessProbe, p.Spec.Containers[0].LivenessProbe = probe, probe
+		}))
+		w.wait(6 * time.Second)
+		w.delete("a")
+		w.wait(6 * time.Second)
+		w.expect("a", "Running c=running+ready")
+		code.Store(1)
+		w.wait(16 * time.Second)
+		w.expect("a", "Running c=running")
+		w.wait(20 * time.Second)
+		w.expect("a", "Running c=running")
+		w.wait(10 * time.Second)
+		if w.has("a") {
+			t.Errorf("still there: %s", say(w.pod("a")))
+		}
 	})
 }
 

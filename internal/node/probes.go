@@ -65,9 +65,7 @@ func (w *worker) health() map[string]lifecycle.Health {
 // nextProbe starts the probes that are due and returns when the next one is. w.mu must be held.
 func (w *worker) nextProbe(now time.Time) (next time.Time) {
 	for id, t := range w.trackers {
-		if !w.busy.Stopping[id].IsZero() {
-			continue
-		}
+		t.SetStopping(!w.busy.Stopping[id].IsZero())
 		due, at := t.Due(now)
 		for _, k := range due {
 			w.runProbe(t, k)

@@ -89,6 +89,25 @@ func TestNextDueIsFarWhileNothingIs(t *testing.T) {
 	}
 }
 
+func TestOnlyReadinessOfWhatIsStopping(t *testing.T) {
+	tr := New(&corev1.Container{LivenessProbe: probe(5, 0, 1, 1), ReadinessProbe: probe(5, 0, 1, 1)}, "id", t0)
+	if due, _ := tr.Due(t0); len(due) != 2 {
+		t.Fatalf("due at first: %v", due)
+	}
+	tr.SetStopping(true)
+	if tr.Result(Liveness, false, t0) || !tr.Result(Readiness, true, t0) {
+		t.Error("while it stops, only the result of the readiness probe counts")
+	}
+	now := t0.Add(time.Minute)
+	if due, next := tr.Due(now); len(due) != 1 || due[0] != Readiness || !next.IsZero() {
+		t.Errorf("due while it stops: %v, next %v", due, next)
+	}
+	tr.SetStopping(false)
+	if due, _ := tr.Due(now); len(due) != 1 || due[0] != Liveness {
+		t.Errorf("due when it could not be stopped: %v", due)
+	}
+}
+
 func TestInherit(t *testing.T) {
 	tr := New(&corev1.Container{StartupProbe: probe(5, 0, 1, 1), ReadinessProbe: probe(5, 0, 1, 3)}, "id", t0.Add(-time.Hour))
 	tr.Inherit(true, true, t0)

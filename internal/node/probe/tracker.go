@@ -29,6 +29,7 @@ func (k Kind) Title() string { return [...]string{"Startup", "Liveness", "Readin
 type Tracker struct {
 	Name, ID  string
 	startedAt time.Time
+	stopping  bool
 	health    lifecycle.Health
 	probes    [kinds]state
 }
@@ -93,10 +94,14 @@ func (t *Tracker) Health() lifecycle.Health { return t.health }
 // Probe returns the probe of kind k.
 func (t *Tracker) Probe(k Kind) *corev1.Probe { return t.probes[k].probe }
 
+// SetStopping says whether the container is being stopped: then only its readiness is asked for, by which a Service learns whether it
+// still serves (pod-lifecycle, "Pod termination").
+func (t *Tracker) SetStopping(on bool) { t.stopping = on }
+
 // active tells whether a probe runs at all now: liveness and readiness wait for startup, startup ends once it succeeded, and
 // nothing is asked any more of a container that has failed.
 func (t *Tracker) active(k Kind) bool {
-	if t.probes[k].probe == nil || t.health.Failed != "" {
+	if t.probes[k].probe == nil || t.health.Failed != "" || t.stopping && k != Readiness {
 		return false
 	}
 	if k == Startup {
