@@ -2,12 +2,18 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
 // metrics are the figures of /metrics, under the names that dashboards for Kubernetes know.
@@ -58,7 +64,49 @@ func otherVerb(v string) string {
 }
 
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	// etcd, where it is embedded, keeps its own figures in the process's default registry.
+	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, only{prometheus.DefaultGatherer, "etcd_"}}, promhttp.HandlerOpts{})
+}
+
+// only passes on the metrics whose names begin with prefix.
+type only struct {
+	prometheus.Gatherer
+	prefix string
+}
+
+// Gather implements prometheus.Gatherer.
+func (o only) Gather() ([]*dto.MetricFamily, error) {
+	all, err := o.Gatherer.Gather()
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), o.prefix) }), err
+}
+
+// watch adds figures that are looked up when they are asked for: what is stored, and what is being served.
+func (m *metrics) watch(s *Server) {
+	m.registry.MustRegister(objectCounts{s.cfg.Registry})
+	for kind, slots := range map[string]chan struct{}{"readOnly": s.limits.reads, "mutating": s.limits.writes} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "apiserver_current_inflight_requests", Help: "Requests being served, without watches and streams.",
+			ConstLabels: prometheus.Labels{"request_kind": kind},
+		}, func() float64 { return float64(len(slots)) }))
+	}
+}
+
+// objectCounts tells how many objects of each resource there are.
+type objectCounts struct{ registry *registry.Registry }
+
+func (objectCounts) desc() *prometheus.Desc {
+	return prometheus.NewDesc("apiserver_resource_objects", "Number of stored objects by resource.", []string{"group", "resource"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (o objectCounts) Describe(to chan<- *prometheus.Desc) { to <- o.desc() }
+
+// Collect implements prometheus.Collector.
+func (o objectCounts) Collect(to chan<- prometheus.Metric) {
+	desc := o.desc()
+	for _, res := range api.Builtin {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(o.registry.Count(res)), res.Group, res.Plural)
+	}
 }
 
 // Metrics returns the registry behind /metrics, for others to add their figures.

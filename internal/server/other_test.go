@@ -67,6 +67,8 @@ func TestOtherPaths(t *testing.T) {
 	f.must("GET", "/api/v1/configmaps", "")
 	f.do("GET", "/api/v1/namespaces/default/pods/x/frog-"+strings.Repeat("x", 20), "")
 	m := f.must("GET", "/metrics", "").Body
+	contains(t, m, `apiserver_resource_objects{group="",resource="namespaces"} `)
+	contains(t, m, `apiserver_current_inflight_requests{request_kind="readOnly"} 0`)
 	contains(t, m, `apiserver_request_total{code="200",group="",resource="configmaps",subresource="",verb="list",version="v1"} 1`)
 	if strings.Contains(m, "frog") {
 		t.Error("a client can make up labels")

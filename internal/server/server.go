@@ -121,6 +121,7 @@ func New(cfg Config) *Server {
 		metrics:   newMetrics(),
 		started:   time.Now(),
 	}
+	s.metrics.watch(s)
 	s.special = s.specialPaths()
 	return s
 }

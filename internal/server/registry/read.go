@@ -27,6 +27,9 @@ func (r *Registry) Get(_ context.Context, res *api.Resource, key api.Key) (*stor
 	return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
 }
 
+// Count returns how many objects of a resource there are.
+func (r *Registry) Count(res *api.Resource) int { return r.table(res).Len() }
+
 // Selection chooses objects of a resource. The zero value chooses all.
 type Selection struct {
 	Namespace string
