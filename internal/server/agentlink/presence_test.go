@@ -165,20 +165,30 @@ func TestAgentConnectsAgain(t *testing.T) {
 	servers := &list{urls: []string{a.URL}, changed: make(chan struct{})}
 	changes := runAgent(t, servers, a)
 	a.until(t, true)
+	var old *link
 	for range 3 {
-		n, err := a.hub.Node("n")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = n.link.conn.Close()
+		old = a.another(t, old)
+		_ = old.conn.Close()
 		if got := <-changes; got != (change{a.URL, true}) {
 			t.Errorf("the agent was told %v", got)
 		}
 		if got := <-changes; got != (change{a.URL, false}) {
 			t.Errorf("the agent was told %v", got)
 		}
-		a.until(t, true)
 	}
+	a.another(t, old)
+}
+
+// another waits for a connection other than old.
+func (s *station) another(t *testing.T, old *link) *link {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if n, err := s.hub.Node("n"); err == nil && n.link != old {
+			return n.link
+		}
+	}
+	t.Fatal("no other connection for a minute")
+	return nil
 }
 
 func TestServerThatIsNoLongerListed(t *testing.T) {
