@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,6 +36,8 @@ type Agent struct {
 	userns  userNamespaces
 	stats   stats.Collector
 	disks   disks
+	// evicting says that it is being looked whether pods have to be evicted.
+	evicting atomic.Bool
 	// booted is when the machine started; endpoints answer [Agent.ServeNode].
 	booted    time.Time
 	endpoints func() http.Handler

@@ -81,7 +81,7 @@ type Volumes interface {
 	Teardown(uid string) error
 	Pods() []string
 	// Uses measures what the pod's volumes take, by name.
-	Uses(pod *corev1.Pod) map[string]volume.Use
+	Uses(ctx context.Context, pod *corev1.Pod) map[string]volume.Use
 }
 
 // Cgroups makes pods' control groups; [cgroup.Manager], or nothing on hollow nodes.

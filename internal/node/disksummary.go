@@ -57,24 +57,24 @@ type disks struct {
 }
 
 // podDisk measures what a pod has on disk, or tells what was found a short while ago.
-func (a *Agent) podDisk(w *worker, now time.Time) *podDisk {
+func (a *Agent) podDisk(ctx context.Context, w *worker, now time.Time) *podDisk {
 	a.disks.mu.Lock()
 	defer a.disks.mu.Unlock()
 	if have := a.disks.pods[w.uid]; have != nil && now.Sub(have.at) < diskFresh {
 		return have
 	}
 	pod := w.podNow()
-	d := &podDisk{at: now, volumes: a.volumes.Uses(pod), layers: map[string]volume.Use{}, logs: map[string]volume.Use{}}
+	d := &podDisk{at: now, volumes: a.volumes.Uses(ctx, pod), layers: map[string]volume.Use{}, logs: map[string]volume.Use{}}
 	for _, run := range w.seen().Containers {
 		dir := filepath.Dir(w.logPath(run.Name, run.Attempt))
 		if _, done := d.logs[run.Name]; !done {
-			d.logs[run.Name] = volume.Measure(dir)
+			d.logs[run.Name] = volume.Measure(ctx, dir)
 		}
 		if run.State != lifecycle.Running {
 			continue
 		}
 		if layer := a.layer(string(w.uid), run.ID); layer != "" {
-			d.layers[run.Name] = volume.Measure(layer)
+			d.layers[run.Name] = volume.Measure(ctx, layer)
 		}
 	}
 	if a.disks.pods == nil {
@@ -85,7 +85,9 @@ func (a *Agent) podDisk(w *worker, now time.Time) *podDisk {
 			delete(a.disks.pods, uid)
 		}
 	}
-	a.disks.pods[w.uid] = d
+	if ctx.Err() == nil { // else it is not all
+		a.disks.pods[w.uid] = d
+	}
 	return d
 }
 
@@ -154,7 +156,7 @@ func (a *Agent) addDisks(ctx context.Context, s *kubelet.Summary, now time.Time)
 		if w == nil {
 			continue
 		}
-		d := a.podDisk(w, now)
+		d := a.podDisk(ctx, w, now)
 		for j := range p.Containers {
 			c := &p.Containers[j]
 			if u, ok := d.layers[c.Name]; ok {

@@ -31,14 +31,23 @@ func (a *Agent) rooms() lifecycle.Rooms {
 	return r
 }
 
-// evict ends pods that have more on disk than they may, and, while memory or disk run short, one pod after the other. It is called with every
-// heartbeat.
+// lookForEvictions looks in the background whether pods have to go, once at a time: adding up what pods have on disk may take longer than a lease lasts.
+func (a *Agent) lookForEvictions(ctx context.Context, now time.Time) {
+	if !a.evicting.CompareAndSwap(false, true) {
+		return
+	}
+	if !a.spawn(func() { defer a.evicting.Store(false); a.evict(ctx, now) }) {
+		a.evicting.Store(false)
+	}
+}
+
+// evict ends pods that have more on disk than they may, and, while memory or disk run short, one pod after the other.
 func (a *Agent) evict(ctx context.Context, now time.Time) {
 	workers := a.allWorkers()
 	if len(workers) == 0 {
 		return
 	}
-	a.evictOverDisk(workers, now)
+	a.evictOverDisk(ctx, workers, now)
 	s := lifecycle.Short(a.rooms())
 	if s.Disk != "" {
 		// What nobody uses goes first. collect stops by itself once there is room again.
@@ -50,19 +59,19 @@ func (a *Agent) evict(ctx context.Context, now time.Time) {
 	}
 	name, of := corev1.ResourceMemory, a.memoryUse
 	if s.Memory == "" {
-		name, of = corev1.ResourceEphemeralStorage, func(w *worker) uint64 { u := a.podDisk(w, now).ephemeral(w.podNow()); return u.Bytes }
+		name, of = corev1.ResourceEphemeralStorage, func(w *worker) uint64 { u := a.podDisk(ctx, w, now).ephemeral(w.podNow()); return u.Bytes }
 	}
 	a.evictOne(ctx, workers, name, of)
 }
 
 // evictOverDisk ends pods that exceed what they may have on disk.
-func (a *Agent) evictOverDisk(workers []*worker, now time.Time) {
+func (a *Agent) evictOverDisk(ctx context.Context, workers []*worker, now time.Time) {
 	for _, w := range workers {
 		pod := w.podNow()
 		if !lifecycle.LimitsDisk(pod) || !w.runs() {
 			continue
 		}
-		d := a.podDisk(w, now)
+		d := a.podDisk(ctx, w, now)
 		use := lifecycle.DiskUse{EmptyDirs: map[string]uint64{}, Containers: map[string]uint64{}}
 		for name, u := range d.volumes {
 			if !u.Memory {

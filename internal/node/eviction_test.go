@@ -20,7 +20,7 @@ type fullVolumes struct {
 	bytes uint64
 }
 
-func (v fullVolumes) Uses(pod *corev1.Pod) map[string]volume.Use {
+func (v fullVolumes) Uses(_ context.Context, pod *corev1.Pod) map[string]volume.Use {
 	out := map[string]volume.Use{}
 	for i := range pod.Spec.Volumes {
 		out[pod.Spec.Volumes[i].Name] = volume.Use{Bytes: v.bytes}
@@ -44,11 +44,11 @@ func TestFullVolumeEndsThePod(t *testing.T) {
 		w.create(testPod("q"))
 		w.wait(5 * time.Second)
 		w.agent.volumes = fullVolumes{bytes: 1 << 20}
-		w.agent.evictOverDisk(w.agent.allWorkers(), time.Now())
+		w.agent.evictOverDisk(context.Background(), w.agent.allWorkers(), time.Now())
 		w.wait(5 * time.Second)
 		w.expect("p", "Running c=running+ready")
 		w.agent.volumes = fullVolumes{bytes: 1<<20 + 1}
-		w.agent.evictOverDisk(w.agent.allWorkers(), time.Now().Add(time.Minute))
+		w.agent.evictOverDisk(context.Background(), w.agent.allWorkers(), time.Now().Add(time.Minute))
 		w.wait(5 * time.Second) // not the thirty seconds of its grace
 		if p := w.pod("p"); p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "v" exceeds the limit "1Mi". ` {
 			t.Errorf("the pod is %s %s %q", p.Status.Phase, p.Status.Reason, p.Status.Message)

@@ -16,7 +16,7 @@ func (a *Agent) houseKeeping(ctx context.Context, now time.Time) {
 	if a.cfg.Hollow {
 		return
 	}
-	a.evict(ctx, now)
+	a.lookForEvictions(ctx, now)
 	for _, w := range a.allWorkers() {
 		for _, run := range w.runningNow() {
 			path := w.logPath(run.Name, run.Attempt)

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ type Use struct {
 }
 
 // Uses measures the pod's own volumes - those that take room on this machine and go with the pod - by name. It walks their files.
-func (d *Disk) Uses(pod *corev1.Pod) map[string]Use {
+func (d *Disk) Uses(ctx context.Context, pod *corev1.Pod) map[string]Use {
 	out := map[string]Use{}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
@@ -30,19 +31,22 @@ func (d *Disk) Uses(pod *corev1.Pod) map[string]Use {
 				out[v.Name] = Use{Bytes: (st.Blocks - st.Bfree) * uint64(st.Bsize), Inodes: st.Files - st.Ffree, Memory: true}
 			}
 		case v.EmptyDir != nil, v.ConfigMap != nil:
-			out[v.Name] = Measure(dir)
+			out[v.Name] = Measure(ctx, dir)
 		}
 	}
 	return out
 }
 
 // Measure adds up what dir and all below it take, on its own file system. Files with several names count once. What vanishes
-// meanwhile is not counted.
-func Measure(dir string) Use {
+// meanwhile is not counted, nor is what is left when ctx ends.
+func Measure(ctx context.Context, dir string) Use {
 	var u Use
 	var device uint64
 	seen := map[uint64]bool{}
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return fs.SkipAll
+		}
 		if err != nil {
 			return nil // gone, or not to be read: the rest counts
 		}
