@@ -161,7 +161,8 @@ func (c *cluster) down() error {
 		if _, err := os.Stat(c.dir(node)); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		out, err := exec.Command(filepath.Join(c.bin, "knarr"), "down", "--delete-data", "--data-dir", c.dir(node)).CombinedOutput()
+		// By force: there are no other servers that the one could leave, and from here it cannot be asked.
+		out, err := exec.Command(filepath.Join(c.bin, "knarr"), "down", "--delete-data", "--force", "--data-dir", c.dir(node)).CombinedOutput()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("knarr down on %s: %w\n%s", node, err, out))
 		}
