@@ -63,6 +63,11 @@ func main() {
 			fail(errors.New("no cluster is up (-keep leaves one)"))
 		case !s.reuse && world != 0:
 			fail(fmt.Errorf("process %d has a cluster in %s", world, s.dataDir))
+		case !s.reuse:
+			// Out here: what images are made from comes from the network, which the world does not reach.
+			if _, err := buildImages(context.Background(), s.bin, "images"); err != nil {
+				fail(err)
+			}
 		}
 		fail(enterWorld(world))
 	}
