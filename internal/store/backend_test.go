@@ -179,14 +179,22 @@ func TestEtcdLoadsInPages(t *testing.T) {
 	c, stop := startEtcd(t, t.TempDir()+"/etcd", false)
 	defer stop()
 	b := store.NewEtcd(c)
-	const n = 12_000 // more than two pages
-	for i := 0; i < n; i += 4000 {
+	const n, step = 12_000, 500 // more than two pages, in transactions that a slow machine carries out in time
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for i := 0; i < n; i += step {
 		var ops []store.Op
-		for j := i; j < i+4000; j++ {
-			ops = append(ops, put(fmt.Sprintf("k/%05d", j), "v", 0))
+		for j := i; j < i+step; j++ {
+			ops = append(ops, put(fmt.Sprintf("k/%05d", j), "v", store.Any))
 		}
-		if _, err := b.Commit(t.Context(), ops); err != nil {
-			t.Fatal(err)
+		for {
+			_, err := b.Commit(ctx, ops)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	seen := 0
