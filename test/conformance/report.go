@@ -114,7 +114,8 @@ func document(tests []string, passing map[string]bool, seen map[string]string) s
 
 Kubernetes' own end-to-end suite v1.37, unmodified, against a Knarr cluster of two nodes with real containers. %d of its %d conformance tests pass. Written by
 %s; [the list of tests that pass](../test/conformance/passing.txt) only grows, and CI fails when a listed test fails
-(%s runs a sample of them).
+(%s runs a sample of them; a test that fails is tried once more, alone). There is no image registry: the images that the suite asks
+for are [assembled](../test/conformance/images) from its own sources and Debian packages.
 
 | SIG | pass | of |
 |---|---|---|
