@@ -29,8 +29,11 @@ type datastore interface {
 	Close()
 }
 
+// joinTries is how often joining is tried again.
+const joinTries = 5
+
 // openData opens the datastore. An etcd that has just joined others is a member by its own data from then on.
-func (s *server) openData(keys *pki.PKI, m *cluster.Membership) (datastore, error) {
+func (s *server) openData(ctx context.Context, keys *pki.PKI, m *cluster.Membership) (datastore, error) {
 	if len(s.etcdEndpoints) > 0 {
 		return cluster.OpenExternal(cluster.ExternalConfig{
 			Endpoints: s.etcdEndpoints, CAFile: s.etcdCA, CertFile: s.etcdCert, KeyFile: s.etcdKeyFile, Name: s.nodeName, Log: s.log,
@@ -43,6 +46,14 @@ func (s *server) openData(keys *pki.PKI, m *cluster.Membership) (datastore, erro
 		cfg.Join = m.Etcd
 	}
 	etcd, err := cluster.OpenEtcd(cfg)
+	for try := 0; err != nil && m != nil && m.Begun() && s.token != "" && try < joinTries && ctx.Err() == nil; try++ {
+		// The list of members may have changed since: other servers join, too.
+		s.log.Warn("joining once more", "err", err)
+		if m, err = s.joinOthers(ctx, m); err == nil {
+			cfg.Join = m.Etcd
+			etcd, err = cluster.OpenEtcd(cfg)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

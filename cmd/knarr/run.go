@@ -64,7 +64,7 @@ func (s *server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	data, err := s.openData(keys, membership)
+	data, err := s.openData(ctx, keys, membership)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,7 @@ type Etcd struct {
 	peers   http.Handler
 	several atomic.Bool   // there are, or have been, other members
 	grown   chan struct{} // that has changed
+	joining sync.Mutex    // one server is added at a time
 	terms   terms
 	contact *Contact
 }

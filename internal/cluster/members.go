@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -67,7 +68,9 @@ func firstURL(m *etcdserverpb.Member) string {
 func (e *Etcd) AddMember(ctx context.Context, name, url string) (join string, err error) {
 	// From now on others write: reads here have to be confirmed.
 	e.grow()
-	resp, err := e.client.MemberList(ctx)
+	e.joining.Lock()
+	defer e.joining.Unlock()
+	resp, err := e.alone(ctx, url)
 	if err != nil {
 		return "", unanswered("adding a server", err)
 	}
@@ -91,6 +94,29 @@ func (e *Etcd) AddMember(ctx context.Context, name, url string) (join string, er
 	}
 	e.cfg.Log.Info("a server is joining", "server", name, "address", url)
 	return strings.Join(append(initial, name+"="+url), ","), nil
+}
+
+// startTime is how long a server that was added is waited for.
+const startTime = 10 * time.Second
+
+// alone lists the members once there is none, other than at url, that has been added and has not started: etcd starts with exactly the list of members that
+// it was given.
+func (e *Etcd) alone(ctx context.Context, url string) (*clientv3.MemberListResponse, error) {
+	const look = 50 * time.Millisecond
+	for began := time.Now(); ; {
+		resp, err := e.client.MemberList(ctx)
+		if err != nil || time.Since(began) > startTime {
+			return resp, err
+		}
+		if !slices.ContainsFunc(resp.Members, func(m *etcdserverpb.Member) bool { return m.IsLearner && m.Name == "" && firstURL(m) != url }) {
+			return resp, nil
+		}
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (e *Etcd) addLearner(ctx context.Context, url string) error {
