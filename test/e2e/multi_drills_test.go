@@ -208,7 +208,7 @@ func TestDrillAgentIsKilled(t *testing.T) {
 	for i := 2; i <= 3; i++ {
 		eventually(t, 20*time.Second, "nothing is left over", func() error { return settledNode(r, d.node(i)) })
 	}
-	back.report(t, "kill -9 of an agent to Ready again", 5*time.Second, 30*time.Second)
+	back.report(t, "kill -9 of an agent to Ready again", 10*time.Second, 30*time.Second)
 	// The agents that came back do their work.
 	kubectl(t, "-n", ns, "scale", "deploy/web", "--replicas=9")
 	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
@@ -265,7 +265,7 @@ func TestDrillNodeDies(t *testing.T) {
 	}
 	noticed.report(t, "death of a node to NotReady", 10*time.Second, 40*time.Second)
 	moved.report(t, "death of a node to its pods Ready elsewhere", 15*time.Second, 60*time.Second)
-	back.report(t, "start of a dead node to Ready", 5*time.Second, 40*time.Second)
+	back.report(t, "start of a dead node to Ready", 10*time.Second, 40*time.Second)
 	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
 }
 

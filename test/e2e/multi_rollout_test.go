@@ -22,8 +22,8 @@ func TestRollingUpdateOverThreeNodesWhileAnAgentRestarts(t *testing.T) {
 		return
 	}
 	patient := strings.Replace(spreadWeb(30), "        ports: [{containerPort: 8080, name: http}]\n",
-		"        ports: [{containerPort: 8080, name: http}]\n        lifecycle: {preStop: {sleep: {seconds: 15}}}\n", 1)
-	patient = strings.Replace(patient, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 30", 1)
+		"        ports: [{containerPort: 8080, name: http}]\n        lifecycle: {preStop: {sleep: {seconds: 20}}}\n", 1)
+	patient = strings.Replace(patient, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 35", 1)
 	ns := setUp(t, nil, patient, nodePort)
 	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=120s")
 	svc := service(t, ns, "web")
