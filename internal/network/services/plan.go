@@ -61,7 +61,7 @@ func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node)
 	if leftToOthers(svc) {
 		return Part{}
 	}
-	p := planner{svc: svc, node: node}
+	p := planner{svc: svc, node: node, ready: map[netip.Addr]bool{}}
 	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		p.affinity = uint32(corev1.DefaultClientIPServiceAffinitySeconds)
 		if c := svc.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
@@ -77,7 +77,7 @@ func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node)
 	}
 	part := Part{Elements: p.elements}
 	if port := svc.Spec.HealthCheckNodePort; port > 0 && outsideLocal(svc) {
-		part.Health = &Health{Port: uint16(port), LocalEndpoints: len(local)}
+		part.Health = &Health{Port: uint16(port), LocalEndpoints: len(p.ready)}
 	}
 	sortElements(part.Elements)
 	return part
@@ -89,6 +89,7 @@ type planner struct {
 	node     Node
 	affinity uint32
 	elements []Element
+	ready    map[netip.Addr]bool // endpoints on this node; those that only terminate serve, but load balancers are not to send more (KEP-1669)
 }
 
 func (p *planner) add(k Key, v Value) { p.elements = append(p.elements, Element{k, v}) }
@@ -101,7 +102,7 @@ func (p *planner) port(sp *corev1.ServicePort, all candidates, local map[netip.A
 	}
 	cluster, here := all.choose(), all.onNode().choose()
 	for _, e := range all.onNode().ready {
-		local[e.addr] = true
+		local[e.addr], p.ready[e.addr] = true, true
 	}
 	for _, e := range here {
 		local[e.addr] = true

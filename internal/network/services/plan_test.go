@@ -177,6 +177,9 @@ func TestPlanLoadBalancer(t *testing.T) {
 	if part.Health == nil || *part.Health != (Health{Port: 31000, LocalEndpoints: 2}) {
 		t.Errorf("health check %+v", part.Health)
 	}
+	if last := Plan(svc, []*discoveryv1.EndpointSlice{slice("10.244.0.5~")}, Node{Name: "node-1"}); last.Health == nil || last.Health.LocalEndpoints != 0 || len(last.Elements) == 0 {
+		t.Errorf("with a terminating endpoint alone: health %+v, %d elements; it serves, but is not to get more", last.Health, len(last.Elements))
+	}
 	found := map[string]bool{}
 	for _, e := range part.Elements {
 		found[e.String()] = true
