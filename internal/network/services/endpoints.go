@@ -42,7 +42,7 @@ func localOnly(endpoints []endpoint) []endpoint {
 func endpointsOf(sp *corev1.ServicePort, epSlices []*discoveryv1.EndpointSlice, nodeName string) candidates {
 	var c candidates
 	for _, slice := range epSlices {
-		if slice.AddressType != discoveryv1.AddressTypeIPv4 {
+		if _, headless := slice.Labels[corev1.IsHeadlessService]; headless || slice.AddressType != discoveryv1.AddressTypeIPv4 {
 			continue
 		}
 		port, ok := slicePort(slice, sp)

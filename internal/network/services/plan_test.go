@@ -151,6 +151,13 @@ func TestPlanLeavesLabelledServicesToOthers(t *testing.T) {
 	}
 }
 
+func TestPlanSkipsSlicesLabelledHeadless(t *testing.T) {
+	svc := &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9", Ports: []corev1.ServicePort{{Port: 80}}}}
+	s := slice("10.244.1.5@node-2")
+	s.Labels = map[string]string{"service.kubernetes.io/headless": ""}
+	compare(t, Plan(svc, []*discoveryv1.EndpointSlice{s}, Node{Name: "node-1"}).Elements, `rejects 10.96.0.9 tcp 80`)
+}
+
 func compare(t *testing.T, elements []Element, want string) {
 	t.Helper()
 	var got []string
