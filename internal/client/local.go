@@ -115,12 +115,16 @@ func (l *Local) Delete(ctx context.Context, res *api.Resource, key api.Key, opts
 
 // CreateMany implements Client.
 func (l *Local) CreateMany(ctx context.Context, objs []api.Object) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.CreateMany(l.writing(ctx), res, objs) })
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
+		return l.registry.CreateMany(l.writing(ctx), res, objs)
+	})
 }
 
 // UpdateMany implements Client.
 func (l *Local) UpdateMany(ctx context.Context, objs []api.Object, sub string) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result { return l.registry.UpdateMany(l.writing(ctx), res, objs, sub) })
+	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
+		return l.registry.UpdateMany(l.writing(ctx), res, objs, sub)
+	})
 }
 
 // DeleteMany implements Client.

@@ -104,8 +104,11 @@ func OpenEtcd(cfg EtcdConfig) (*Etcd, error) {
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "5m" // as kube-apiserver compacts
 	c.SnapshotCount = 10000
 	// etcd keeps this many transactions in memory for members that lag behind, and up to a hundred more; ours are large batches: 50 kB and
-	// more under load. Who lags further gets a snapshot.
+	// more under load. Who lags further gets a snapshot. A lone server keeps few until it is started again after others have joined.
 	c.SnapshotCatchUpEntries = 50
+	if cfg.Join != "" || wasSeveral(cfg.Dir) {
+		c.SnapshotCatchUpEntries = 500
+	}
 	// The log on disk makes writes last; the tree of keys beside it may follow in larger steps than each 100 ms.
 	c.BackendBatchInterval = 500 * time.Millisecond
 	c.LogLevel = "error"
@@ -220,6 +223,17 @@ func (e *Etcd) grow() {
 	if !e.several.Swap(true) {
 		e.grown <- struct{}{}
 	}
+	if err := os.WriteFile(severalFile(e.cfg.Dir), nil, 0o600); err != nil {
+		e.cfg.Log.Warn("that there are several servers is not noted for the next start", "err", err)
+	}
+}
+
+// severalFile is there once the etcd in dir has had other members.
+func severalFile(dir string) string { return filepath.Join(filepath.Dir(dir), "several-servers") }
+
+func wasSeveral(dir string) bool {
+	_, err := os.Stat(severalFile(dir))
+	return err == nil
 }
 
 // Contact tells whether this server is in touch with a majority.

@@ -37,9 +37,14 @@ func (s *Server) health(x *exchange) bool {
 		}
 		if err := c.Check(x.r.Context()); err != nil {
 			failed++
-			s.log.Warn("a health check fails", "check", c.Name, "err", err)
+			if _, known := s.failing.Swap(c.Name, true); !known { // whoever polls need not hear of it each time
+				s.log.Warn("a health check fails", "check", c.Name, "err", err)
+			}
 			fmt.Fprintf(&out, "[-]%s failed: reason withheld\n", c.Name)
 			continue
+		}
+		if _, failed := s.failing.LoadAndDelete(c.Name); failed {
+			s.log.Info("a health check passes again", "check", c.Name)
 		}
 		fmt.Fprintf(&out, "[+]%s ok\n", c.Name)
 	}

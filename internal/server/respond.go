@@ -35,7 +35,10 @@ func (x *exchange) fail(err error) {
 	if status.Code == http.StatusUnauthorized {
 		x.w.Header().Set("WWW-Authenticate", `Bearer realm="knarr"`)
 	}
-	if status.Code >= 500 {
+	switch {
+	case status.Code == http.StatusServiceUnavailable || status.Code == http.StatusGatewayTimeout: // as long as etcd elects, or an agent is away
+		x.s.log.Debug("a request could not be served for now", "method", x.r.Method, "path", x.r.URL.Path, "code", status.Code, "err", err)
+	case status.Code >= 500:
 		x.s.log.Warn("a request failed", "method", x.r.Method, "path", x.r.URL.Path, "code", status.Code, "err", err)
 	}
 	accept, ok := wire.Negotiate(x.r.Header.Get("Accept"), func(wire.Accepted) bool { return true })

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -101,6 +102,7 @@ type Server struct {
 	metrics   *metrics
 	started   time.Time
 	special   map[string]http.HandlerFunc // exact paths outside resources
+	failing   sync.Map                    // names of health checks that failed when they were last asked
 }
 
 // New returns the API as an http.Handler.
