@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -25,29 +24,46 @@ func saveMemory() {
 // without work takes. What is used again comes back from the page cache, where all of it stays. It returns how much it asked the
 // kernel to take.
 func forgetStart() (bytes uintptr, _ error) {
-	maps, err := os.Open("/proc/self/maps")
-	if err != nil {
-		return 0, err
-	}
-	defer maps.Close()
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return 0, err
 	}
-	for lines := bufio.NewScanner(maps); lines.Scan(); {
-		var from, to uintptr
-		var access string
-		if n, _ := fmt.Sscanf(lines.Text(), "%x-%x %s", &from, &to, &access); n < 3 {
-			continue
-		}
-		// Code and constants only: what can be written would be lost.
-		if strings.Contains(access, "w") || !strings.HasSuffix(lines.Text(), " "+program) {
-			continue
-		}
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range unwritten(string(maps), program) {
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, r.from, r.to-r.from, unix.MADV_DONTNEED); errno != 0 {
 			return bytes, errno
 		}
-		bytes += to - from
+		bytes += r.to - r.from
 	}
 	return bytes, nil
+}
+
+type addresses struct{ from, to uintptr }
+
+// unwritten are the mappings of program in smaps (proc_pid_smaps(5)) that hold nothing but what is in its file. Others would lose what
+// they hold: those that can be written, and those that were when the program was linked at its start (a position-independent or cgo build)
+// and are read-only since, which shows as anonymous memory.
+func unwritten(smaps, program string) []addresses {
+	var out []addresses
+	var last addresses
+	candidate := false
+	for line := range strings.Lines(smaps) {
+		var r addresses
+		var access string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &r.from, &r.to, &access); n == 3 {
+			last, candidate = r, strings.HasSuffix(strings.TrimSpace(line), " "+program) && !strings.Contains(access, "w")
+			continue
+		}
+		switch f := strings.Fields(line); {
+		case len(f) < 2:
+		case f[0] == "Anonymous:" || f[0] == "Swap:":
+			candidate = candidate && f[1] == "0"
+		case f[0] == "VmFlags:" && candidate: // the last line of each
+			out = append(out, last)
+		}
+	}
+	return out
 }
