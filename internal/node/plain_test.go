@@ -216,3 +216,28 @@ func TestOthersConditionsSurvive(t *testing.T) {
 		}
 	})
 }
+
+// The controller of nodes takes a node for lost that is alive, and marks its pods; nothing else about them changes.
+func TestPodsThatWereMarkedNotReadyAreReadyAgain(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		w.create(testPod("a"))
+		w.expect("a", "Running c=running+ready")
+		for round := range 3 {
+			_, err := client.Mutate(context.Background(), w.c, api.Key{Namespace: "default", Name: "a"}, "status", func(p *corev1.Pod) bool {
+				for i := range p.Status.Conditions {
+					if p.Status.Conditions[i].Type == corev1.PodReady {
+						p.Status.Conditions[i].Status = corev1.ConditionFalse
+					}
+				}
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.wait(time.Second)
+			if p := w.pod("a"); condition(p, corev1.PodReady) != corev1.ConditionTrue {
+				t.Errorf("round %d: %+v", round, p.Status.Conditions)
+			}
+		}
+	})
+}

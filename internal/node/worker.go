@@ -86,9 +86,12 @@ func (w *worker) setPod(pod *corev1.Pod) {
 	if !sameMeta(old, pod) {
 		w.refresh = true // the downward API shows labels and annotations
 	}
+	// Without a difference it is the echo of our own write. Others may also have changed what is ours, as the controller of nodes does that takes
+	// this one for lost: then it is told again.
+	echo := onlyStatus && !w.statusDiffers()
 	w.mu.Unlock()
-	if onlyStatus {
-		return // the echo of our own write
+	if echo {
+		return
 	}
 	w.notify()
 }
