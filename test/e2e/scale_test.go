@@ -103,7 +103,7 @@ spec:
 	down := time.Since(began)
 	t.Logf("1 -> 50 pods Ready in %v, 50 -> 1 gone in %v", up.Round(10*time.Millisecond), down.Round(10*time.Millisecond))
 
-	eventually(t, 30*time.Second, "as before", func() error {
+	eventually(t, time.Minute, "as before", func() error {
 		after, err := footprint()
 		if err != nil {
 			return err
