@@ -7,6 +7,8 @@ GO ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 DATA_DIR ?= /var/lib/knarr
 export KNARR_DATA_DIR = $(DATA_DIR)
+# What is built does not depend on where, so that checkouts share the build cache and releases can be built again.
+export GOFLAGS := $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -trimpath
 
 include build/Makefile.inc
 
