@@ -1,5 +1,5 @@
 // Package network connects the pods of one node: addresses and links (packages ipam and cni), the ways to pods of other nodes
-// (package overlay), Services (package proxy) and what the node itself needs for all of them.
+// (package overlay), Services (package balance) and what the node itself needs for all of them.
 //
 // What flows through it: the container runtime calls the CNI plugin, which asks the [Node]; Nodes come from the API and become
 // routes; Services and EndpointSlices go to nftables. What must stay true: pods and Services keep working while Knarr is away; several
@@ -20,10 +20,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/network/balance"
 	"github.com/knarr-io/knarr/internal/network/cni"
 	"github.com/knarr-io/knarr/internal/network/ipam"
 	"github.com/knarr-io/knarr/internal/network/overlay"
-	"github.com/knarr-io/knarr/internal/network/proxy"
 	"github.com/knarr-io/knarr/internal/network/services"
 )
 
@@ -43,7 +43,7 @@ type Config struct {
 	Mode   overlay.Mode
 	VNI    int           // VXLAN network identifier, the same on all nodes; 0 means overlay.DefaultVNI
 	MTU    int           // of pod links, in bytes; 0 means what fits the link that has NodeIP and, where used, VXLAN
-	Window time.Duration // shortest time between two nftables transactions; 0 means proxy.DefaultWindow
+	Window time.Duration // shortest time between two nftables transactions; 0 means balance.DefaultWindow
 	Client client.Client
 	Log    *slog.Logger // nil means slog.Default()
 }
@@ -188,9 +188,9 @@ func (n *Node) Run(ctx context.Context) error {
 			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addr, a.HostPorts)
 		}
 	}
-	px := proxy.New(proxy.Config{Client: n.cfg.Client, Kernel: kernel, Node: services.Node{Name: n.cfg.NodeName, Local: local},
+	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernel: kernel, Node: services.Node{Name: n.cfg.NodeName, Local: local},
 		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Log: n.cfg.Log})
-	n.plugin = n.newPlugin(mtu, px)
+	n.plugin = n.newPlugin(mtu, balancer)
 	server := &cni.Server{Socket: Socket(n.cfg.DataDir), Log: n.cfg.Log, Plugin: n.plugin}
 	listener, err := server.Listen()
 	if err != nil {
@@ -199,11 +199,11 @@ func (n *Node) Run(ctx context.Context) error {
 	n.cfg.Log.Info("network is up", "podCIDR", n.cfg.PodCIDR, "serviceCIDR", n.cfg.ServiceCIDR, "mtu", mtu(), "nftables", TableName(n.cfg.Instance))
 	close(n.up)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return px.Run(ctx) })
+	g.Go(func() error { return balancer.Run(ctx) })
 	g.Go(func() error { return others.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, listener) })
 	g.Go(func() error {
-		for _, ready := range []<-chan struct{}{px.Ready(), others.Ready()} {
+		for _, ready := range []<-chan struct{}{balancer.Ready(), others.Ready()} {
 			select {
 			case <-ready:
 			case <-ctx.Done():
@@ -226,9 +226,9 @@ func (n *Node) newOverlay() (*overlay.Overlay, error) {
 }
 
 // newPlugin returns what does the CNI server's work.
-func (n *Node) newPlugin(mtu func() int, px *proxy.Proxy) *cni.Plugin {
+func (n *Node) newPlugin(mtu func() int, balancer *balance.Balancer) *cni.Plugin {
 	return &cni.Plugin{Instance: n.cfg.Instance, Pool: n.pool, MTU: mtu, NodeAddr: n.cfg.NodeIP, Log: n.cfg.Log,
 		SetHostPorts: func(ctx context.Context, owner ipam.Owner, addr netip.Addr, ports []ipam.HostPort) error {
-			return px.SetHostPorts(ctx, hostPortOwner(owner), hostPortElements(addr, ports))
+			return balancer.SetHostPorts(ctx, hostPortOwner(owner), hostPortElements(addr, ports))
 		}}
 }

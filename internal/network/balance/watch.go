@@ -1,4 +1,4 @@
-package proxy
+package balance
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 )
 
 // watch sends what happens to Services and EndpointSlices to the loop, until ctx ends.
-func (p *Proxy) watch(ctx context.Context) {
+func (b *Balancer) watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for i, w := range []struct {
@@ -28,11 +28,11 @@ func (p *Proxy) watch(ctx context.Context) {
 	} {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				err := p.watchOne(ctx, i, w.resource, w.key)
+				err := b.watchOne(ctx, i, w.resource, w.key)
 				if ctx.Err() != nil {
 					return
 				}
-				p.cfg.Log.Warn("watch ended, beginning again", "resource", w.resource.Plural, "err", err)
+				b.cfg.Log.Warn("watch ended, beginning again", "resource", w.resource.Plural, "err", err)
 				select {
 				case <-time.After(retryTime):
 				case <-ctx.Done():
@@ -42,17 +42,17 @@ func (p *Proxy) watch(ctx context.Context) {
 	}
 }
 
-// watchKernel tells the loop when somebody may have deleted the table, until ctx ends.
-func (p *Proxy) watchKernel(ctx context.Context) {
+// watchKernel signals the loop when somebody may have deleted the table, until ctx ends.
+func (b *Balancer) watchKernel(ctx context.Context) {
 	deleted := func() {
 		select {
-		case p.deleted <- struct{}{}:
+		case b.deleted <- struct{}{}:
 		default: // it will look anyway
 		}
 	}
 	for ctx.Err() == nil {
-		if err := p.cfg.Kernel.Watch(ctx, deleted); err != nil {
-			p.cfg.Log.Warn("watching nftables failed, beginning again", "err", err)
+		if err := b.cfg.Kernel.Watch(ctx, deleted); err != nil {
+			b.cfg.Log.Warn("watching nftables failed, beginning again", "err", err)
 		}
 		select {
 		case <-time.After(retryTime):
@@ -63,8 +63,8 @@ func (p *Proxy) watchKernel(ctx context.Context) {
 }
 
 // watchOne sends the events of one resource to the loop, until the watch fails or ctx ends.
-func (p *Proxy) watchOne(ctx context.Context, i int, res *api.Resource, key func(api.Object) (api.Key, bool)) error {
-	w, err := p.cfg.Client.Watch(ctx, res, client.ListOptions{})
+func (b *Balancer) watchOne(ctx context.Context, i int, res *api.Resource, key func(api.Object) (api.Key, bool)) error {
+	w, err := b.cfg.Client.Watch(ctx, res, client.ListOptions{})
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (p *Proxy) watchOne(ctx context.Context, i int, res *api.Resource, key func
 			}
 		}
 		select {
-		case p.changes <- c:
+		case b.changes <- c:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

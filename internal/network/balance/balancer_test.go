@@ -1,4 +1,4 @@
-package proxy
+package balance
 
 import (
 	"context"
@@ -109,8 +109,8 @@ func (k *fakeKernel) elementsText() string {
 	return strings.Join(out, "\n")
 }
 
-// run runs f beside a proxy in a bubble.
-func run(t *testing.T, change func(*Config, *fakeKernel), f func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy)) {
+// run runs f beside a balancer in a bubble.
+func run(t *testing.T, change func(*Config, *fakeKernel), f func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer)) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &fakeKernel{start: time.Now()}
 		c := clienttest.New(t)
@@ -119,12 +119,12 @@ func run(t *testing.T, change func(*Config, *fakeKernel), f func(t *testing.T, c
 		if change != nil {
 			change(&cfg, k)
 		}
-		p := New(cfg)
+		b := New(cfg)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- p.Run(ctx) }()
+		go func() { done <- b.Run(ctx) }()
 		synctest.Wait()
-		f(t, c, k, p)
+		f(t, c, k, b)
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
@@ -148,8 +148,8 @@ func createSlice(t *testing.T, c *client.Local, i int) {
 }
 
 func TestFirstChangeAtOnceBurstInOneTransaction(t *testing.T) {
-	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy) {
-		<-p.Ready()
+	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
+		<-b.Ready()
 		time.Sleep(time.Second)
 		k.lines()
 		k.start = time.Now()
@@ -174,7 +174,7 @@ func TestFirstChangeAtOnceBurstInOneTransaction(t *testing.T) {
 }
 
 func TestNothingHappensWhenNothingChanges(t *testing.T) {
-	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy) {
+	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		createService(t, c, 0)
 		createSlice(t, c, 0)
 		time.Sleep(time.Second)
@@ -205,7 +205,7 @@ func TestNothingHappensWhenNothingChanges(t *testing.T) {
 }
 
 func TestFailureIsRetriedWithEverything(t *testing.T) {
-	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy) {
+	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		time.Sleep(time.Second)
 		k.mu.Lock()
 		k.fail = errors.New("no memory")
@@ -226,7 +226,7 @@ func TestFailureIsRetriedWithEverything(t *testing.T) {
 }
 
 func TestDeletedTableIsWrittenAnew(t *testing.T) {
-	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy) {
+	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		createService(t, c, 0)
 		time.Sleep(time.Second)
 		k.mu.Lock()
@@ -247,20 +247,20 @@ func TestEarlierTableStaysUntilEverythingIsKnown(t *testing.T) {
 		k.exists = true
 		cfg.Client = &lateClient{Client: cfg.Client, release: stuck}
 	}
-	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy) {
+	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		createService(t, c, 0)
 		time.Sleep(time.Minute)
 		if got := k.lines(); got != "" {
 			t.Errorf("before EndpointSlices are known: %q", got)
 		}
 		select {
-		case <-p.Ready():
+		case <-b.Ready():
 			t.Error("ready before EndpointSlices are known")
 		default:
 		}
 		close(stuck)
 		synctest.Wait()
-		<-p.Ready()
+		<-b.Ready()
 		if got := k.lines(); got != "1m0s: rewrite 1" {
 			t.Errorf("once everything is known: %q", got)
 		}
@@ -290,7 +290,7 @@ func TestHostPortsAreWrittenBeforeTheyAreSaidToBe(t *testing.T) {
 	change := func(cfg *Config, _ *fakeKernel) {
 		cfg.HostPorts = map[string][]services.Element{"old/eth0": {{Key: services.Key{Set: services.AnyHostPorts, Proto: services.TCP, Port: 1}, Value: elements[0].Value}}}
 	}
-	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, p *Proxy) {
+	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		if got := k.elementsText(); got != "any-host-ports tcp 1 -> 10.244.0.5:80" {
 			t.Errorf("host ports of an earlier run: %q", got)
 		}
@@ -298,7 +298,7 @@ func TestHostPortsAreWrittenBeforeTheyAreSaidToBe(t *testing.T) {
 			elements []services.Element
 			want     bool
 		}{{elements, true}, {nil, false}, {elements, true}} {
-			if err := p.SetHostPorts(t.Context(), "sandbox/eth0", tc.elements); err != nil {
+			if err := b.SetHostPorts(t.Context(), "sandbox/eth0", tc.elements); err != nil {
 				t.Fatal(err)
 			}
 			if got := strings.Contains(k.elementsText(), "any-host-ports tcp 8080 -> 10.244.0.5:80"); got != tc.want {
