@@ -13,8 +13,8 @@ import (
 
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/join"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
 	"github.com/knarr-io/knarr/internal/network/overlay"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // datastore is where the cluster's objects are: an etcd in this process, or one that somebody else runs.

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/cluster/join"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/server/agentlink"
 )
 

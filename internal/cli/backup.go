@@ -17,7 +17,7 @@ import (
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/backup"
 	"github.com/knarr-io/knarr/internal/cluster/join"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // Backup is knarr backup.

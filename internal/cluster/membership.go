@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/knarr-io/knarr/internal/cluster/join"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // Membership is what a server that joined others keeps of that, in its data directory. The first server of a cluster has none.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
 	"github.com/knarr-io/knarr/internal/controller/apiservers"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // ServersPath is where servers join (POST, with a token of the group that ClusterRole knarr:server-bootstrapper is bound to), and where the

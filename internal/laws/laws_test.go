@@ -24,13 +24,14 @@ var rooms = [][]string{
 	{"network", "dns"},
 	{"node"},
 	{"scheduler"},
-	{"image"},
 	{"controller"},
 	{"client"},
 	{"server"},
 	{"api"},
 	{"store"},
-	{"laws", "hold"},
+	{"pki"},
+	{"image"},
+	{"laws"},
 }
 
 // forbidden are packages that a room may not import from elsewhere, with the rooms that may.

@@ -22,7 +22,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/backup"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // openEtcd starts the etcd of a data directory.

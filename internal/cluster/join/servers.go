@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/client"
-	"github.com/knarr-io/knarr/internal/cluster/pki"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // Servers are the servers of a cluster as this machine knows them, as URLs https://HOST:PORT: those it was told at its start, and those that
