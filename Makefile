@@ -21,7 +21,7 @@ DEBIAN_BUILD = gcc libc6-dev libseccomp-dev pkg-config
 DEBIAN_TEST = nftables iproute2 procps curl
 
 KNARR_TAGS = $(CONTAINERD_TAGS)
-KNARR_LDFLAGS = -s -w -X github.com/knarr-io/knarr/internal/cli.Release=$(RELEASE)
+KNARR_LDFLAGS = -s -w -X github.com/knarr-io/knarr/internal/machine.Release=$(RELEASE)
 TEST_TAGS = -tags "$(KNARR_TAGS)"
 
 .PHONY: help

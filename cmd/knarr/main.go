@@ -1,5 +1,5 @@
 // Command knarr is a container platform in one binary: it speaks the Kubernetes API and carries inside what a cluster
-// needs. This package is the only composition root: flags and wiring, nothing else.
+// needs. This package is flags and two calls, into internal/machine; internal/cli has the other commands.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/cli/dev"
+	"github.com/knarr-io/knarr/internal/machine"
 	"github.com/knarr-io/knarr/internal/node/containerd"
 )
 
@@ -22,7 +23,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "containerd" {
 		exit(containerd.Main(os.Args[2:]))
 	}
-	saveMemory()
+	machine.SaveMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	exit(rootCommand().ExecuteContext(ctx))

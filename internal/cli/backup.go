@@ -17,6 +17,7 @@ import (
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/backup"
 	"github.com/knarr-io/knarr/internal/cluster/join"
+	"github.com/knarr-io/knarr/internal/machine"
 	"github.com/knarr-io/knarr/internal/pki"
 )
 
@@ -74,7 +75,7 @@ func takeBackup(ctx context.Context, dataDir, path string, now time.Time) (m bac
 		return m, err
 	}
 	defer snapshot.Close()
-	m = backup.Manifest{Release: Release, Time: now.UTC().Truncate(time.Second), Cluster: fmt.Sprintf("%x", pin), Settings: settings.Data()}
+	m = backup.Manifest{Release: machine.Release, Time: now.UTC().Truncate(time.Second), Cluster: fmt.Sprintf("%x", pin), Settings: settings.Data()}
 	var spooled string
 	if spooled, m.Etcd, err = backup.Spool(ctx, filepath.Dir(path), snapshot); err != nil {
 		return m, err
@@ -85,7 +86,7 @@ func takeBackup(ctx context.Context, dataDir, path string, now time.Time) (m bac
 
 // openSnapshot asks the server of dataDir for a snapshot.
 func openSnapshot(ctx context.Context, dataDir string) (io.ReadCloser, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", KubeconfigPath(dataDir))
+	config, err := clientcmd.BuildConfigFromFlags("", cluster.KubeconfigPath(dataDir))
 	if err != nil {
 		return nil, err
 	}

@@ -64,10 +64,10 @@ func down(ctx context.Context, out io.Writer, dataDir string, deleteData, force 
 		}
 		fmt.Fprintf(out, "stopped knarr server (process %d)\n", pid)
 	}
-	if err := containerd.Purge(ctx, dataDir, cluster.CgroupRoot(cluster.Instance(dataDir, DefaultDataDir))); err != nil {
+	if err := containerd.Purge(ctx, dataDir, cluster.CgroupRoot(cluster.Instance(dataDir))); err != nil {
 		return fmt.Errorf("removing containers: %w", err)
 	}
-	if err := network.Purge(dataDir, cluster.Instance(dataDir, DefaultDataDir)); err != nil {
+	if err := network.Purge(dataDir, cluster.Instance(dataDir)); err != nil {
 		return fmt.Errorf("removing links and nftables tables: %w", err)
 	}
 	fmt.Fprintln(out, "removed containers, mounts, cgroups, links and nftables tables")

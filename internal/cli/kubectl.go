@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/knarr-io/knarr/internal/cluster"
 )
 
 // Kubectl is knarr kubectl: the kubectl that comes with Knarr, pointed at this machine's cluster.
@@ -17,7 +19,7 @@ func Kubectl() *cobra.Command {
 	return &cobra.Command{
 		Use:                "kubectl ...",
 		Short:              "Run the kubectl that comes with Knarr on this machine's cluster",
-		Long:               "Run the kubectl that comes with Knarr. Unless KUBECONFIG or --kubeconfig says otherwise it talks to the cluster of\nthis machine (KNARR_DATA_DIR, by default " + DefaultDataDir + ").",
+		Long:               "Run the kubectl that comes with Knarr. Unless KUBECONFIG or --kubeconfig says otherwise it talks to the cluster of\nthis machine (KNARR_DATA_DIR, by default " + cluster.DefaultDataDir + ").",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := libexecFile("kubectl")
@@ -26,7 +28,7 @@ func Kubectl() *cobra.Command {
 			}
 			env := os.Environ()
 			if os.Getenv("KUBECONFIG") == "" && !namesCluster(args) {
-				path := KubeconfigPath(dataDirFromEnv())
+				path := cluster.KubeconfigPath(dataDirFromEnv())
 				if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && needsCluster(args) {
 					return fmt.Errorf("there is no cluster in %s yet: `knarr up` starts one (or name another with KUBECONFIG, --kubeconfig or KNARR_DATA_DIR)", dataDirFromEnv())
 				}
@@ -68,7 +70,7 @@ func dataDirFromEnv() string {
 	if d := os.Getenv("KNARR_DATA_DIR"); d != "" {
 		return d
 	}
-	return DefaultDataDir
+	return cluster.DefaultDataDir
 }
 
 // libexecFile finds an executable that comes with Knarr, beside it.

@@ -92,7 +92,7 @@ func printMembers(out io.Writer, members cluster.MemberList, output string) erro
 // askServers sends a request about the servers of the cluster of dataDir, as its administrator, to the server at a URL or else to that of the
 // kubeconfig.
 func askServers(ctx context.Context, dataDir, server, method, path string, out any) error {
-	kubeconfig := KubeconfigPath(dataDir)
+	kubeconfig := cluster.KubeconfigPath(dataDir)
 	if k := os.Getenv("KUBECONFIG"); k != "" {
 		if _, err := os.Stat(kubeconfig); err != nil {
 			kubeconfig = k
@@ -142,7 +142,7 @@ func leave(ctx context.Context, out io.Writer, dataDir string, running, force bo
 	if err != nil || m != nil && m.ExternalEtcd {
 		return err
 	}
-	if _, err := os.Stat(KubeconfigPath(dataDir)); err != nil {
+	if _, err := os.Stat(cluster.KubeconfigPath(dataDir)); err != nil {
 		return nil // no server has been here, or it has not got far
 	}
 	server, name := "", ""

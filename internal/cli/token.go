@@ -22,6 +22,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/join"
 	"github.com/knarr-io/knarr/internal/server/authn"
 )
@@ -82,7 +83,7 @@ type admin struct {
 }
 
 func newAdmin(dataDir string) (*admin, error) {
-	path := KubeconfigPath(dataDir)
+	path := cluster.KubeconfigPath(dataDir)
 	if k := os.Getenv("KUBECONFIG"); k != "" {
 		if _, err := os.Stat(path); err != nil {
 			path = k

@@ -60,7 +60,7 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 			}
 			fmt.Fprintf(out, "started knarr server, logging to %s\n", logPath)
 		}
-		node, err = waitReady(ctx, KubeconfigPath(dataDir), ended)
+		node, err = waitReady(ctx, cluster.KubeconfigPath(dataDir), ended)
 		if err == nil {
 			break
 		}
@@ -70,7 +70,7 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 		}
 		return fmt.Errorf("%w\nthe last lines of %s:\n%s", err, logPath, Tail(logPath, 10))
 	}
-	fmt.Fprintf(out, "node %s is Ready after %v\nkubeconfig: %s\n", node, time.Since(began).Round(10*time.Millisecond), KubeconfigPath(dataDir))
+	fmt.Fprintf(out, "node %s is Ready after %v\nkubeconfig: %s\n", node, time.Since(began).Round(10*time.Millisecond), cluster.KubeconfigPath(dataDir))
 	return nil
 }
 

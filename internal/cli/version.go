@@ -2,46 +2,19 @@ package cli
 
 import (
 	"fmt"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/knarr-io/knarr/internal/machine"
 )
-
-// Release is Knarr's version; release builds set it with -ldflags -X.
-var Release = "0.1.0-dev"
-
-// kubernetesMinor is the Kubernetes release whose API Knarr speaks.
-const kubernetesMinor = "37"
-
-// KubernetesVersion is what /version answers: the API's version, with Knarr's own as build metadata.
-func KubernetesVersion() version.Info {
-	return version.Info{
-		Major: "1", Minor: kubernetesMinor,
-		GitVersion: "v1." + kubernetesMinor + ".2+knarr" + Release, GitCommit: revision(), GitTreeState: "clean",
-		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
-	}
-}
-
-func revision() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				return s.Value
-			}
-		}
-	}
-	return ""
-}
 
 // Version is knarr version.
 func Version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print Knarr's version and that of the API it speaks", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := KubernetesVersion()
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "knarr %s\nKubernetes API v%s.%s\n%s %s\n", Release, v.Major, v.Minor, v.GoVersion, v.Platform)
+			v := machine.KubernetesVersion()
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "knarr %s\nKubernetes API v%s.%s\n%s %s\n", machine.Release, v.Major, v.Minor, v.GoVersion, v.Platform)
 			return err
 		},
 	}

@@ -1,10 +1,9 @@
-// Package cluster is how machines become one cluster: the embedded etcd, which grows from one server to several, the objects every
-// cluster begins with, who of several servers leads, and the one process per data directory.
+// Package cluster is how machines become one cluster: the embedded etcd, which grows from one server to several, who of several
+// servers leads, and the one process per data directory.
 //
-// What flows through it: at start the composition root locks the data directory, joins another server's cluster if it is told to
-// ([Join]), opens etcd ([OpenEtcd]) and runs a [ControlPlane] on it; [Gate] stands before the API and lets nobody in who would get old or no
-// answers. What must stay true: nothing listens without TLS; everything is under the data directory; starting again finds what an
-// earlier start, or a crash, left; at any time at most one server's controllers and scheduler can write.
+// What flows through it: at start the process locks the data directory, joins another server's cluster if it is told to ([Join]) and
+// opens etcd ([OpenEtcd]); [Gate] stands before the API and lets nobody in who would get old or no answers. What must stay true: nothing
+// listens without TLS; everything is under the data directory; starting again finds what an earlier start, or a crash, left.
 package cluster
 
 import (
@@ -29,6 +28,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/knarr-io/knarr/internal/pki"
+	"github.com/knarr-io/knarr/internal/store"
 )
 
 // EtcdConfig is what an etcd in this process needs.
@@ -172,7 +172,7 @@ func (e *Etcd) caughtUp(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	_, err := e.client.Get(ctx, leaderKey, clientv3.WithCountOnly())
+	_, err := e.client.Get(ctx, store.LeaderKey, clientv3.WithCountOnly())
 	return err == nil
 }
 

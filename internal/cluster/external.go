@@ -12,6 +12,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.uber.org/zap"
+
+	"github.com/knarr-io/knarr/internal/store"
 )
 
 // ExternalConfig says where an etcd is that somebody else runs.
@@ -76,7 +78,7 @@ func (e *External) Several() bool { return true }
 func (e *External) WaitReady(ctx context.Context) error {
 	for told := false; ; told = true {
 		within, cancel := context.WithTimeout(ctx, externalDial)
-		_, err := e.client.Get(within, leaderKey)
+		_, err := e.client.Get(within, store.LeaderKey)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()

@@ -97,7 +97,7 @@ func TestServersThatShareAnExternalEtcdTakeTurns(t *testing.T) {
 	defer cancel()
 	wg.Go(func() { _ = s.Run(ctx) })
 	<-s.Ready()
-	fence, err := s.TakeFence(ctx, leaderKey, nil)
+	fence, err := s.TakeFence(ctx, store.LeaderKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package cluster
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -72,22 +70,4 @@ func RunningServer(dataDir string) int {
 		return 0
 	}
 	return pid
-}
-
-// Instance names what the server of dataDir makes on the machine outside of it (nftables tables, links, cgroups): empty for the
-// usual data directory, so that the names stay plain there, and derived from the path elsewhere.
-func Instance(dataDir, usual string) string {
-	if filepath.Clean(dataDir) == usual {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(filepath.Clean(dataDir)))
-	return hex.EncodeToString(sum[:4])
-}
-
-// CgroupRoot is the control group of everything that instance runs.
-func CgroupRoot(instance string) string {
-	if instance == "" {
-		return "/knarr"
-	}
-	return "/knarr-" + instance
 }

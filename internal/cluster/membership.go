@@ -64,12 +64,6 @@ func (m *Membership) save() error {
 	return pki.WriteFile(m.path, append(b, '\n'), 0o600)
 }
 
-// EtcdDir is where the etcd of a server has its data.
-func EtcdDir(dataDir string) string { return filepath.Join(dataDir, "etcd") }
-
-// PKIDir is where a server has its keys.
-func PKIDir(dataDir string) string { return filepath.Join(dataDir, "pki") }
-
 // Join makes the server of dataDir one of the cluster at server: it gets the cluster's keys and settings, and is a learner of its etcd unless the
 // request says that etcd is elsewhere. What an earlier attempt left is replaced.
 func Join(ctx context.Context, dataDir, server string, token join.Token, req JoinRequest) (*Membership, error) {

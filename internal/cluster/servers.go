@@ -123,7 +123,7 @@ func (s *Servers) join(w http.ResponseWriter, r *http.Request) (*JoinReply, erro
 		}
 		return nil, apierrors.NewBadRequest(have)
 	}
-	if err := agree(req.Settings, s.Settings.Data()); err != nil {
+	if err := Agree(req.Settings, s.Settings.Data()); err != nil {
 		return nil, apierrors.NewConflict(serversResource, req.Name, err)
 	}
 	keys, err := s.Keys.Shared()
@@ -155,10 +155,11 @@ func (s AgentSettings) Given(given func(flag string) bool) map[string]string {
 	return out
 }
 
-// Agree returns an error that names the flag where one of the given settings is not the cluster's.
-func (m *Membership) Agree(given map[string]string) error { return agree(given, m.Settings) }
+// Agree returns an error that names the flag where one of the given settings is not those that the cluster had when it was joined.
+func (m *Membership) Agree(given map[string]string) error { return Agree(given, m.Settings) }
 
-func agree(given, cluster map[string]string) error {
+// Agree returns an error that names the flag where one of the given settings is not the cluster's.
+func Agree(given, cluster map[string]string) error {
 	for _, f := range settingFlags {
 		if v, ok := given[f.setting]; ok && v != cluster[f.setting] {
 			return fmt.Errorf("--%s %s: the cluster has %q, which is the same on all of its machines: leave the flag out", f.flag, v, cluster[f.setting])

@@ -24,7 +24,8 @@ type AgentSettings struct {
 
 var agentConfig = api.Key{Namespace: metav1.NamespaceSystem, Name: "knarr-agent-config"}
 
-func (s AgentSettings) configMap() *corev1.ConfigMap {
+// ConfigMap is the object that agents read.
+func (s AgentSettings) ConfigMap() *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: agentConfig.Namespace, Name: agentConfig.Name}, Data: s.Data()}
 }
 

@@ -19,6 +19,10 @@ const module = "github.com/knarr-io/knarr/"
 var rooms = [][]string{
 	{"cli"},
 	{"ui"},
+	{"why"},
+	{"simulate"},
+	{"machine"},
+	{"controlplane"},
 	{"cluster"},
 	{"mesh", "gateway"},
 	{"network", "dns"},

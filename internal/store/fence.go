@@ -7,6 +7,10 @@ import (
 	"sync"
 )
 
+// LeaderKey is the key that each server writes when it begins to lead. Its revision is the fence that all writes of its
+// controllers and scheduler carry: whatever an earlier leader still sends is refused.
+const LeaderKey = "/registry/knarr/leader"
+
 // Fence is the right to write as the one leader. It is a key of the backend that nobody has written since: every transaction that carries
 // the fence is refused once somebody else has taken it, however late it arrives.
 type Fence struct {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
-	"github.com/knarr-io/knarr/internal/cluster"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -72,7 +72,7 @@ func (f *frozen) Watch(ctx context.Context, prefix string, from int64, apply fun
 
 // rival is one of two servers over one backend. Once told to, it leads, and nobody ever tells it that it does not any more.
 type rival struct {
-	*cluster.ControlPlane
+	*controlplane.Plane
 	backend *frozen
 	lead    chan struct{}
 }
@@ -90,9 +90,9 @@ func rivals(t *testing.T, f func(w *world, first, second *rival)) {
 		var both [2]*rival
 		for i := range both {
 			r := &rival{backend: &frozen{Backend: mem}, lead: make(chan struct{})}
-			plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
+			plane, err := controlplane.New(controlplane.Config{
 				Backend: r.backend, ServiceCIDR: services, ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), CA: []byte("CA"),
-				Initial: cluster.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
+				Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
 				Lead: func(ctx context.Context, act func(context.Context) error) error {
 					select {
 					case <-r.lead:
@@ -106,7 +106,7 @@ func rivals(t *testing.T, f func(w *world, first, second *rival)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.ControlPlane, both[i] = plane, r
+			r.Plane, both[i] = plane, r
 			w.wg.Go(func() {
 				if err := plane.Run(ctx); err != nil {
 					t.Errorf("a control plane failed: %v", err)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
-	"github.com/knarr-io/knarr/internal/cluster"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/node/hollow"
 	"github.com/knarr-io/knarr/internal/store"
 )
@@ -41,9 +41,9 @@ func simulate(t *testing.T, seed uint64, f func(w *world)) {
 		defer w.wg.Wait()
 		defer cancel()
 		services := netip.MustParsePrefix("10.96.0.0/16")
-		plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
+		plane, err := controlplane.New(controlplane.Config{
 			Backend: w.backend, ServiceCIDR: services, ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), CA: []byte("CA"),
-			Initial: cluster.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
+			Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
 			Log:     slog.New(slog.DiscardHandler),
 		})
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/knarr-io/knarr/internal/cli"
+	"github.com/knarr-io/knarr/internal/cluster"
 )
 
 // server is the administrator's access to one server.
@@ -28,7 +28,7 @@ type server struct {
 const apiTimeout = 5 * time.Second
 
 func (c *Cluster) server(n Node) (*server, error) {
-	path := cli.KubeconfigPath(c.nodeDir(n))
+	path := cluster.KubeconfigPath(c.nodeDir(n))
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("%s has not served its API yet", n.Name)
 	}

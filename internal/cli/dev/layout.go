@@ -39,7 +39,7 @@ func (l layout) namespaces() string           { return filepath.Join(l.dir, "net
 func (l layout) namespace(name string) string { return filepath.Join(l.namespaces(), name) }
 
 // instance tells this cluster's things on the machine from others'.
-func (l layout) instance() string { return cluster.Instance(l.dir, "") }
+func (l layout) instance() string { return cluster.Instance(l.dir) }
 
 // hostLink is the machine's end of its link to the bridge.
 func (l layout) hostLink() string { return "kd" + l.instance() }

@@ -1,4 +1,4 @@
-package main
+package machine
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 // grow to twice of what it needs; half of it costs a fifth more processor time under load, and nothing when idle.
 const garbagePercent = 50
 
-// saveMemory chooses memory over processor time, unless the environment says how (GOGC).
-func saveMemory() {
+// SaveMemory chooses memory over processor time, unless the environment says how (GOGC).
+func SaveMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}

@@ -1,4 +1,4 @@
-package main
+package machine
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/backup"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node/hollow"
 	"github.com/knarr-io/knarr/internal/pki"
@@ -30,7 +30,7 @@ import (
 
 // server is knarr server with its options understood.
 type server struct {
-	options
+	ServerOptions
 	listenAddr  netip.AddrPort
 	nodeAddr    netip.Addr
 	clusterNet  netip.Prefix
@@ -46,7 +46,7 @@ const shutdownGrace = 5 * time.Second
 // run is the life of the server process.
 func (s *server) run(ctx context.Context) error {
 	began := time.Now()
-	lock, err := cluster.TakeLock(s.dataDir)
+	lock, err := cluster.TakeLock(s.DataDir)
 	if err != nil {
 		return err
 	}
@@ -72,20 +72,20 @@ func (s *server) run(ctx context.Context) error {
 	defer closeData()
 	agents := agentlink.NewHub(s.log)
 	backend := store.NewEtcd(data.Client()).WithLeader(data.Leader)
-	if len(s.etcdEndpoints) > 0 {
+	if len(s.EtcdEndpoints) > 0 {
 		backend = backend.WithMaxOps(cluster.ExternalMaxOps)
 	}
-	plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
+	plane, err := controlplane.New(controlplane.Config{
 		Backend:     backend,
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
 		CA:          keys.CAPEM(),
 		Sign:        keys.SignRequest,
 		Links:       agents,
-		Initial: cluster.Params{
+		Initial: controlplane.Params{
 			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: s.reached(), Agents: s.settings(),
 		},
-		Lead: data.Lead, Several: data.Several, Name: s.nodeName,
+		Lead: data.Lead, Several: data.Several, Name: s.NodeName,
 		Log: s.log,
 	})
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *server) run(ctx context.Context) error {
 		Documents: s.documents(tokens),
 		Handlers:  handlers,
 		Streams:   streamsOf(node, agents),
-		Version:   cli.KubernetesVersion(),
+		Version:   KubernetesVersion(),
 		Address:   s.reached().String(),
 		Log:       s.log,
 	}))
@@ -147,18 +147,18 @@ func (s *server) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := keys.WriteAdminKubeconfig(s.kubeconfig, "knarr", s.apiURL()); err != nil {
+		if err := keys.WriteAdminKubeconfig(s.Kubeconfig, "knarr", s.apiURL()); err != nil {
 			return err
 		}
-		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.kubeconfig, "after", time.Since(began).Round(time.Millisecond))
+		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.Kubeconfig, "after", time.Since(began).Round(time.Millisecond))
 		if _, err := forgetStart(); err != nil {
 			s.log.Debug("keeping the memory that only the start needed", "err", err)
 		}
-		if !s.noAgent {
+		if !s.NoAgent {
 			g.Go(func() error { return node.run(ctx) })
 			g.Go(func() error { return s.linkOthers(ctx, node, keys) })
 		}
-		return hollow.Run(ctx, hollow.Config{Count: s.hollow, Client: plane.Client, Version: cli.KubernetesVersion().GitVersion, Log: s.log})
+		return hollow.Run(ctx, hollow.Config{Count: s.HollowNodes, Client: plane.Client, Version: KubernetesVersion().GitVersion, Log: s.log})
 	})
 	err = g.Wait()
 	s.log.Info("stopped; containers keep running and are taken over by the next start")
@@ -202,14 +202,14 @@ func (s *server) documents(tokens *authn.Tokens) map[string]func() ([]byte, erro
 
 // keys makes or reads the cluster's keys and certificates.
 func (s *server) keys() (*pki.PKI, error) {
-	names := append([]string{s.nodeName}, s.tlsSANs...)
+	names := append([]string{s.NodeName}, s.TLSNames...)
 	ips := []netip.Addr{s.nodeAddr}
 	if a := s.listenAddr.Addr(); !a.IsUnspecified() {
 		ips = append(ips, a)
 	}
-	return pki.Ensure(cluster.PKIDir(s.dataDir), pki.Params{
-		Server: s.nodeName, Names: names, NodeIPs: ips, ServiceIPs: []netip.Addr{cluster.FirstServiceIP(s.serviceNet)}, ClusterDomain: s.domain,
-		Renewed: func(p *pki.PKI) error { return p.WriteAdminKubeconfig(s.kubeconfig, "knarr", s.apiURL()) },
+	return pki.Ensure(cluster.PKIDir(s.DataDir), pki.Params{
+		Server: s.NodeName, Names: names, NodeIPs: ips, ServiceIPs: []netip.Addr{controlplane.FirstServiceIP(s.serviceNet)}, ClusterDomain: s.ClusterDomain,
+		Renewed: func(p *pki.PKI) error { return p.WriteAdminKubeconfig(s.Kubeconfig, "knarr", s.apiURL()) },
 	})
 }
 
@@ -253,16 +253,4 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, keys *pki.PKI, l
 	}
 	<-stopped
 	return nil
-}
-
-// nodeAddress is the given address, or the one this machine uses to reach others.
-func nodeAddress(given string) (netip.Addr, error) {
-	if given != "" {
-		a, err := netip.ParseAddr(given)
-		if err != nil {
-			return a, fmt.Errorf("--node-ip %q: %w", given, err)
-		}
-		return a, nil
-	}
-	return cli.MachineAddress()
 }

@@ -1,4 +1,4 @@
-package cluster
+package controlplane
 
 import (
 	"context"
@@ -11,17 +11,13 @@ import (
 	"github.com/knarr-io/knarr/internal/store"
 )
 
-// leaderKey is written by each server that begins to lead. Its revision is the fence that all writes of its controllers and scheduler
-// carry: whatever an earlier leader still sends is refused.
-const leaderKey = "/registry/knarr/leader"
-
 // fenceRetry is the pause before the fence is tried to be taken again.
 const fenceRetry = 200 * time.Millisecond
 
 // lead runs the controllers and the scheduler while this server leads, which ctx tells.
-func (p *ControlPlane) lead(ctx context.Context) error {
+func (p *Plane) lead(ctx context.Context) error {
 	for ctx.Err() == nil {
-		fence, err := p.Store.TakeFence(ctx, leaderKey, []byte(p.cfg.Name))
+		fence, err := p.Store.TakeFence(ctx, store.LeaderKey, []byte(p.cfg.Name))
 		if err == nil {
 			if err := p.act(ctx, fence); err != nil {
 				return err
@@ -40,7 +36,7 @@ func (p *ControlPlane) lead(ctx context.Context) error {
 }
 
 // act runs the controllers and the scheduler until ctx ends or the fence is lost, and returns when all of them have ended.
-func (p *ControlPlane) act(ctx context.Context, fence *store.Fence) error {
+func (p *Plane) act(ctx context.Context, fence *store.Fence) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := p.Client.Fenced(fence)

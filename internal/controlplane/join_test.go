@@ -1,4 +1,4 @@
-package join_test
+package controlplane_test
 
 import (
 	"context"
@@ -22,6 +22,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/join"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
@@ -38,9 +39,9 @@ func controlPlane(t *testing.T) (string, *pki.PKI, client.Client) {
 		t.Fatal(err)
 	}
 	services, pods := netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16")
-	plane, err := cluster.NewControlPlane(cluster.ControlPlaneConfig{
+	plane, err := controlplane.New(controlplane.Config{
 		Backend: store.NewMem(), ServiceCIDR: services, ClusterCIDR: pods, CA: keys.CAPEM(), Sign: keys.SignRequest, Log: log,
-		Initial: cluster.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443"),
+		Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443"),
 			Agents: cluster.AgentSettings{ServiceCIDR: services, ClusterCIDR: pods, ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local"}},
 	})
 	if err != nil {
@@ -165,19 +166,6 @@ func TestWhoMayNotJoin(t *testing.T) {
 		}
 		if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
 			t.Errorf("%s left %d files: %v", tc.name, len(files), err)
-		}
-	}
-}
-
-func TestTokenText(t *testing.T) {
-	token := join.NewToken([32]byte{1, 2, 3})
-	back, err := join.ParseToken(" " + token.String() + "\n")
-	if err != nil || back != token {
-		t.Errorf("%v %v", err, back)
-	}
-	for _, bad := range []string{"", "abcdef.0123456789abcdef", "K10" + strings.Repeat("0", 63) + "::abcdef.0123456789abcdef", token.String() + "x"} {
-		if _, err := join.ParseToken(bad); err == nil {
-			t.Errorf("%q was taken for a token", bad)
 		}
 	}
 }

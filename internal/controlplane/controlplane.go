@@ -1,4 +1,10 @@
-package cluster
+// Package controlplane wires up the store, the front door, the controllers and the scheduler, and makes the objects that a cluster begins
+// with. It has no network of its own: the HTTP server stands before it, agents behind its client.
+//
+// What flows through it: [New] builds a [Plane] over a backend; [Plane.Run] loads the copy, creates the initial objects and, while this
+// server leads, runs controllers and scheduler under a fence. What must stay true: the list of controllers stands here alone; at any time
+// at most one server's controllers and scheduler can write.
+package controlplane
 
 import (
 	"context"
@@ -36,8 +42,8 @@ import (
 	"github.com/knarr-io/knarr/internal/store"
 )
 
-// ControlPlaneConfig is what a control plane needs besides a place for its objects.
-type ControlPlaneConfig struct {
+// Config is what a control plane needs besides a place for its objects.
+type Config struct {
 	Backend     store.Backend
 	ServiceCIDR netip.Prefix
 	ClusterCIDR netip.Prefix
@@ -61,27 +67,27 @@ type ControlPlaneConfig struct {
 
 // ControlPlane is the store, the front door, the controllers and the scheduler, wired up. It has no network of its own: the HTTP
 // server is put before Registry, agents behind Client.
-type ControlPlane struct {
+type Plane struct {
 	Store    *store.Store
 	Registry *registry.Registry
 	Client   *client.Local
 	RBAC     *authz.RBAC
 
-	cfg   ControlPlaneConfig
+	cfg   Config
 	nodes authz.Authorizer
 	chain admission.Chain
 	ready chan struct{}
 }
 
-// NewControlPlane wires up a control plane; Run makes it live.
-func NewControlPlane(cfg ControlPlaneConfig) (*ControlPlane, error) {
+// New wires up a control plane; Run makes it live.
+func New(cfg Config) (*Plane, error) {
 	if cfg.Lead == nil {
 		cfg.Lead = func(ctx context.Context, act func(context.Context) error) error { return act(ctx) }
 	}
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
 	s.SharedWith(cfg.Several)
 	r := registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Log: cfg.Log})
-	p := &ControlPlane{Store: s, Registry: r, Client: client.NewLocal(r), RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
+	p := &Plane{Store: s, Registry: r, Client: client.NewLocal(r), RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
 	var err error
 	if p.nodes, err = authz.NewNode(r.Reader()); err != nil {
 		return nil, fmt.Errorf("the rules for nodes: %w", err)
@@ -92,15 +98,15 @@ func NewControlPlane(cfg ControlPlaneConfig) (*ControlPlane, error) {
 }
 
 // Authorizer decides what users, service accounts and nodes may do.
-func (p *ControlPlane) Authorizer() authz.Union {
+func (p *Plane) Authorizer() authz.Union {
 	return authz.Union{authz.Masters{}, p.nodes, p.RBAC}
 }
 
 // Admission is what every write passes, for the subresources that the HTTP server writes by itself.
-func (p *ControlPlane) Admission() admission.Chain { return p.chain }
+func (p *Plane) Admission() admission.Chain { return p.chain }
 
 // CheckReady returns an error until the API can be served.
-func (p *ControlPlane) CheckReady(context.Context) error {
+func (p *Plane) CheckReady(context.Context) error {
 	select {
 	case <-p.ready:
 		return nil
@@ -110,10 +116,10 @@ func (p *ControlPlane) CheckReady(context.Context) error {
 }
 
 // Ready is closed when the API can be served: the copy is loaded and the initial objects are there.
-func (p *ControlPlane) Ready() <-chan struct{} { return p.ready }
+func (p *Plane) Ready() <-chan struct{} { return p.ready }
 
 // Run runs the control plane until ctx ends.
-func (p *ControlPlane) Run(ctx context.Context) error {
+func (p *Plane) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Store.Run(ctx) })
 	rbac := make(chan struct{})
@@ -144,7 +150,7 @@ func (p *ControlPlane) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (p *ControlPlane) bootstrap(ctx context.Context) error {
+func (p *Plane) bootstrap(ctx context.Context) error {
 	if err := plugins.BootstrapPriorityClasses(ctx, p.Client); err != nil {
 		return err
 	}
@@ -157,7 +163,7 @@ func (p *ControlPlane) bootstrap(ctx context.Context) error {
 }
 
 // controllers lists every controller of the control plane.
-func (p *ControlPlane) controllers(c *client.Local) []controller.Controller {
+func (p *Plane) controllers(c *client.Local) []controller.Controller {
 	all := []controller.Controller{
 		clusterroleaggregation.New(c),
 		resourcequota.New(c),

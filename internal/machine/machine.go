@@ -1,4 +1,10 @@
-package main
+// Package machine is what one machine runs, wired up: as a server the control plane with its datastore, keys and API; as a node the
+// container runtime, the pod network, DNS and the agent.
+//
+// What flows through it: [ServerOptions] or [AgentOptions] are checked and completed before anything is made; [RunServer] and [RunAgent]
+// are the life of the process. What must stay true: every part is a Run that ends with the context; whatever a part needs from another
+// one is handed over here and nowhere else.
+package machine
 
 import (
 	"context"
@@ -16,9 +22,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/cli"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/cluster"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/dns"
 	"github.com/knarr-io/knarr/internal/network"
 	"github.com/knarr-io/knarr/internal/network/overlay"
@@ -53,11 +59,11 @@ type machine struct {
 	agent atomic.Pointer[node.Agent]
 }
 
-func (s *server) newMachine(plane *cluster.ControlPlane, tokens *authn.Tokens) *machine {
+func (s *server) newMachine(plane *controlplane.Plane, tokens *authn.Tokens) *machine {
 	return &machine{client: plane.Client, tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
-		dataDir: s.dataDir, nodeName: s.nodeName, domain: s.domain, criEndpoint: s.criEndpoint, libexec: s.libexec,
+		dataDir: s.DataDir, nodeName: s.NodeName, domain: s.ClusterDomain, criEndpoint: s.CRIEndpoint, libexec: s.Libexec,
 		nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
-		upstreamDNS: s.upstreamDNS, maxPods: s.maxPods, log: s.log,
+		upstreamDNS: s.UpstreamDNS, maxPods: s.MaxPods, log: s.log,
 	}}
 }
 
@@ -121,7 +127,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	agent, err := node.New(node.Config{
 		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Tokens: m.tokens, Deleted: m.deleted,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
-		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: cli.KubernetesVersion().GitVersion, Logger: m.log,
+		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: KubernetesVersion().GitVersion, Logger: m.log,
 	})
 	if err != nil {
 		return err
@@ -134,7 +140,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	return g.Wait()
 }
 
-func (h *host) instance() string { return cluster.Instance(h.dataDir, cli.DefaultDataDir) }
+func (h *host) instance() string { return cluster.Instance(h.dataDir) }
 
 // runNetwork runs the pod network and DNS once the node knows its addresses.
 func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {

@@ -1,4 +1,4 @@
-package cluster
+package controlplane
 
 import (
 	"net/netip"
@@ -33,26 +33,5 @@ func TestBootstrapTwiceFollowsTheServer(t *testing.T) {
 	old, err := client.Get[*corev1.Endpoints](t.Context(), c, api.Key{Namespace: "default", Name: "kubernetes"})
 	if err != nil || old.Subsets[0].Addresses[0].IP != "192.0.2.2" || old.Subsets[0].Ports[0].Port != 7443 {
 		t.Errorf("its endpoints in the older form: %v %+v", err, old)
-	}
-}
-
-func TestOneServerPerDataDirectory(t *testing.T) {
-	dir := t.TempDir()
-	if pid := RunningServer(dir); pid != 0 {
-		t.Errorf("process %d is said to run before any did", pid)
-	}
-	l, err := TakeLock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := TakeLock(dir); err == nil {
-		t.Error("a second lock was given")
-	}
-	if RunningServer(dir) == 0 {
-		t.Error("the running server is not seen")
-	}
-	l.Release()
-	if pid := RunningServer(dir); pid != 0 {
-		t.Errorf("process %d is said to run after it let go", pid)
 	}
 }

@@ -1,4 +1,4 @@
-package join_test
+package controlplane_test
 
 import (
 	"context"

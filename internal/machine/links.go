@@ -1,4 +1,4 @@
-package main
+package machine
 
 import (
 	"context"
@@ -28,7 +28,7 @@ func (s *server) linkOthers(ctx context.Context, m *machine, keys *pki.PKI) erro
 		return err
 	}
 	self := "https://" + s.reached().String()
-	cert := &nodeCertificate{keys: keys, node: s.nodeName}
+	cert := &nodeCertificate{keys: keys, node: s.NodeName}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return servers.Follow(ctx, m.client) })
 	g.Go(func() error {

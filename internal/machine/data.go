@@ -1,4 +1,4 @@
-package main
+package machine
 
 import (
 	"context"
@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/join"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/pki"
 )
@@ -34,19 +34,19 @@ const joinTries = 5
 
 // openData opens the datastore. An etcd that has just joined others is a member by its own data from then on.
 func (s *server) openData(ctx context.Context, keys *pki.PKI, m *cluster.Membership) (datastore, error) {
-	if len(s.etcdEndpoints) > 0 {
+	if len(s.EtcdEndpoints) > 0 {
 		return cluster.OpenExternal(cluster.ExternalConfig{
-			Endpoints: s.etcdEndpoints, CAFile: s.etcdCA, CertFile: s.etcdCert, KeyFile: s.etcdKeyFile, Name: s.nodeName, Log: s.log,
+			Endpoints: s.EtcdEndpoints, CAFile: s.EtcdCAFile, CertFile: s.EtcdCertFile, KeyFile: s.EtcdKeyFile, Name: s.NodeName, Log: s.log,
 		})
 	}
 	cfg := cluster.EtcdConfig{
-		Dir: cluster.EtcdDir(s.dataDir), Name: s.nodeName, PeerURL: "https://" + s.reached().String(), Peer: keys.PeerFiles(), Log: s.log,
+		Dir: cluster.EtcdDir(s.DataDir), Name: s.NodeName, PeerURL: "https://" + s.reached().String(), Peer: keys.PeerFiles(), Log: s.log,
 	}
 	if m != nil {
 		cfg.Join = m.Etcd
 	}
 	etcd, err := cluster.OpenEtcd(cfg)
-	for try := 0; err != nil && m != nil && m.Begun() && s.token != "" && try < joinTries && ctx.Err() == nil; try++ {
+	for try := 0; err != nil && m != nil && m.Begun() && s.Token != "" && try < joinTries && ctx.Err() == nil; try++ {
 		// The list of members may have changed since: other servers join, too.
 		s.log.Warn("joining once more", "err", err)
 		if m, err = s.joinOthers(ctx, m); err == nil {
@@ -73,14 +73,14 @@ func (s *server) reached() netip.AddrPort { return netip.AddrPortFrom(s.nodeAddr
 // settings are those that all machines of the cluster share.
 func (s *server) settings() cluster.AgentSettings {
 	return cluster.AgentSettings{
-		ClusterCIDR: s.clusterNet, ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, ClusterDomain: s.domain, Overlay: string(s.overlayMode),
+		ClusterCIDR: s.clusterNet, ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, ClusterDomain: s.ClusterDomain, Overlay: string(s.overlayMode),
 	}
 }
 
 // membership finds out whether this server is one that joined others, or joins them now; nil means that it is a cluster's first. The cluster's
 // settings are taken over.
 func (s *server) membership(ctx context.Context) (*cluster.Membership, error) {
-	m, err := cluster.LoadMembership(s.dataDir)
+	m, err := cluster.LoadMembership(s.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (s *server) membership(ctx context.Context) (*cluster.Membership, error) {
 			return nil, err
 		}
 	}
-	if m.ExternalEtcd != (len(s.etcdEndpoints) > 0) {
+	if m.ExternalEtcd != (len(s.EtcdEndpoints) > 0) {
 		return nil, fmt.Errorf("this server joined a cluster with external etcd: %v; start it with the same --etcd-endpoints as then", m.ExternalEtcd)
 	}
 	return m, s.adopt(m)
@@ -98,24 +98,24 @@ func (s *server) membership(ctx context.Context) (*cluster.Membership, error) {
 // joinOthers joins the cluster of --join, if there is one. begun is an attempt that was not completed.
 func (s *server) joinOthers(ctx context.Context, begun *cluster.Membership) (*cluster.Membership, error) {
 	switch {
-	case s.join == "" && begun != nil:
+	case s.Join == "" && begun != nil:
 		return nil, fmt.Errorf("this server has begun to join the cluster at %s and has not got to the end: start it with --join and --token again, or run knarr down --delete-data", begun.Server)
-	case s.join == "":
+	case s.Join == "":
 		return nil, nil
-	case s.token == "":
+	case s.Token == "":
 		return nil, errors.New("--join needs --token, which knarr token create --server on a server prints")
 	}
 	if begun == nil {
-		if _, err := os.Stat(cluster.EtcdDir(s.dataDir)); err == nil {
-			return nil, fmt.Errorf("%s has the data of a cluster of its own: leave out --join, or run knarr down --delete-data first", s.dataDir)
+		if _, err := os.Stat(cluster.EtcdDir(s.DataDir)); err == nil {
+			return nil, fmt.Errorf("%s has the data of a cluster of its own: leave out --join, or run knarr down --delete-data first", s.DataDir)
 		}
 	}
-	token, err := join.ParseToken(s.token)
+	token, err := join.ParseToken(s.Token)
 	if err != nil {
 		return nil, fmt.Errorf("--token: %w", err)
 	}
-	return cluster.Join(ctx, s.dataDir, s.join, token, cluster.JoinRequest{
-		Name: s.nodeName, URL: "https://" + s.reached().String(), ExternalEtcd: len(s.etcdEndpoints) > 0, Settings: s.settings().Given(s.given),
+	return cluster.Join(ctx, s.DataDir, s.Join, token, cluster.JoinRequest{
+		Name: s.NodeName, URL: "https://" + s.reached().String(), ExternalEtcd: len(s.EtcdEndpoints) > 0, Settings: s.settings().Given(s.Given),
 	})
 }
 
@@ -129,15 +129,15 @@ func (s *server) adopt(m *cluster.Membership) error {
 	if err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	if err := m.Agree(s.settings().Given(s.given)); err != nil {
+	if err := m.Agree(s.settings().Given(s.Given)); err != nil {
 		return err
 	}
-	s.clusterNet, s.serviceNet, s.dnsAddr, s.domain, s.overlayMode = theirs.ClusterCIDR, theirs.ServiceCIDR, theirs.ClusterDNS, theirs.ClusterDomain, mode
+	s.clusterNet, s.serviceNet, s.dnsAddr, s.ClusterDomain, s.overlayMode = theirs.ClusterCIDR, theirs.ServiceCIDR, theirs.ClusterDNS, theirs.ClusterDomain, mode
 	return nil
 }
 
 // checkData is the health check of the datastore: what it has last confirmed is in the copy.
-func checkData(data datastore, plane *cluster.ControlPlane) func(context.Context) error {
+func checkData(data datastore, plane *controlplane.Plane) func(context.Context) error {
 	const patience = 2 * time.Second
 	return func(ctx context.Context) error {
 		if _, err := data.Contact().Epoch(); err != nil {
@@ -150,16 +150,4 @@ func checkData(data datastore, plane *cluster.ControlPlane) func(context.Context
 		defer cancel()
 		return plane.Store.Sync(ctx)
 	}
-}
-
-// readToken returns the token of --token or --token-file.
-func readToken(token, file string) (string, error) {
-	if file == "" {
-		return token, nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
 }

@@ -1,4 +1,4 @@
-package cluster
+package controlplane
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/cluster"
 )
 
 // Params are what the initial objects depend on.
@@ -25,7 +26,7 @@ type Params struct {
 	ClusterDNS  netip.Addr     // the cluster IP of kube-system/kube-dns
 	API         netip.AddrPort // where this server's API is reached by pods
 	// Agents is what machines that join have to know; the zero value where none ever will.
-	Agents AgentSettings
+	Agents cluster.AgentSettings
 	// Several tells that there are other servers: what describes all of them is not this one's to change.
 	Several bool
 }
@@ -43,7 +44,7 @@ func Bootstrap(ctx context.Context, c client.Client, p Params) error {
 		&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{p.ServiceCIDR.String()}}},
 		kubernetesService(p), dnsService(p), kubernetesSlice(p), kubernetesEndpoints(p))
 	if p.Agents.ClusterCIDR.IsValid() {
-		objs = append(objs, p.Agents.configMap())
+		objs = append(objs, p.Agents.ConfigMap())
 	}
 	for _, obj := range objs {
 		if _, err := c.Create(ctx, obj); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -90,14 +91,14 @@ func applySettings(ctx context.Context, c client.Client, p Params) error {
 	if !p.Agents.ClusterCIDR.IsValid() {
 		return nil
 	}
-	settings := p.Agents.configMap()
+	settings := p.Agents.ConfigMap()
 	var contradicts error
 	_, err := client.Mutate(ctx, c, api.KeyOf(settings), "", func(cm *corev1.ConfigMap) bool {
 		if maps.Equal(cm.Data, settings.Data) {
 			return false
 		}
 		if p.Several {
-			if contradicts = agree(settings.Data, cm.Data); contradicts != nil {
+			if contradicts = cluster.Agree(settings.Data, cm.Data); contradicts != nil {
 				return false
 			}
 		}
