@@ -11,13 +11,18 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/node/events"
+	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/runtime"
 	"github.com/knarr-io/knarr/internal/node/stats"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // Agent runs the pods of one node.
@@ -28,7 +33,9 @@ type Agent struct {
 	volumes Volumes
 	cgroups Cgroups
 	prober  Prober
-	events  *recorder
+	tasks   task.Group // every goroutine but Run's own
+	events  *events.Recorder
+	ledger  *ledger.Ledger
 	status  *statusWriter
 	images  *images
 	sources *sources
@@ -44,17 +51,11 @@ type Agent struct {
 
 	capacity, allocatable corev1.ResourceList
 
-	mu      sync.Mutex
-	ctx     context.Context // Run's
-	closing bool
-	tasks   sync.WaitGroup // every goroutine but Run's own
-	workers map[types.UID]*worker
-	byKey   map[api.Key]*worker
-	node    *corev1.Node
-	deleted bool                // the node, for good
-	claims  map[types.UID]claim // what admitted pods hold
-	// deferred are pods that wait for room to grow.
-	deferred map[types.UID]*worker
+	mu       sync.Mutex
+	workers  map[types.UID]*worker
+	byKey    map[api.Key]*worker
+	node     *corev1.Node
+	deleted  bool // the node, for good
 	pressure lifecycle.Held
 	// synced: the API's pods are known; listed: the runtime's are, and found says which it had then.
 	synced, listed bool
@@ -88,45 +89,30 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.measure(); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	a.events, a.status, a.images, a.sources = newRecorder(a), newStatusWriter(a), newImages(a), newSources(a)
+	a.events, a.status, a.images, a.sources = events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow}), newStatusWriter(a), newImages(a), newSources(a)
+	a.ledger = ledger.New(a.allocatable, &a.tasks)
 	a.userns.load(&cfg)
 	a.stats.Measure, a.endpoints = a.sample, sync.OnceValue(a.newEndpoints)
 	if !cfg.Hollow {
-		a.booted = bootTime()
+		a.booted = machine.BootTime()
 	}
 	return a, nil
 }
 
 // Run runs the agent until ctx is cancelled, and returns nil then. The containers keep running.
 func (a *Agent) Run(ctx context.Context) error {
-	a.mu.Lock()
-	a.ctx = ctx
-	a.mu.Unlock()
+	a.tasks.Open(ctx)
 	a.log.Info("node agent starting", "maxPods", a.cfg.MaxPods, "cpu", a.allocatable.Cpu().String(), "memory", a.allocatable.Memory().String())
-	a.spawn(func() { a.heartbeats(ctx) })
-	a.spawn(func() { a.watchRuntime(ctx) })
-	a.spawn(func() { a.watchPods(ctx) })
+	a.tasks.Go(func() { a.heartbeats(ctx) })
+	a.tasks.Go(func() { a.watchRuntime(ctx) })
+	a.tasks.Go(func() { a.watchPods(ctx) })
 	<-ctx.Done()
-	a.mu.Lock()
-	a.closing = true
-	workers := a.snapshot()
-	a.mu.Unlock()
-	for _, w := range workers {
+	a.tasks.Close()
+	for _, w := range a.allWorkers() {
 		w.stopTimer()
 	}
 	a.tasks.Wait()
 	return nil
-}
-
-// spawn runs f in a goroutine that Run waits for. After the end it does nothing and returns false.
-func (a *Agent) spawn(f func()) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closing || a.ctx == nil {
-		return false
-	}
-	a.tasks.Go(f)
-	return true
 }
 
 // snapshot returns all workers. a.mu must be held.
@@ -162,30 +148,27 @@ func (a *Agent) forget(w *worker) {
 	}
 	a.mu.Unlock()
 	a.sources.release(w)
-	a.release(w.uid)
+	a.ledger.Release(w.uid)
 	a.userns.release(w.uid)
 }
 
-// retry is a delay that doubles from 100 ms to 5 s, for streams and calls that fail because the other side is away.
-type retry struct{ d time.Duration }
-
-func (r *retry) wait(ctx context.Context) {
-	r.d = min(max(2*r.d, 100*time.Millisecond), 5*time.Second)
-	t := time.NewTimer(r.d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
+// measure finds out what the machine has and what of it pods may use.
+func (a *Agent) measure() error {
+	a.capacity = a.cfg.Capacity.DeepCopy()
+	if a.capacity == nil {
+		a.capacity = corev1.ResourceList{}
 	}
-}
-
-func (r *retry) reset() { r.d = 0 }
-
-// steady returns a context for calls that make something in the runtime: the end of the pod does not cut them off half done, where they
-// might leave what nobody sees; the end of the agent does, a little later.
-func (a *Agent) steady(ctx context.Context) (context.Context, context.CancelFunc) {
-	const patience, atEnd = 2 * time.Minute, 5 * time.Second
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	stop := context.AfterFunc(a.ctx, func() { pause(call, atEnd); cancel() })
-	return call, func() { stop(); cancel() }
+	reserved := a.cfg.Reserved
+	if !a.cfg.Hollow {
+		if err := machine.Measure(a.capacity, a.cfg.DataDir); err != nil {
+			return err
+		}
+		if reserved == nil {
+			reserved = machine.DefaultReserved()
+		}
+	}
+	machine.Default(a.capacity, corev1.ResourcePods, *resource.NewQuantity(int64(a.cfg.MaxPods), resource.DecimalSI))
+	var err error
+	a.allocatable, err = machine.Allocatable(a.capacity, reserved)
+	return err
 }

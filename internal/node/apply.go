@@ -22,7 +22,7 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 	switch {
 	case p.Sandbox:
 		if len(p.StopSandboxes) > 0 && !w.busy.Sandbox {
-			w.a.events.normal(pod, "", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+			w.a.events.Normal(pod, "", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 		}
 		w.begin(ctx, &w.busy.Sandbox, func(ctx context.Context) { w.makeSandbox(ctx, pod, p.Attempt, p.StopSandboxes) })
 	case len(p.Start) > 0:
@@ -51,7 +51,7 @@ func (w *worker) begin(ctx context.Context, busy *bool, op func(context.Context)
 	if busy != &w.busy.Teardown {
 		w.cancel = cancel
 	}
-	ok := w.a.spawn(func() {
+	ok := w.a.tasks.Go(func() {
 		op(ctx)
 		cancel()
 		w.mu.Lock()
@@ -86,7 +86,7 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 		if ctx.Err() != nil {
 			return
 		}
-		w.a.events.warning(w.pod, "", reason, message)
+		w.a.events.Warning(w.pod, "", reason, message)
 		w.sandboxRetry()
 	}
 	for _, id := range old {
@@ -125,7 +125,7 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 		fail("FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
 		return
 	}
-	call, cancel := w.a.steady(ctx)
+	call, cancel := w.a.tasks.Steady(ctx)
 	defer cancel()
 	id, err := w.a.rt.RunPodSandbox(call, cfg, handler)
 	if err != nil {
@@ -213,7 +213,7 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.a.events.warning(w.pod, "", "FailedMount", err.Error())
+	w.a.events.Warning(w.pod, "", "FailedMount", err.Error())
 	if w.volumes == nil {
 		w.volumes = noneMounted // tried; containers that run keep what they have
 	}

@@ -18,7 +18,7 @@ func (s *sources) credentials(ctx context.Context, pod *corev1.Pod, image string
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		secret, err := s.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
-			s.a.events.warning(pod, "", "FailedToRetrieveImagePullSecret",
+			s.a.events.Warning(pod, "", "FailedToRetrieveImagePullSecret",
 				"Unable to retrieve some image pull secrets ("+ref.Name+"); attempting to pull the image may not succeed.")
 			continue
 		}

@@ -1,22 +1,18 @@
 package node
 
 import (
-	"bufio"
 	"context"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kubelet "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
@@ -91,37 +87,14 @@ func (a *Agent) podDisk(ctx context.Context, w *worker, now time.Time) *podDisk 
 	return d
 }
 
-// layer returns the directory with the files that a running container has written: the upper directory of its overlay, as its processes
-// see it mounted. Whatever the runtime, and without asking it: containerd measures its snapshots only now and then.
+// layer returns the directory with the files that a running container has written. Whatever the runtime, and without asking it:
+// containerd measures its snapshots only now and then.
 func (a *Agent) layer(uid, container string) string {
 	pids, err := a.cgroups.Processes(uid, container)
 	if err != nil || len(pids) == 0 {
 		return ""
 	}
-	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pids[0]), "mountinfo"))
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	return upperDir(bufio.NewScanner(f))
-}
-
-// upperDir finds the upper directory of the overlay that is mounted at / in a mountinfo (proc_pid_mountinfo(5)).
-func upperDir(lines *bufio.Scanner) string {
-	for lines.Scan() {
-		mount, rest, ok := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(mount)
-		if !ok || len(fields) < 5 || fields[4] != "/" || !strings.HasPrefix(rest, "overlay ") {
-			continue
-		}
-		parts := strings.Fields(rest)
-		for o := range strings.SplitSeq(parts[len(parts)-1], ",") {
-			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
-				return dir
-			}
-		}
-	}
-	return ""
+	return machine.UpperDir(pids[0])
 }
 
 // addDisks fills in what a summary says about disks.
@@ -130,14 +103,14 @@ func (a *Agent) addDisks(ctx context.Context, s *kubelet.Summary, now time.Time)
 		return
 	}
 	stamp := metav1.NewTime(now)
-	root := fileSystem(a.cfg.DataDir, stamp)
+	root := machine.FileSystem(a.cfg.DataDir, stamp)
 	s.Node.Fs = root
 	if root == nil {
 		return
 	}
 	if info, err := a.rt.ImageFsInfo(ctx); err == nil {
 		for _, fs := range info.GetImageFilesystems() {
-			images := fileSystem(fs.GetFsId().GetMountpoint(), nanoTime(fs.Timestamp))
+			images := machine.FileSystem(fs.GetFsId().GetMountpoint(), nanoTime(fs.Timestamp))
 			if images == nil {
 				continue
 			}
@@ -175,17 +148,4 @@ func (a *Agent) addDisks(ctx context.Context, s *kubelet.Summary, now time.Time)
 		sum := share(d.ephemeral(pod), d.at)
 		p.EphemeralStorage = &sum
 	}
-}
-
-// fileSystem measures the file system of dir.
-func fileSystem(dir string, at metav1.Time) *kubelet.FsStats {
-	var st unix.Statfs_t
-	if dir == "" || unix.Statfs(dir, &st) != nil {
-		return nil
-	}
-	size := uint64(st.Bsize)
-	left, all, used := st.Bavail*size, st.Blocks*size, (st.Blocks-st.Bfree)*size
-	inodes, inodesLeft, inodesUsed := st.Files, st.Ffree, st.Files-st.Ffree
-	return &kubelet.FsStats{Time: at, AvailableBytes: &left, CapacityBytes: &all, UsedBytes: &used,
-		Inodes: &inodes, InodesFree: &inodesLeft, InodesUsed: &inodesUsed}
 }

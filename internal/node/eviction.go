@@ -5,38 +5,24 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/machine"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
-// rooms measures what is left of the machine.
-func (a *Agent) rooms() lifecycle.Rooms {
-	var r lifecycle.Rooms
-	if left, err := memInfo("MemAvailable"); err == nil {
-		r.Memory = lifecycle.Room{Left: uint64(left), Total: uint64(a.capacity.Memory().Value())}
-	}
-	var fs unix.Statfs_t
-	if unix.Statfs(a.cfg.DataDir, &fs) == nil {
-		size := uint64(fs.Bsize)
-		// Of what can be used at all: a quota or what is reserved for root is not there.
-		r.Disk = lifecycle.Room{Left: fs.Bavail * size, Total: (fs.Blocks - fs.Bfree + fs.Bavail) * size}
-		r.Files = lifecycle.Room{Left: fs.Ffree, Total: fs.Files}
-	}
-	left, most := pidsLeft()
-	r.Processes = lifecycle.Room{Left: uint64(max(left, 0)), Total: uint64(most)}
-	return r
-}
+func (a *Agent) diskUsed() (int, error) { return machine.DiskUsedPercent(a.cfg.DataDir) }
 
 // lookForEvictions looks in the background whether pods have to go, once at a time: adding up what pods have on disk may take longer than a lease lasts.
 func (a *Agent) lookForEvictions(ctx context.Context, now time.Time) {
 	if !a.evicting.CompareAndSwap(false, true) {
 		return
 	}
-	if !a.spawn(func() { defer a.evicting.Store(false); a.evict(ctx, now) }) {
+	if !a.tasks.Go(func() { defer a.evicting.Store(false); a.evict(ctx, now) }) {
 		a.evicting.Store(false)
 	}
 }
@@ -48,11 +34,11 @@ func (a *Agent) evict(ctx context.Context, now time.Time) {
 		return
 	}
 	a.evictOverDisk(ctx, workers, now)
-	s := lifecycle.Short(a.rooms())
+	s := lifecycle.Short(machine.Rooms(a.cfg.DataDir, a.capacity.Memory().Value()))
 	if s.Disk != "" {
 		// What nobody uses goes first. collect stops by itself once there is room again.
-		a.warn("removing unused images", quiet(ctx, a.images.collect(ctx, 0, a.cfg.ImageGCLow, a.diskUsed)))
-		s = lifecycle.Short(a.rooms())
+		a.warn("removing unused images", task.Quiet(ctx, a.images.collect(ctx, 0, a.cfg.ImageGCLow, a.diskUsed)))
+		s = lifecycle.Short(machine.Rooms(a.cfg.DataDir, a.capacity.Memory().Value()))
 	}
 	if s.Memory == "" && s.Disk == "" || evicting(workers) {
 		return
@@ -99,7 +85,7 @@ func (a *Agent) evictOne(ctx context.Context, workers []*worker, name corev1.Res
 			continue
 		}
 		pod := w.podNow()
-		requests := podRequests(pod)
+		requests := ledger.Requests(pod)
 		wanted := requests[name]
 		all, byPod[pod] = append(all, lifecycle.Candidate{Pod: pod, Use: use(w), Wanted: uint64(wanted.Value())}), w
 	}
@@ -122,7 +108,7 @@ func (a *Agent) evictOne(ctx context.Context, workers []*worker, name corev1.Res
 			Reason: corev1.PodReasonTerminationByKubelet, Message: why, LastTransitionTime: metav1.Now(), ObservedGeneration: p.Generation})
 		return true
 	})
-	a.warn("telling that a pod is evicted", quiet(ctx, err), "pod", byPod[victim].key)
+	a.warn("telling that a pod is evicted", task.Quiet(ctx, err), "pod", byPod[victim].key)
 	byPod[victim].fail(why)
 }
 
@@ -163,6 +149,6 @@ func (w *worker) fail(why string) {
 	}
 	w.mem.Failure, w.mem.Hurry = &lifecycle.Failure{Reason: lifecycle.ReasonEvicted, Message: why}, true
 	w.a.log.Warn("pod evicted", "pod", w.key, "why", why)
-	w.a.events.warning(w.pod, "", lifecycle.ReasonEvicted, why)
+	w.a.events.Warning(w.pod, "", lifecycle.ReasonEvicted, why)
 	w.notifyLocked()
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"time"
+
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // How often, and for how long, the node shows that it lives after it lost a connection; nodelifecycle counts on it.
@@ -24,9 +26,9 @@ func (a *Agent) Hasten(ctx context.Context, told <-chan struct{}) {
 		for left := hastyBeats; left > 0 && ctx.Err() == nil && !a.isDeleted(); left-- {
 			if a.registered() {
 				call, cancel := context.WithTimeout(ctx, 2*hastyInterval) // a server that is gone must not hold up the next attempt
-				a.warn("renewing the node's lease", quiet(ctx, a.renewLease(call)))
+				a.warn("renewing the node's lease", task.Quiet(ctx, a.renewLease(call)))
 				_, err := a.writeStatus(call, false)
-				a.warn("writing the node's status", quiet(ctx, err))
+				a.warn("writing the node's status", task.Quiet(ctx, err))
 				cancel()
 			}
 			select {

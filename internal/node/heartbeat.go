@@ -14,12 +14,13 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // heartbeats registers the node and then, every HeartbeatInterval, renews its lease, looks after its conditions, and does what has to be
 // looked at now and then: logs that grow, a disk that fills.
 func (a *Agent) heartbeats(ctx context.Context) {
-	var r retry
+	var r task.Retry
 	for ctx.Err() == nil {
 		err := a.register(ctx)
 		if err == nil {
@@ -27,27 +28,27 @@ func (a *Agent) heartbeats(ctx context.Context) {
 		}
 		if ctx.Err() == nil {
 			a.log.Warn("registering the node failed, trying again", "err", err)
-			r.wait(ctx)
+			r.Wait(ctx)
 		}
 	}
 	var written time.Time // when the node's status was
 	for ctx.Err() == nil && !a.isDeleted() {
 		began := time.Now()
-		a.warn("renewing the node's lease", quiet(ctx, a.renewLease(ctx)))
+		a.warn("renewing the node's lease", task.Quiet(ctx, a.renewLease(ctx)))
 		if force := began.Sub(written) >= a.cfg.StatusInterval; true {
 			wrote, err := a.writeStatus(ctx, force)
-			a.warn("writing the node's status", quiet(ctx, err))
+			a.warn("writing the node's status", task.Quiet(ctx, err))
 			if wrote && err == nil {
 				written = began
 			}
 		}
 		a.houseKeeping(ctx, began)
 		for i := 0; i < unreadyLooks && !a.isReady() && !a.isDeleted() && time.Since(began) < a.cfg.HeartbeatInterval; i++ {
-			pause(ctx, unreadyPause)
+			task.Pause(ctx, unreadyPause)
 			_, err := a.writeStatus(ctx, false)
-			a.warn("writing the node's status", quiet(ctx, err))
+			a.warn("writing the node's status", task.Quiet(ctx, err))
 		}
-		pause(ctx, max(a.cfg.HeartbeatInterval-time.Since(began), time.Second))
+		task.Pause(ctx, max(a.cfg.HeartbeatInterval-time.Since(began), time.Second))
 	}
 }
 
@@ -70,14 +71,6 @@ func (a *Agent) isReady() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.node != nil && readyReason(a.node.Status.Conditions) == string(corev1.ConditionTrue)
-}
-
-// quiet drops errors that only say that the agent ends.
-func quiet(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // register creates the Node, or takes over the one that is there.
@@ -137,7 +130,7 @@ func (a *Agent) setNode(n *corev1.Node) {
 
 // setPodCIDRs tells the runtime the node's pod CIDRs.
 func (a *Agent) setPodCIDRs(ctx context.Context) {
-	a.warn("telling the runtime the pod CIDR", quiet(ctx, a.rt.UpdateRuntimeConfig(ctx, strings.Join(a.cfg.PodCIDRs, ","))))
+	a.warn("telling the runtime the pod CIDR", task.Quiet(ctx, a.rt.UpdateRuntimeConfig(ctx, strings.Join(a.cfg.PodCIDRs, ","))))
 }
 
 // writeStatus writes the node's status if it changed, or force is true. A Node that was deleted is registered again, unless
@@ -175,9 +168,9 @@ func (a *Agent) writeStatus(ctx context.Context, force bool) (wrote bool, err er
 		a.log.Info("node condition changed", "ready", after)
 		switch {
 		case after == "True":
-			a.events.node(corev1.EventTypeNormal, "NodeReady", fmt.Sprintf("Node %s status is now: NodeReady", a.cfg.NodeName))
+			a.events.NodeEvent(corev1.EventTypeNormal, "NodeReady", fmt.Sprintf("Node %s status is now: NodeReady", a.cfg.NodeName))
 		case before == "True":
-			a.events.node(corev1.EventTypeNormal, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", a.cfg.NodeName))
+			a.events.NodeEvent(corev1.EventTypeNormal, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", a.cfg.NodeName))
 		}
 	}
 	return wrote, nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/logs"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // imageCheck is how often the disk is looked at for images to remove.
@@ -21,7 +22,7 @@ func (a *Agent) houseKeeping(ctx context.Context, now time.Time) {
 		for _, run := range w.runningNow() {
 			path := w.logPath(run.Name, run.Attempt)
 			_, err := logs.Rotate(path, a.cfg.MaxLogSize, a.cfg.MaxLogFiles, now, func() error { return a.rt.ReopenContainerLog(ctx, run.ID) })
-			a.warn("rotating a log", quiet(ctx, err), "pod", w.key, "container", run.Name)
+			a.warn("rotating a log", task.Quiet(ctx, err), "pod", w.key, "container", run.Name)
 		}
 	}
 	a.images.mu.Lock()
@@ -31,7 +32,7 @@ func (a *Agent) houseKeeping(ctx context.Context, now time.Time) {
 	}
 	a.images.mu.Unlock()
 	if due {
-		a.warn("removing unused images", quiet(ctx, a.images.collect(ctx, a.cfg.ImageGCHigh, a.cfg.ImageGCLow, a.diskUsed)))
+		a.warn("removing unused images", task.Quiet(ctx, a.images.collect(ctx, a.cfg.ImageGCHigh, a.cfg.ImageGCLow, a.diskUsed)))
 	}
 }
 

@@ -30,7 +30,7 @@ func (im *images) ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 	named, err := reference.ParseNormalizedNamed(c.Image)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", c.Image, c.Image, err)
-		im.a.events.warning(pod, c.Name, "InspectFailed", msg)
+		im.a.events.Warning(pod, c.Name, "InspectFailed", msg)
 		return nil, &waitError{"InvalidImageName", msg, time.Minute}
 	}
 	ref := reference.TagNameOnly(named).String()
@@ -38,16 +38,16 @@ func (im *images) ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 	have, err := im.a.rt.ImageStatus(ctx, spec)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to inspect image %q: %v", c.Image, err)
-		im.a.events.warning(pod, c.Name, "InspectFailed", msg)
+		im.a.events.Warning(pod, c.Name, "InspectFailed", msg)
 		return nil, &waitError{"ImageInspectError", msg, configRetry}
 	}
 	switch {
 	case c.ImagePullPolicy == corev1.PullNever && have == nil:
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
-		im.a.events.warning(pod, c.Name, "ErrImageNeverPull", msg)
+		im.a.events.Warning(pod, c.Name, "ErrImageNeverPull", msg)
 		return nil, &waitError{lifecycle.ReasonErrImageNeverPull, msg, configRetry}
 	case have != nil && c.ImagePullPolicy != corev1.PullAlways:
-		im.a.events.normal(pod, c.Name, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
+		im.a.events.Normal(pod, c.Name, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
 		im.touch(have.Id)
 		return have, nil
 	}
@@ -98,7 +98,7 @@ func (a *Agent) volumeImages(inUse map[string]bool) {
 
 // pull pulls with each credential that fits, and without if there is none.
 func (im *images) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container, spec *cri.ImageSpec, sandbox *cri.PodSandboxConfig) (*cri.Image, error) {
-	im.a.events.normal(pod, c.Name, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
+	im.a.events.Normal(pod, c.Name, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
 	began := time.Now()
 	auths := im.a.sources.credentials(ctx, pod, spec.Image)
 	if len(auths) == 0 {
@@ -114,8 +114,8 @@ func (im *images) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 	if err != nil {
 		msg := fmt.Sprintf("failed to pull image %q: %v", c.Image, err)
 		if ctx.Err() == nil {
-			im.a.events.warning(pod, c.Name, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
-			im.a.events.warning(pod, c.Name, "Failed", "Error: "+lifecycle.ReasonErrImagePull)
+			im.a.events.Warning(pod, c.Name, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
+			im.a.events.Warning(pod, c.Name, "Failed", "Error: "+lifecycle.ReasonErrImagePull)
 		}
 		return nil, &waitError{lifecycle.ReasonErrImagePull, msg, configRetry}
 	}
@@ -124,7 +124,7 @@ func (im *images) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 		return nil, &waitError{lifecycle.ReasonErrImagePull, fmt.Sprintf("image %q vanished after it was pulled (%v)", c.Image, err), configRetry}
 	}
 	took := time.Since(began).Round(time.Millisecond)
-	im.a.events.normal(pod, c.Name, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", c.Image, took, took, have.Size))
+	im.a.events.Normal(pod, c.Name, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", c.Image, took, took, have.Size))
 	im.touch(have.Id)
 	return have, nil
 }
@@ -170,7 +170,7 @@ func (im *images) collect(ctx context.Context, high, low int, usage func() (int,
 			return err
 		}
 	}
-	im.a.events.node(corev1.EventTypeWarning, "FreeDiskSpaceFailed", fmt.Sprintf("The disk is %d %% full and no image is left that could be removed", now))
+	im.a.events.NodeEvent(corev1.EventTypeWarning, "FreeDiskSpaceFailed", fmt.Sprintf("The disk is %d %% full and no image is left that could be removed", now))
 	return nil
 }
 

@@ -14,7 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/machine"
 )
 
 const maxImages = 50 // in the node's status, as the kubelet's
@@ -117,7 +119,7 @@ func (a *Agent) checkHealth(ctx context.Context) health {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pressure = a.pressure.Next(lifecycle.Short(a.rooms()), time.Now())
+	a.pressure = a.pressure.Next(lifecycle.Short(machine.Rooms(a.cfg.DataDir, a.capacity.Memory().Value())), time.Now())
 	h.memory, h.disk, h.pids = a.pressure.Memory, a.pressure.Disk, a.pressure.Processes
 	return h
 }
@@ -142,12 +144,7 @@ func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 		info.OSImage, info.KernelVersion, info.MachineID, info.SystemUUID, info.BootID = "hollow", "hollow", a.cfg.NodeName, a.cfg.NodeName, a.cfg.NodeName
 		return
 	}
-	info.MachineID, info.BootID = readLine("/etc/machine-id"), readLine("/proc/sys/kernel/random/boot_id")
-	info.SystemUUID = readLine("/sys/class/dmi/id/product_uuid")
-	if info.SystemUUID == "" {
-		info.SystemUUID = info.MachineID
-	}
-	info.KernelVersion, info.OSImage = readLine("/proc/sys/kernel/osrelease"), osImage()
+	machine.Identify(info)
 	if all, err := a.rt.ListImages(ctx, nil); err == nil {
 		s.Images = imageList(all)
 	}
@@ -168,7 +165,7 @@ func (a *Agent) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 func extendedOf(capacity corev1.ResourceList) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for name, q := range capacity {
-		if extended(name) {
+		if ledger.Extended(name) {
 			out[name] = q.DeepCopy()
 		}
 	}

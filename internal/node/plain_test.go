@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -132,30 +131,6 @@ func TestUserNamespaceBlocks(t *testing.T) {
 	if n, _ := after.block("c"); n != b {
 		t.Errorf("block %d was not given out again: %d", b, n)
 	}
-}
-
-func TestEventsAreCountedAndLimited(t *testing.T) {
-	inBubble(t, runtime.FakeOptions{}, func(w *world) {
-		pod := testPod("p")
-		pod.UID = "uid-p"
-		for range 100 {
-			w.agent.events.warning(pod, "c", "Unhealthy", "Readiness probe failed: x")
-			w.wait(time.Second)
-		}
-		list, err := client.List[*corev1.Event](context.Background(), w.c, client.ListOptions{Namespace: "default"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var counts []int32
-		for _, e := range list {
-			if e.InvolvedObject.UID == types.UID("uid-p") {
-				counts = append(counts, e.Count)
-			}
-		}
-		if fmt.Sprint(counts) != "[25]" {
-			t.Errorf("counts %v, want one event counted to the limit", counts)
-		}
-	})
 }
 
 // flaky is a client whose writes fail while it is off.

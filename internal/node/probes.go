@@ -83,9 +83,9 @@ func (w *worker) runProbe(t *probe.Tracker, k probe.Kind) {
 		return
 	}
 	target := probe.Target{ContainerID: t.ID, PodIP: w.podIP(), Container: c}
-	w.a.spawn(func() {
-		ok, out := w.a.prober.Run(w.a.ctx, pr, target)
-		if w.a.ctx.Err() != nil {
+	w.a.tasks.Go(func() {
+		ok, out := w.a.prober.Run(w.a.tasks.Context(), pr, target)
+		if w.a.tasks.Context().Err() != nil {
 			return
 		}
 		w.mu.Lock()
@@ -94,7 +94,7 @@ func (w *worker) runProbe(t *probe.Tracker, k probe.Kind) {
 			return
 		}
 		if !ok && w.mem.Terminating.IsZero() {
-			w.a.events.warning(w.pod, t.Name, "Unhealthy", k.Title()+" probe failed: "+out)
+			w.a.events.Warning(w.pod, t.Name, "Unhealthy", k.Title()+" probe failed: "+out)
 		}
 		if t.Result(k, ok, time.Now()) {
 			w.notifyLocked()

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/podspec"
@@ -122,20 +121,20 @@ func (w *worker) resize(obs *lifecycle.Observed) bool {
 	pending := tellsResources(obs)
 	if pending.Reason == "" {
 		var known bool
-		if pending, known = w.a.regrant(w, w.pod); !known {
+		if pending, known = w.a.ledger.Resize(w.pod, w.notify); !known {
 			return false
 		}
 	}
 	if pending.Reason != "" {
 		if pending.Reason != m.Pending.Reason {
-			w.a.events.warning(w.pod, "", "Resize"+pending.Reason, pending.Message)
+			w.a.events.Warning(w.pod, "", "Resize"+pending.Reason, pending.Message)
 			w.a.log.Info("resize not granted", "pod", w.key, "reason", pending.Reason, "message", pending.Message)
 		}
 		m.Pending = pending
 		return false
 	}
 	w.granted, *m = nil, lifecycle.Resize{Active: true}
-	w.a.events.normal(w.pod, "", "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", w.pod.Generation))
+	w.a.events.Normal(w.pod, "", "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", w.pod.Generation))
 	return true
 }
 
@@ -149,77 +148,6 @@ func tellsResources(obs *lifecycle.Observed) lifecycle.Waiting {
 	return lifecycle.Waiting{}
 }
 
-// regrant gives the pod what it asks for now in place of what it holds, or says why not. Before all pods of the node are known, it is not
-// known whether there is room.
-func (a *Agent) regrant(w *worker, pod *corev1.Pod) (pending lifecycle.Waiting, known bool) {
-	want := podRequests(pod)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	had, ok := a.claims[w.uid]
-	if !ok {
-		return lifecycle.Waiting{}, true
-	}
-	pending = grow(want, had.requests, a.allocatable, a.claims)
-	if !a.synced || pending.Reason == corev1.PodReasonDeferred {
-		if a.deferred == nil {
-			a.deferred = map[types.UID]*worker{}
-		}
-		a.deferred[w.uid] = w
-		return pending, a.synced
-	}
-	delete(a.deferred, w.uid)
-	if pending.Reason == "" {
-		had.requests = want
-		a.claims[w.uid] = had
-		a.retryDeferred() // it may have shrunk
-	}
-	return pending, true
-}
-
-// retryDeferred makes pods that wait for room look for it again. a.mu must be held.
-func (a *Agent) retryDeferred() {
-	for _, w := range a.deferred {
-		if !a.closing {
-			a.tasks.Go(w.notify) // in goroutines: the caller may hold the lock of a worker
-		}
-	}
-}
-
-// grow says why a pod that holds had cannot have want: it is more than the node has, or than others leave. What does not grow needs no
-// room. It is pure.
-func grow(want, had, allocatable corev1.ResourceList, claims map[types.UID]claim) lifecycle.Waiting {
-	deferred := lifecycle.Waiting{}
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		ask, have := want[name], had[name]
-		room, known := allocatable[name]
-		if !known || ask.Cmp(have) <= 0 {
-			continue
-		}
-		figure := func(milli, value int64) int64 {
-			if name == corev1.ResourceCPU {
-				return milli
-			}
-			return value
-		}
-		if ask.Cmp(room) > 0 {
-			return lifecycle.Waiting{Reason: corev1.PodReasonInfeasible, Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d",
-				name, figure(ask.MilliValue(), ask.Value()), figure(room.MilliValue(), room.Value()))}
-		}
-		free := room.DeepCopy()
-		for _, o := range claims {
-			free.Sub(o.requests[name])
-		}
-		free.Add(have)
-		if ask.Cmp(free) > 0 && deferred.Reason == "" {
-			used := room.DeepCopy()
-			used.Sub(free)
-			deferred = lifecycle.Waiting{Reason: corev1.PodReasonDeferred, Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-				name, figure(ask.MilliValue(), ask.Value()), figure(used.MilliValue(), used.Value()), figure(room.MilliValue(), room.Value()))}
-		}
-	}
-	return deferred
-}
-
 // resizeAll gives running containers, and the pod's control group around them, what was granted. The group grows first and shrinks last.
 func (w *worker) resizeAll(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Observed) {
 	done, err := w.resizeNow(ctx, pod, obs)
@@ -230,14 +158,14 @@ func (w *worker) resizeAll(ctx context.Context, pod *corev1.Pod, obs *lifecycle.
 	case ctx.Err() != nil:
 	case err != nil:
 		if m.Error.Message != err.Error() {
-			w.a.events.warning(w.pod, "", "ResizeError", err.Error())
+			w.a.events.Warning(w.pod, "", "ResizeError", err.Error())
 			w.a.log.Warn("resizing a pod failed, trying again", "pod", w.key, "err", err)
 		}
 		m.Error = lifecycle.Waiting{Reason: corev1.PodReasonError, Message: err.Error()}
 		m.RetryAt = metav1.NewTime(time.Now().Add(resizeRetry))
 	case done:
 		*m = lifecycle.Resize{Pending: m.Pending}
-		w.a.events.normal(w.pod, "", "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", pod.Generation))
+		w.a.events.Normal(w.pod, "", "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", pod.Generation))
 	default:
 		// Containers that are restarted for it come back with it; until then there is nothing to do.
 		m.Error, m.RetryAt = lifecycle.Waiting{}, metav1.NewTime(time.Now().Add(time.Second))

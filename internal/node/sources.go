@@ -13,6 +13,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/task"
 	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
@@ -134,10 +135,10 @@ func (s *sources) watch(w *worker, k watchKey) {
 		nw.users[w] = true
 		return
 	}
-	ctx, cancel := context.WithCancel(s.a.ctx)
+	ctx, cancel := context.WithCancel(s.a.tasks.Context())
 	nw := &sourceWatch{users: map[*worker]bool{w: true}, cancel: cancel}
 	s.watches[k] = nw
-	if !s.a.spawn(func() { s.follow(ctx, k) }) {
+	if !s.a.tasks.Go(func() { s.follow(ctx, k) }) {
 		cancel()
 	}
 }
@@ -165,7 +166,7 @@ func (s *sources) follow(ctx context.Context, k watchKey) {
 	if k.kind == "Secret" {
 		res = api.Secrets
 	}
-	var r retry
+	var r task.Retry
 	for first := true; ctx.Err() == nil; first = false {
 		w, err := s.a.cfg.Client.Watch(ctx, res, client.ListOptions{Namespace: k.namespace, Name: k.name})
 		if err == nil {
@@ -174,21 +175,21 @@ func (s *sources) follow(ctx context.Context, k watchKey) {
 		}
 		if ctx.Err() == nil {
 			s.a.log.Warn("watch was lost, trying again", "kind", k.kind, "namespace", k.namespace, "name", k.name, "err", err)
-			r.wait(ctx)
+			r.Wait(ctx)
 		}
 	}
 }
 
 // events hands changes to the pods. The state at the very beginning is what they were set up with or later: all are looked at once after
 // it, which costs a comparison where nothing changed.
-func (s *sources) events(ctx context.Context, w client.Watcher, k watchKey, first bool, r *retry) error {
+func (s *sources) events(ctx context.Context, w client.Watcher, k watchKey, first bool, r *task.Retry) error {
 	synced := false
 	for {
 		events, err := w.Next(ctx)
 		if err != nil {
 			return err
 		}
-		r.reset()
+		r.Reset()
 		for _, e := range events {
 			switch e.Type {
 			case client.Reset:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/task"
 	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
@@ -35,8 +36,8 @@ func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 	if missing { // the agent was restarted
 		w.a.sources.use(w, pod)
 		if err := w.setupVolumes(ctx, pod, facts); err != nil {
-			w.a.events.warning(pod, "", "FailedMount", err.Error())
-			pause(ctx, time.Second)
+			w.a.events.Warning(pod, "", "FailedMount", err.Error())
+			task.Pause(ctx, time.Second)
 			return
 		}
 	}
@@ -105,19 +106,19 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 	}
 	cfg, err := w.containerConfig(ctx, pod, c, s, n, image, files, obs)
 	if err != nil {
-		w.a.events.warning(pod, c.Name, "Failed", "Error: "+err.Error())
+		w.a.events.Warning(pod, c.Name, "Failed", "Error: "+err.Error())
 		return &waitError{lifecycle.ReasonConfigError, err.Error(), configRetry}
 	}
-	call, cancel := w.a.steady(ctx)
+	call, cancel := w.a.tasks.Steady(ctx)
 	defer cancel()
 	id, err := rt.CreateContainer(call, sb.ID, cfg, sbc)
 	if err != nil {
 		if ctx.Err() == nil {
-			w.a.events.warning(pod, c.Name, "Failed", "Error: "+err.Error())
+			w.a.events.Warning(pod, c.Name, "Failed", "Error: "+err.Error())
 		}
 		return &waitError{lifecycle.ReasonCreateError, err.Error(), configRetry}
 	}
-	w.a.events.normal(pod, c.Name, "Created", "Created container: "+c.Name)
+	w.a.events.Normal(pod, c.Name, "Created", "Created container: "+c.Name)
 	w.mu.Lock()
 	m := w.mem.Container(c.Name)
 	m.Restarted(s.Last, time.Now())
@@ -126,12 +127,12 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 	w.mu.Unlock()
 	if err := rt.StartContainer(call, id); err != nil {
 		if ctx.Err() == nil {
-			w.a.events.warning(pod, c.Name, "Failed", "Error: "+err.Error())
+			w.a.events.Warning(pod, c.Name, "Failed", "Error: "+err.Error())
 		}
 		w.setPostStart(c.Name, false)
 		return &waitError{lifecycle.ReasonRunError, err.Error(), time.Second}
 	}
-	w.a.events.normal(pod, c.Name, "Started", "Started container "+c.Name)
+	w.a.events.Normal(pod, c.Name, "Started", "Started container "+c.Name)
 	if hook {
 		defer w.setPostStart(c.Name, false)
 		return w.postStart(ctx, pod, c, id)
@@ -152,8 +153,8 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	w.a.events.warning(pod, c.Name, "FailedPostStartHook", "PostStartHook failed: "+err.Error())
-	w.a.events.normal(pod, c.Name, "Killing", "FailedPostStartHook")
+	w.a.events.Warning(pod, c.Name, "FailedPostStartHook", "PostStartHook failed: "+err.Error())
+	w.a.events.Normal(pod, c.Name, "Killing", "FailedPostStartHook")
 	if err := w.a.rt.StopContainer(ctx, id, lifecycle.Grace(pod)); err != nil {
 		w.a.log.Warn("stopping a container whose postStart hook failed", "pod", w.key, "container", c.Name, "err", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // statusWriter writes pods' statuses, many at once: while one write is under way the next ones gather.
@@ -41,7 +42,7 @@ func (s *statusWriter) changed(w *worker) {
 	s.marked[w] = true
 	s.dirty = append(s.dirty, w)
 	if !s.running {
-		s.running = s.a.spawn(s.run)
+		s.running = s.a.tasks.Go(s.run)
 	}
 }
 
@@ -58,8 +59,8 @@ func (s *statusWriter) take() []*worker {
 }
 
 func (s *statusWriter) run() {
-	ctx := s.a.ctx
-	var r retry
+	ctx := s.a.tasks.Context()
+	var r task.Retry
 	for ctx.Err() == nil {
 		batch := s.take()
 		if len(batch) == 0 {
@@ -67,10 +68,10 @@ func (s *statusWriter) run() {
 		}
 		failed := s.write(ctx, batch)
 		if len(failed) == 0 {
-			r.reset()
+			r.Reset()
 			continue
 		}
-		r.wait(ctx)
+		r.Wait(ctx)
 		for _, w := range failed {
 			s.again(w)
 		}
@@ -206,14 +207,14 @@ func (w *worker) refreshPod(ctx context.Context) {
 // finish ends the pod in the API once its last status is written there, or the worker if the API has the pod no more. w.mu must be held.
 func (w *worker) finish(pod *corev1.Pod) {
 	if w.mem.Gone {
-		w.a.spawn(func() { w.a.forget(w) })
+		w.a.tasks.Go(func() { w.a.forget(w) })
 		return
 	}
 	w.finishing = true
 	if w.asked || pod.DeletionTimestamp == nil || w.statusDiffers() || w.busy.Teardown {
 		return
 	}
-	w.begin(w.a.ctx, &w.busy.Teardown, func(ctx context.Context) {
+	w.begin(w.a.tasks.Context(), &w.busy.Teardown, func(ctx context.Context) {
 		var zero int64
 		err := client.Delete[*corev1.Pod](ctx, w.a.cfg.Client, w.key, metav1.DeleteOptions{
 			GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &w.uid}})
@@ -223,7 +224,7 @@ func (w *worker) finish(pod *corev1.Pod) {
 			w.deleted(err)
 		case ctx.Err() == nil:
 			w.a.log.Warn("removing an ended pod from the API failed, trying again", "pod", w.key, "err", err)
-			pause(ctx, time.Second)
+			task.Pause(ctx, time.Second)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // stop begins to end a container: preStop hook, then the stop signal, then SIGKILL, all within its grace. w.mu must be held.
@@ -35,9 +36,9 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod, s lifecycle.Stop) {
 	}
 	w.setStopping(s.ID, until)
 	if !s.Hurry {
-		w.a.events.normal(pod, s.Name, "Killing", s.Message)
+		w.a.events.Normal(pod, s.Name, "Killing", s.Message)
 	}
-	ok := w.a.spawn(func() {
+	ok := w.a.tasks.Go(func() {
 		defer cancel()
 		w.end(ctx, c, s, until)
 		w.mu.Lock()
@@ -90,7 +91,7 @@ func (w *worker) probeGrace(s lifecycle.Stop) time.Duration {
 func (w *worker) end(ctx context.Context, c *corev1.Container, s lifecycle.Stop, until time.Time) {
 	if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && !s.Hurry {
 		if err := w.hook(ctx, c.Lifecycle.PreStop, c, s.ID, s.Grace); err != nil && ctx.Err() == nil {
-			w.a.events.warning(w.podNow(), s.Name, "FailedPreStopHook", "PreStopHook failed: "+err.Error())
+			w.a.events.Warning(w.podNow(), s.Name, "FailedPreStopHook", "PreStopHook failed: "+err.Error())
 		}
 	}
 	for ctx.Err() == nil {
@@ -106,7 +107,7 @@ func (w *worker) end(ctx context.Context, c *corev1.Container, s lifecycle.Stop,
 		if ctx.Err() == nil && !runtime.IsUnavailable(err) {
 			w.a.log.Warn("stopping a container failed, trying again", "pod", w.key, "container", s.Name, "err", err)
 		}
-		pause(ctx, time.Second)
+		task.Pause(ctx, time.Second)
 	}
 }
 
@@ -146,7 +147,7 @@ func (w *worker) hook(ctx context.Context, h *corev1.LifecycleHandler, c *corev1
 		}
 		return err
 	case h.Sleep != nil:
-		pause(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
+		task.Pause(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
 		return nil
 	}
 	return fmt.Errorf("container %s: a hook needs exec, httpGet or sleep", c.Name)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // teardown stops the sandboxes and gives back what the pod held.
@@ -24,7 +25,7 @@ func (w *worker) teardown(ctx context.Context, obs *lifecycle.Observed) {
 		return w.a.cgroups.Remove(string(w.uid))
 	}()
 	w.a.sources.release(w)
-	w.a.release(w.uid)
+	w.a.ledger.Release(w.uid)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
@@ -68,21 +69,11 @@ func (w *worker) failedEnd(ctx context.Context, err error) {
 	}
 	w.a.log.Warn("ending a pod failed, trying again", "pod", w.key, "err", err)
 	if !w.mem.Gone {
-		w.a.events.warning(w.pod, "", "FailedKillPod", "error killing pod: "+err.Error())
+		w.a.events.Warning(w.pod, "", "FailedKillPod", "error killing pod: "+err.Error())
 	}
 	w.mu.Unlock()
-	pause(ctx, time.Second)
+	task.Pause(ctx, time.Second)
 	w.mu.Lock()
-}
-
-// pause waits for d or until ctx is cancelled.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // prune removes dead runs and sandboxes that nobody needs any more.
@@ -93,7 +84,7 @@ func (w *worker) prune(ctx context.Context, obs *lifecycle.Observed, p *lifecycl
 		}
 		if err := w.a.rt.RemoveContainer(ctx, id); err != nil && ctx.Err() == nil {
 			w.a.log.Warn("removing a dead container failed", "pod", w.key, "container", id, "err", err)
-			pause(ctx, time.Second)
+			task.Pause(ctx, time.Second)
 		}
 		w.mu.Lock()
 		delete(w.messages, id)
@@ -102,7 +93,7 @@ func (w *worker) prune(ctx context.Context, obs *lifecycle.Observed, p *lifecycl
 	for _, id := range p.PruneSandboxes {
 		if err := w.a.rt.RemovePodSandbox(ctx, id); err != nil && ctx.Err() == nil {
 			w.a.log.Warn("removing a dead sandbox failed", "pod", w.key, "sandbox", id, "err", err)
-			pause(ctx, time.Second)
+			task.Pause(ctx, time.Second)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // orphan is a pod found in the runtime: enough to end it if the API does not know it.
@@ -22,7 +23,7 @@ type orphan struct {
 
 // watchPods follows the node's pods in the API.
 func (a *Agent) watchPods(ctx context.Context) {
-	var r retry
+	var r task.Retry
 	for ctx.Err() == nil {
 		w, err := client.Watch[*corev1.Pod](ctx, a.cfg.Client, client.ListOptions{Index: client.IndexNode, Value: a.cfg.NodeName})
 		if err == nil {
@@ -31,19 +32,19 @@ func (a *Agent) watchPods(ctx context.Context) {
 		}
 		if ctx.Err() == nil {
 			a.log.Warn("watch of the node's pods was lost, trying again", "err", err)
-			r.wait(ctx)
+			r.Wait(ctx)
 		}
 	}
 }
 
-func (a *Agent) followPods(ctx context.Context, w client.Watcher, r *retry) error {
+func (a *Agent) followPods(ctx context.Context, w client.Watcher, r *task.Retry) error {
 	seen := map[types.UID]bool{} // nil once synced
 	for {
 		events, err := w.Next(ctx)
 		if err != nil {
 			return err
 		}
-		r.reset()
+		r.Reset()
 		for _, e := range events {
 			switch e.Type {
 			case client.Reset:
@@ -75,7 +76,7 @@ func (a *Agent) podChanged(pod *corev1.Pod) {
 		}
 		a.workers[pod.UID] = w
 		if pod.Status.StartTime != nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
-			a.holds(w, toldGrant(pod).apply(pod)) // before any other pod asks for more
+			a.ledger.Hold(toldGrant(pod).apply(pod)) // before any other pod asks for more
 		}
 	}
 	a.byKey[w.key] = w
@@ -94,7 +95,6 @@ func (a *Agent) podGone(uid types.UID) {
 func (a *Agent) podsSynced(seen map[types.UID]bool) {
 	a.mu.Lock()
 	a.synced = true
-	a.retryDeferred()
 	var lost []*worker
 	for uid, w := range a.workers {
 		if !seen[uid] {
@@ -102,20 +102,21 @@ func (a *Agent) podsSynced(seen map[types.UID]bool) {
 		}
 	}
 	a.mu.Unlock()
+	a.ledger.Complete()
 	for _, w := range lost {
 		w.gone()
 	}
-	a.spawn(func() { a.endOrphans() })
+	a.tasks.Go(func() { a.endOrphans() })
 }
 
 // watchRuntime follows the runtime's events; at the start and whenever the stream was lost, everything is looked at once.
 func (a *Agent) watchRuntime(ctx context.Context) {
-	var r retry
+	var r task.Retry
 	for ctx.Err() == nil {
-		err := a.rt.Events(ctx, func() { r.reset(); a.spawn(func() { a.relist(ctx) }) }, a.runtimeEvent)
+		err := a.rt.Events(ctx, func() { r.Reset(); a.tasks.Go(func() { a.relist(ctx) }) }, a.runtimeEvent)
 		if ctx.Err() == nil {
 			a.log.Warn("runtime events were lost, trying again", "err", err)
-			r.wait(ctx)
+			r.Wait(ctx)
 		}
 	}
 }
@@ -143,12 +144,12 @@ func (a *Agent) runtimeEvent(e *runtime.Event) {
 
 // relist looks at everything in the runtime.
 func (a *Agent) relist(ctx context.Context) {
-	var r retry
+	var r task.Retry
 	for ctx.Err() == nil {
 		found, err := a.runtimePods(ctx)
 		if err != nil {
 			a.log.Warn("listing the runtime's pods failed, trying again", "err", err)
-			r.wait(ctx)
+			r.Wait(ctx)
 			continue
 		}
 		if len(a.cfg.PodCIDRs) > 0 {
@@ -188,7 +189,7 @@ func (a *Agent) endOrphans() {
 	// Listed before the workers are: a pod that comes in between is known by then.
 	volumes, groups := a.volumes.Pods(), a.cgroups.Pods()
 	a.mu.Lock()
-	if !a.synced || !a.listed || a.closing {
+	if !a.synced || !a.listed || a.tasks.Ended() {
 		a.mu.Unlock()
 		return
 	}

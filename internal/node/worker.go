@@ -102,7 +102,7 @@ func (w *worker) gone() {
 	w.mu.Lock()
 	w.mem.Gone = true
 	w.mu.Unlock()
-	w.a.release(w.uid)
+	w.a.ledger.Release(w.uid)
 	w.notify()
 }
 
@@ -140,7 +140,7 @@ func (w *worker) notify() {
 func (w *worker) notifyLocked() {
 	w.pending = true
 	if !w.running {
-		w.running = w.a.spawn(w.loop)
+		w.running = w.a.tasks.Go(w.loop)
 	}
 }
 
@@ -148,14 +148,14 @@ func (w *worker) notifyLocked() {
 func (w *worker) loop() {
 	for {
 		w.mu.Lock()
-		if !w.pending || w.a.ctx.Err() != nil {
+		if !w.pending || w.a.tasks.Context().Err() != nil {
 			w.running = false
 			w.mu.Unlock()
 			return
 		}
 		w.pending = false
 		w.mu.Unlock()
-		w.sync(w.a.ctx)
+		w.sync(w.a.tasks.Context())
 	}
 }
 
@@ -179,7 +179,7 @@ func (w *worker) sync(ctx context.Context) {
 	p := lifecycle.Decide(in)
 	if p.Fail != nil {
 		w.mem.Failure = p.Fail
-		w.a.events.warning(w.pod, "", p.Fail.Reason, p.Fail.Message)
+		w.a.events.Warning(w.pod, "", p.Fail.Reason, p.Fail.Message)
 	}
 	if p.Terminating && w.mem.Terminating.IsZero() {
 		w.mem.Terminating = now
@@ -264,10 +264,10 @@ func (w *worker) announce(waiting map[string]lifecycle.Waiting) {
 		}
 		switch n.Reason {
 		case lifecycle.ReasonCrashLoop:
-			w.a.events.warning(w.pod, name, "BackOff", "Back-off restarting failed container "+name+" in pod "+podTitle(w.pod))
+			w.a.events.Warning(w.pod, name, "BackOff", "Back-off restarting failed container "+name+" in pod "+podTitle(w.pod))
 		case lifecycle.ReasonImagePullBackOff:
 			if c := w.container(name); c != nil {
-				w.a.events.normal(w.pod, name, "BackOff", `Back-off pulling image "`+c.Image+`"`)
+				w.a.events.Normal(w.pod, name, "BackOff", `Back-off pulling image "`+c.Image+`"`)
 			}
 		}
 	}
@@ -287,7 +287,7 @@ func (w *worker) arm(now time.Time) {
 	if !w.renew.IsZero() && w.mem.Terminating.IsZero() && (at.IsZero() || w.renew.Before(at)) {
 		at = w.renew
 	}
-	if at.IsZero() || w.a.ctx.Err() != nil {
+	if at.IsZero() || w.a.tasks.Context().Err() != nil {
 		if w.timer != nil {
 			w.timer.Stop()
 			w.timerAt = time.Time{}
@@ -311,7 +311,7 @@ func (w *worker) tick() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.timerAt = time.Time{}
-	if w.a.ctx.Err() != nil {
+	if w.a.tasks.Context().Err() != nil {
 		return
 	}
 	now := time.Now()

@@ -1,4 +1,4 @@
-package node
+package events
 
 import (
 	"context"
@@ -12,7 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // Limits of events: those of Kubernetes' event correlator, so that a pod that fails every second does not fill the store.
@@ -24,17 +26,29 @@ const (
 	eventComplete = 10 * time.Minute
 )
 
-// recorder writes events, counting those that repeat.
-type recorder struct {
-	a *Agent
+// Recorder writes events, counting those that repeat.
+type Recorder struct {
+	Settings
 
-	mu      sync.Mutex
-	known   map[eventKey]*corev1.Event
-	budget  map[types.UID]*eventBudget
-	queue   []*corev1.Event
-	queued  map[eventKey]bool
-	seq     int
-	running bool
+	mu sync.Mutex
+	// known are the events as last recorded, whether written or not.
+	known  map[eventKey]*corev1.Event
+	budget map[types.UID]*eventBudget
+	// queue waits to be written; queued are its keys.
+	queue  []*corev1.Event
+	queued map[eventKey]bool
+	// serial makes names of events that are recorded in the same moment differ.
+	serial  int
+	running bool // the writer's goroutine
+}
+
+// Settings are what a recorder needs.
+type Settings struct {
+	Client client.Client
+	Tasks  *task.Group
+	Node   string // the node's name
+	// Quiet leaves out what is not a warning: hollow nodes' ordinary events.
+	Quiet bool
 }
 
 type eventKey struct {
@@ -47,25 +61,26 @@ type eventBudget struct {
 	at   time.Time
 }
 
-func newRecorder(a *Agent) *recorder {
-	return &recorder{a: a, known: map[eventKey]*corev1.Event{}, budget: map[types.UID]*eventBudget{}, queued: map[eventKey]bool{}}
+// New returns a recorder.
+func New(s Settings) *Recorder {
+	return &Recorder{Settings: s, known: map[eventKey]*corev1.Event{}, budget: map[types.UID]*eventBudget{}, queued: map[eventKey]bool{}}
 }
 
-// normal records an ordinary event of a pod or, if container is not "", of one of its containers. Hollow nodes record none.
-func (r *recorder) normal(pod *corev1.Pod, container, reason, message string) {
-	if !r.a.cfg.Hollow {
+// Normal records an ordinary event of a pod or, if container is not "", of one of its containers.
+func (r *Recorder) Normal(pod *corev1.Pod, container, reason, message string) {
+	if !r.Quiet {
 		r.record(podReference(pod, container), corev1.EventTypeNormal, reason, message)
 	}
 }
 
-// warning records an event that somebody should look at.
-func (r *recorder) warning(pod *corev1.Pod, container, reason, message string) {
+// Warning records an event that somebody should look at.
+func (r *Recorder) Warning(pod *corev1.Pod, container, reason, message string) {
 	r.record(podReference(pod, container), corev1.EventTypeWarning, reason, message)
 }
 
-// node records an event of the node itself.
-func (r *recorder) node(kind, reason, message string) {
-	name := r.a.cfg.NodeName
+// NodeEvent records an event of the node itself.
+func (r *Recorder) NodeEvent(kind, reason, message string) {
+	name := r.Node
 	r.record(corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: name, UID: types.UID(name)}, kind, reason, message)
 }
 
@@ -87,7 +102,7 @@ func podReference(pod *corev1.Pod, container string) corev1.ObjectReference {
 	return ref
 }
 
-func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message string) {
+func (r *Recorder) record(ref corev1.ObjectReference, kind, reason, message string) {
 	if len(message) > 1024 {
 		message = message[:1021] + "..."
 	}
@@ -106,15 +121,15 @@ func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message stri
 		next.LastTimestamp = stamp
 		e = &next
 	} else {
-		r.seq++
+		r.serial++
 		ns := ref.Namespace
 		if ns == "" {
 			ns = metav1.NamespaceDefault
 		}
 		e = &corev1.Event{
-			ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x%02x", ref.Name, now.UnixNano(), r.seq&0xff), Namespace: ns},
+			ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x%02x", ref.Name, now.UnixNano(), r.serial&0xff), Namespace: ns},
 			InvolvedObject: ref, Reason: reason, Message: message, Type: kind, Count: 1, FirstTimestamp: stamp, LastTimestamp: stamp,
-			Source: corev1.EventSource{Component: "kubelet", Host: r.a.cfg.NodeName}, ReportingController: "kubelet", ReportingInstance: r.a.cfg.NodeName,
+			Source: corev1.EventSource{Component: "kubelet", Host: r.Node}, ReportingController: "kubelet", ReportingInstance: r.Node,
 		}
 	}
 	if len(r.known) >= eventMemory {
@@ -129,12 +144,12 @@ func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message stri
 		}
 	}
 	if !r.running {
-		r.running = r.a.spawn(r.run)
+		r.running = r.Tasks.Go(r.run)
 	}
 }
 
-// allow tells whether the object has not had too many events lately.
-func (r *recorder) allow(uid types.UID, now time.Time) bool {
+// allow reports whether the object has not had too many events lately.
+func (r *Recorder) allow(uid types.UID, now time.Time) bool {
 	if len(r.budget) >= eventMemory {
 		clear(r.budget)
 	}
@@ -152,9 +167,9 @@ func (r *recorder) allow(uid types.UID, now time.Time) bool {
 	return true
 }
 
-func (r *recorder) run() {
-	ctx := r.a.ctx
-	var wait retry
+func (r *Recorder) run() {
+	ctx := r.Tasks.Context()
+	var wait task.Retry
 	for ctx.Err() == nil {
 		r.mu.Lock()
 		batch := make([]api.Object, 0, len(r.queue))
@@ -174,9 +189,9 @@ func (r *recorder) run() {
 		}
 		r.mu.Unlock()
 		if r.write(ctx, batch) {
-			wait.reset()
+			wait.Reset()
 		} else {
-			wait.wait(ctx)
+			wait.Wait(ctx)
 		}
 	}
 	r.mu.Lock()
@@ -189,7 +204,7 @@ func keyOf(e *corev1.Event) eventKey {
 }
 
 // write creates new events and counts up the others. It returns false if the API is away; what it could not take is kept.
-func (r *recorder) write(ctx context.Context, batch []api.Object) bool {
+func (r *Recorder) write(ctx context.Context, batch []api.Object) bool {
 	var fresh []api.Object
 	var away []*corev1.Event
 	for _, o := range batch {
@@ -201,7 +216,7 @@ func (r *recorder) write(ctx context.Context, batch []api.Object) bool {
 		// Nodes may write events but not read them, and nobody else writes this one: it replaces whatever is there.
 		again := *e
 		again.ResourceVersion = ""
-		out, err := r.a.cfg.Client.Update(ctx, &again, "")
+		out, err := r.Client.Update(ctx, &again, "")
 		switch {
 		case err == nil:
 			r.stored(out.(*corev1.Event))
@@ -212,7 +227,7 @@ func (r *recorder) write(ctx context.Context, batch []api.Object) bool {
 		}
 	}
 	if len(fresh) > 0 {
-		for i, res := range r.a.cfg.Client.CreateMany(ctx, fresh) {
+		for i, res := range r.Client.CreateMany(ctx, fresh) {
 			e := fresh[i].(*corev1.Event)
 			switch {
 			case res.Err == nil:
@@ -235,13 +250,13 @@ func (r *recorder) write(ctx context.Context, batch []api.Object) bool {
 	return len(away) == 0
 }
 
-// refused tells an answer that will not change from an API that is away.
+// refused reports whether err is an answer that will not change, rather than an API that is away.
 func refused(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsBadRequest(err)
 }
 
 // stored remembers the event as the API has it, with a count that may have gone up meanwhile.
-func (r *recorder) stored(e *corev1.Event) {
+func (r *Recorder) stored(e *corev1.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := keyOf(e)
@@ -252,7 +267,7 @@ func (r *recorder) stored(e *corev1.Event) {
 	r.known[k] = &next
 }
 
-func (r *recorder) drop(e *corev1.Event) {
+func (r *Recorder) drop(e *corev1.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.known, keyOf(e))
