@@ -34,8 +34,6 @@ type External struct {
 }
 
 const (
-	// electionPrefix holds the candidates for leader.
-	electionPrefix = "/registry/knarr/election"
 	// sessionSeconds is how long etcd waits for a leader that it does not hear any more.
 	sessionSeconds = 5
 	externalDial   = 5 * time.Second
@@ -135,7 +133,7 @@ func (e *External) session(ctx context.Context) error {
 		case <-during.Done():
 		}
 	}()
-	if err := concurrency.NewElection(s, electionPrefix).Campaign(during, e.cfg.Name); err != nil {
+	if err := concurrency.NewElection(s, store.ElectionPrefix).Campaign(during, e.cfg.Name); err != nil {
 		return fmt.Errorf("standing for leader: %w", err)
 	}
 	e.terms.begin()

@@ -68,86 +68,111 @@ func (s *server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	closeData := sync.OnceFunc(data.Close)
-	defer closeData()
-	agents := agentlink.NewHub(s.log)
-	backend := store.NewEtcd(data.Client()).WithLeader(data.Leader)
+	p := &parts{keys: keys, data: data, agents: agentlink.NewHub(s.log), closeData: sync.OnceFunc(data.Close)}
+	defer p.closeData()
+	if p.plane, err = s.newPlane(p); err != nil {
+		return err
+	}
+	if p.tokens, err = authn.NewTokens(authn.TokensConfig{Key: keys.TokenKey(), Reader: p.plane.Registry.Reader()}); err != nil {
+		return err
+	}
+	p.node = s.newMachine(p.plane, p.tokens)
+	err = s.runParts(ctx, p, listener, began)
+	s.log.Info("stopped; containers keep running and are taken over by the next start")
+	return err
+}
+
+// parts are what a server consists of.
+type parts struct {
+	keys      *pki.PKI
+	data      datastore
+	closeData func() // may be called again
+	agents    *agentlink.Hub
+	plane     *controlplane.Plane
+	tokens    *authn.Tokens
+	node      *machine
+}
+
+// newPlane wires up the control plane over the datastore.
+func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
+	backend := store.NewEtcd(p.data.Client()).WithLeader(p.data.Leader)
 	if len(s.EtcdEndpoints) > 0 {
 		backend = backend.WithMaxOps(cluster.ExternalMaxOps)
 	}
-	plane, err := controlplane.New(controlplane.Config{
+	return controlplane.New(controlplane.Config{
 		Backend:     backend,
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
-		CA:          keys.CAPEM(),
-		Sign:        keys.SignRequest,
-		Links:       agents,
+		CA:          p.keys.CAPEM(),
+		Sign:        p.keys.SignRequest,
+		Links:       p.agents,
 		Initial: controlplane.Params{
 			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: s.reached(), Agents: s.settings(),
 		},
-		Lead: data.Lead, Several: data.Several, Name: s.NodeName,
+		Lead: p.data.Lead, Several: p.data.Several, Name: s.NodeName,
 		Log: s.log,
 	})
-	if err != nil {
-		return err
-	}
-	tokens, err := authn.NewTokens(authn.TokensConfig{Key: keys.TokenKey(), Reader: plane.Registry.Reader()})
-	if err != nil {
-		return err
-	}
-	node := s.newMachine(plane, tokens)
+}
+
+// gate is what stands before the API: who may be let in, the other servers' requests, and the API itself.
+func (s *server) gate(p *parts) *cluster.Gate {
 	certs := authn.NewClientCert(time.Now)
-	servers := &cluster.Servers{Keys: keys, Settings: s.settings(), Client: plane.Client}
-	gate := &cluster.Gate{Contact: data.Contact(), Several: data.Several, Ready: plane.Ready()}
-	if etcd, ok := data.(*cluster.Etcd); ok {
+	servers := &cluster.Servers{Keys: p.keys, Settings: s.settings(), Client: p.plane.Client}
+	gate := &cluster.Gate{Contact: p.data.Contact(), Several: p.data.Several, Ready: p.plane.Ready()}
+	if etcd, ok := p.data.(*cluster.Etcd); ok {
 		servers.Etcd, gate.Peers = etcd, etcd.PeerHandler()
 	}
 	handlers := servers.Handlers()
-	handlers[backup.Path] = backup.Handler(data.Client())
-	gate.API = agents.Handler(nodeOf(certs), apiserver.New(apiserver.Config{
-		Registry:      plane.Registry,
-		Authenticator: authn.Union{certs, tokens, authn.NewBootstrapTokens(plane.Registry.Reader(), time.Now)},
-		Tokens:        tokens,
-		Authorizer:    plane.Authorizer(),
-		Issuer:        tokens,
-		Admission:     plane.Admission(),
+	handlers[backup.Path] = backup.Handler(p.data.Client())
+	gate.API = p.agents.Handler(nodeOf(certs), apiserver.New(apiserver.Config{
+		Registry:      p.plane.Registry,
+		Authenticator: authn.Union{certs, p.tokens, authn.NewBootstrapTokens(p.plane.Registry.Reader(), time.Now)},
+		Tokens:        p.tokens,
+		Authorizer:    p.plane.Authorizer(),
+		Issuer:        p.tokens,
+		Admission:     p.plane.Admission(),
 		Ready: []apiserver.Check{
-			{Name: "etcd", Check: checkData(data, plane)},
-			{Name: "initial-objects", Check: plane.CheckReady},
+			{Name: "etcd", Check: checkData(p.data, p.plane)},
+			{Name: "initial-objects", Check: p.plane.CheckReady},
 		},
-		Documents: s.documents(tokens),
+		Documents: s.documents(p.tokens),
 		Handlers:  handlers,
-		Streams:   streamsOf(node, agents),
+		Streams:   streamsOf(p.node, p.agents),
 		Version:   KubernetesVersion(),
 		Address:   s.reached().String(),
 		Log:       s.log,
 	}))
+	return gate
+}
 
+// runParts runs all parts until ctx ends. The datastore is closed once nothing is written any longer, while the other servers can still be
+// answered.
+func (s *server) runParts(ctx context.Context, p *parts, listener net.Listener, began time.Time) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return keys.Run(ctx) })
-	g.Go(func() error { return serve(ctx, listener, gate, keys, s.log) })
-	g.Go(func() error { return data.Run(ctx) })
-	written := make(chan struct{}) // nothing is any more
+	g.Go(func() error { return p.keys.Run(ctx) })
+	g.Go(func() error { return serve(ctx, listener, s.gate(p), p.keys, s.log) })
+	g.Go(func() error { return p.data.Run(ctx) })
+	written := make(chan struct{})
 	g.Go(func() error {
 		<-written
 		<-ctx.Done()
-		closeData() // while the other servers can still be answered
+		p.closeData()
 		return nil
 	})
 	g.Go(func() error {
 		defer close(written)
-		if err := data.WaitReady(ctx); err != nil {
+		if err := p.data.WaitReady(ctx); err != nil {
 			return ignoreCancelled(ctx, err)
 		}
-		return plane.Run(ctx)
+		return p.plane.Run(ctx)
 	})
 	g.Go(func() error {
 		select {
-		case <-plane.Ready():
+		case <-p.plane.Ready():
 		case <-ctx.Done():
 			return nil
 		}
-		if err := keys.WriteAdminKubeconfig(s.Kubeconfig, "knarr", s.apiURL()); err != nil {
+		if err := p.keys.WriteAdminKubeconfig(s.Kubeconfig, "knarr", s.apiURL()); err != nil {
 			return err
 		}
 		s.log.Info("the API is ready", "url", s.apiURL(), "kubeconfig", s.Kubeconfig, "after", time.Since(began).Round(time.Millisecond))
@@ -155,14 +180,12 @@ func (s *server) run(ctx context.Context) error {
 			s.log.Debug("keeping the memory that only the start needed", "err", err)
 		}
 		if !s.NoAgent {
-			g.Go(func() error { return node.run(ctx) })
-			g.Go(func() error { return s.linkOthers(ctx, node, keys) })
+			g.Go(func() error { return p.node.run(ctx) })
+			g.Go(func() error { return s.linkOthers(ctx, p.node, p.keys) })
 		}
-		return hollow.Run(ctx, hollow.Config{Count: s.HollowNodes, Client: plane.Client, Version: KubernetesVersion().GitVersion, Log: s.log})
+		return hollow.Run(ctx, hollow.Config{Count: s.HollowNodes, Client: p.plane.Client, Version: KubernetesVersion().GitVersion, Log: s.log})
 	})
-	err = g.Wait()
-	s.log.Info("stopped; containers keep running and are taken over by the next start")
-	return err
+	return g.Wait()
 }
 
 // streamsOf is the API server's way to the containers of a node: this machine's agent, or the connection of another's.

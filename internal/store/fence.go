@@ -11,6 +11,9 @@ import (
 // controllers and scheduler carry: whatever an earlier leader still sends is refused.
 const LeaderKey = "/registry/knarr/leader"
 
+// ElectionPrefix is where servers that share an etcd of somebody else stand for leader.
+const ElectionPrefix = "/registry/knarr/election"
+
 // Fence is the right to write as the one leader. It is a key of the backend that nobody has written since: every transaction that carries
 // the fence is refused once somebody else has taken it, however late it arrives.
 type Fence struct {

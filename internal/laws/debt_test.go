@@ -1,0 +1,46 @@
+package laws
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// debts are places that break a law and are being mended: the beginnings of messages. A line goes when its place is mended; nothing
+// is added.
+var debts = []string{
+	"internal/node has ",
+	"internal/server has ",
+	"internal/scheduler/placement has ",
+	"internal/api/upstream.go",
+	"internal/node/apply.go",
+	"internal/server/proxy.go",
+	"internal/server/registry/read.go",
+	"internal/client/local.go",
+	"internal/server/authz/feed.go",
+	"internal/server/registry/registry.go",
+	"internal/server/registry/services.go",
+	"internal/controller/deployment/plan.go",
+	"internal/controller/disruption/plan.go",
+	"internal/controller/endpointslice/plan.go",
+	"internal/controller/garbagecollector/plan.go",
+	"internal/controller/replicaset/plan.go",
+	"internal/api/exchanged.go",
+	"internal/server/authn/issue.go",
+	"internal/scheduler/placement/score_resources.go",
+	"internal/network/cni/wire.go",
+	"internal/node/containerd/containerd.go",
+	"internal/node/runtime/runtimetest/suite.go",
+}
+
+// broken reports a place that breaks a law, unless it is a debt.
+func broken(t *testing.T, format string, args ...any) {
+	t.Helper()
+	message := fmt.Sprintf(format, args...)
+	for _, d := range debts {
+		if strings.HasPrefix(message, d) {
+			return
+		}
+	}
+	t.Error(message)
+}
