@@ -22,6 +22,8 @@ const (
 	server, serverAddr = "node-1", "198.51.100.11"
 	agent, agentAddr   = "node-2", "198.51.100.12"
 	apiPort            = "6443"
+	// nodes is how many there are.
+	nodes = 2
 )
 
 func (c *cluster) dir(node string) string { return filepath.Join(c.dataDir, node) }

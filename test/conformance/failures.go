@@ -4,12 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
 
 // failures is where the last words of tests that did not pass are kept between runs, so that a run of a few tests does not forget the others.
 func (s settings) failures() string { return strings.TrimSuffix(s.passing, ".txt") + "-not.json" }
+
+// results is Ginkgo's report of the last run.
+func (s settings) results() string { return filepath.Join(s.reports, "results.json") }
 
 func readFailures(file string) (map[string]string, error) {
 	seen := map[string]string{}

@@ -39,7 +39,8 @@ type settings struct {
 	timeout time.Duration
 
 	reports string // folder for logs, results and JUnit
-	passing string // the list of tests that pass
+	passing string // the list of conformance tests that pass
+	others  string // the list of tests without that tag that pass
 	doc     string // the document to write
 	update  bool
 }
@@ -91,6 +92,7 @@ func flags() (s settings) {
 	flag.DurationVar(&s.timeout, "timeout", 3*time.Hour, "end of the whole run")
 	flag.StringVar(&s.reports, "reports", "../../bin/conformance/report", "folder for logs, results and JUnit")
 	flag.StringVar(&s.passing, "passing", "passing.txt", "list of tests that pass")
+	flag.StringVar(&s.others, "others", "passing-others.txt", "list of tests not tagged Conformance that pass")
 	flag.StringVar(&s.doc, "doc", "../../docs/conformance.md", "document to write with -update")
 	flag.BoolVar(&s.update, "update", false, "add what passes to the list and write the document")
 	flag.Parse()

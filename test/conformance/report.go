@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -64,15 +65,24 @@ func report(w io.Writer, tests []string, outcomes map[string]outcome) {
 	_ = table.Flush()
 }
 
-// update adds what passed to the list and writes the document.
+// update adds what passed to the lists and writes the document.
 func update(s settings, tests []string, passing map[string]bool, outcomes map[string]outcome) error {
-	for name, o := range outcomes {
-		if o.State == passed && slices.Contains(tests, name) {
-			passing[name] = true
-		}
-	}
-	if err := writeList(s.passing, passing); err != nil {
+	others, err := readList(s.others)
+	if err != nil {
 		return err
+	}
+	all, err := readNames(s.results())
+	if err != nil {
+		return err
+	}
+	for name, o := range outcomes {
+		switch {
+		case o.State != passed:
+		case slices.Contains(tests, name):
+			passing[name] = true
+		default:
+			others[name] = true
+		}
 	}
 	seen, err := readFailures(s.failures())
 	if err != nil {
@@ -83,11 +93,53 @@ func update(s settings, tests []string, passing map[string]bool, outcomes map[st
 			seen[name] = shorten(o)
 		}
 	}
-	maps.DeleteFunc(seen, func(name string, _ string) bool { return passing[name] || !slices.Contains(tests, name) })
-	if err := writeFailures(s.failures(), seen); err != nil {
+	maps.DeleteFunc(seen, func(name string, _ string) bool { return passing[name] || others[name] || !slices.Contains(all, name) })
+	if err := errors.Join(writeList(s.passing, passing), writeList(s.others, others), writeFailures(s.failures(), seen)); err != nil {
 		return err
 	}
-	return os.WriteFile(s.doc, []byte(document(tests, passing, seen)), 0o644)
+	text := document(tests, passing, seen) + untagged(all, tests, others, seen)
+	return os.WriteFile(s.doc, []byte(text), 0o644)
+}
+
+// untagged is the document's part about the tests that do not belong to the conformance suite.
+func untagged(all, tests []string, others map[string]bool, seen map[string]string) string {
+	var b strings.Builder
+	of := map[string]*tally{}
+	var failing []string
+	for _, name := range all {
+		if slices.Contains(tests, name) {
+			continue
+		}
+		t := of[sigOf(name)]
+		if t == nil {
+			t = &tally{}
+			of[sigOf(name)] = t
+		}
+		t.all++
+		switch {
+		case others[name]:
+			t.passed++
+		case strings.HasPrefix(seen[name], "skipped: "):
+			t.skipped++
+		case seen[name] != "":
+			t.failed++
+			failing = append(failing, name)
+		}
+	}
+	b.WriteString("\n## Tests without the tag\n\nThe suite has more tests than those tagged Conformance, many of them for other systems, clouds and alpha features. " +
+		"`make conformance FOCUS=regex` runs any of them; those that have\nbeen run, by SIG ([the list of those that pass](../test/conformance/passing-others.txt)):\n\n| SIG | pass | fail | skip themselves | in the suite |\n|---|---|---|---|---|\n")
+	for _, sig := range slices.Sorted(maps.Keys(of)) {
+		t := of[sig]
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d |\n", sig, t.passed, t.failed, t.skipped, t.all)
+	}
+	if len(failing) > 0 {
+		b.WriteString("\nThose that fail:\n\n")
+	}
+	slices.Sort(failing)
+	for _, name := range failing {
+		fmt.Fprintf(&b, "- %s\n  `%s`\n", name, strings.ReplaceAll(seen[name], "`", "'"))
+	}
+	return b.String()
 }
 
 // document is docs/conformance.md: how many pass, and the others sorted by what they wait for.

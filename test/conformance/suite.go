@@ -94,8 +94,8 @@ func runSuite(ctx context.Context, s settings, c *cluster, sel selection, procs 
 		return nil, err
 	}
 	defer log.Close()
-	args := []string{"run", "--procs=" + strconv.Itoa(s.procs), "--no-color", "--timeout=" + s.timeout.String(), "--keep-going",
-		"--poll-progress-after=0", "--randomize-all", "--output-dir=" + s.reports, "--json-report=results.json", "--junit-report=junit.xml"}
+	args := []string{"run", "--procs=" + strconv.Itoa(procs), "--no-color", "--timeout=" + s.timeout.String(), "--keep-going",
+		"--poll-progress-after=0", "--randomize-all", "--output-dir=" + folder, "--json-report=results.json", "--junit-report=junit.xml"}
 	for _, f := range sel.focus {
 		args = append(args, "--focus="+f)
 	}
@@ -104,7 +104,7 @@ func runSuite(ctx context.Context, s settings, c *cluster, sel selection, procs 
 	}
 	args = append(args, filepath.Join(s.bin, "conformance", "e2e.test"), "--",
 		"--kubeconfig="+c.kubeconfig(), "--kubectl-path="+c.kubectl(),
-		"--provider=skeleton", "--disable-log-dump")
+		"--provider=skeleton", "--disable-log-dump", "--num-nodes="+strconv.Itoa(nodes)) // without a number, tests for two nodes skip themselves
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "conformance", "ginkgo"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Interrupted, the tests clean up; they are killed if that takes too long. Ginkgo does not tell the processes that it starts: each
@@ -125,26 +125,41 @@ func runSuite(ctx context.Context, s settings, c *cluster, sel selection, procs 
 	return outcomes, runErr
 }
 
-// readOutcomes reads Ginkgo's report, in which tests that were not chosen appear as skipped without having taken any time.
+// readOutcomes returns what became of the tests that ran.
 func readOutcomes(file string) (map[string]outcome, error) {
+	outcomes := map[string]outcome{}
+	err := readReport(file, func(spec types.SpecReport) {
+		if spec.RunTime > 0 {
+			outcomes[spec.FullText()] = outcome{State: spec.State.String(), Seconds: spec.RunTime.Seconds(), Message: spec.FailureMessage()}
+		}
+	})
+	return outcomes, err
+}
+
+// readNames returns the names of all tests of the suite, those that were not chosen, too.
+func readNames(file string) (names []string, err error) {
+	err = readReport(file, func(spec types.SpecReport) { names = append(names, spec.FullText()) })
+	return names, err
+}
+
+// readReport reads Ginkgo's report, in which tests that were not chosen appear as skipped without having taken any time.
+func readReport(file string, each func(types.SpecReport)) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("the suite left no report: %w", err)
+		return fmt.Errorf("the suite left no report: %w", err)
 	}
 	var reports []types.Report
 	if err := json.Unmarshal(data, &reports); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	outcomes := map[string]outcome{}
 	for _, r := range reports {
 		for _, spec := range r.SpecReports {
-			if spec.LeafNodeType != types.NodeTypeIt || spec.RunTime == 0 {
-				continue
+			if spec.LeafNodeType == types.NodeTypeIt {
+				each(spec)
 			}
-			outcomes[spec.FullText()] = outcome{State: spec.State.String(), Seconds: spec.RunTime.Seconds(), Message: spec.FailureMessage()}
 		}
 	}
-	return outcomes, nil
+	return nil
 }
 
 // anchored matches one test. Ginkgo matches against the suite's description, a space and the test's name.
