@@ -16,11 +16,13 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/node/events"
+	"github.com/knarr-io/knarr/internal/node/images"
 	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/sources"
 	"github.com/knarr-io/knarr/internal/node/stats"
 	"github.com/knarr-io/knarr/internal/node/task"
 )
@@ -37,12 +39,14 @@ type Agent struct {
 	events  *events.Recorder
 	ledger  *ledger.Ledger
 	status  *statusWriter
-	images  *images
-	sources *sources
+	images  *images.Store
+	sources *sources.Sources
 	dns     podspec.DNS
 	userns  userNamespaces
 	stats   stats.Collector
 	disks   disks
+	// imagesChecked is when the disk was last looked at for images to remove.
+	imagesChecked time.Time
 	// evicting says that it is being looked whether pods have to be evicted.
 	evicting atomic.Bool
 	// booted is when the machine started; endpoints answer [Agent.ServeNode].
@@ -89,7 +93,10 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.measure(); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	a.events, a.status, a.images, a.sources = events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow}), newStatusWriter(a), newImages(a), newSources(a)
+	a.events = events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow})
+	a.status = newStatusWriter(a)
+	a.sources = sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow})
+	a.images = images.New(images.Settings{Runtime: cfg.Runtime, Events: a.events, Secrets: a.sources, Log: a.log})
 	a.ledger = ledger.New(a.allocatable, &a.tasks)
 	a.userns.load(&cfg)
 	a.stats.Measure, a.endpoints = a.sample, sync.OnceValue(a.newEndpoints)
@@ -130,6 +137,15 @@ func (a *Agent) allWorkers() []*worker {
 	return a.snapshot()
 }
 
+// pods returns the pods of all workers.
+func (a *Agent) pods() []*corev1.Pod {
+	var out []*corev1.Pod
+	for _, w := range a.allWorkers() {
+		out = append(out, w.podNow())
+	}
+	return out
+}
+
 func (a *Agent) worker(uid types.UID) *worker {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -147,7 +163,7 @@ func (a *Agent) forget(w *worker) {
 		delete(a.byKey, w.key)
 	}
 	a.mu.Unlock()
-	a.sources.release(w)
+	a.sources.Release(w)
 	a.ledger.Release(w.uid)
 	a.userns.release(w.uid)
 }

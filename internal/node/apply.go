@@ -100,7 +100,7 @@ func (w *worker) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 		fail("FailedCreatePodContainer", err.Error())
 		return
 	}
-	w.a.sources.use(w, pod)
+	w.a.sources.Use(w, pod)
 	w.mu.Lock()
 	w.parent = parent
 	facts := w.facts()
@@ -202,7 +202,7 @@ func (w *worker) needsVolumes(obs *lifecycle.Observed, p *lifecycle.Plan) bool {
 }
 
 func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) {
-	w.a.sources.use(w, pod)
+	w.a.sources.Use(w, pod)
 	w.mu.Lock()
 	facts := w.facts()
 	pod = w.pod // the newest labels

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -17,11 +16,12 @@ import (
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/sources"
 	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
-// TokenRequester asks the API for a token of a service account (the serviceaccounts/token subresource).
-type TokenRequester func(ctx context.Context, namespace, serviceAccount string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
+// TokenRequester asks the API for a token of a service account.
+type TokenRequester = sources.TokenRequester
 
 // Config is what an agent needs.
 type Config struct {

@@ -37,7 +37,7 @@ func (a *Agent) evict(ctx context.Context, now time.Time) {
 	s := lifecycle.Short(machine.Rooms(a.cfg.DataDir, a.capacity.Memory().Value()))
 	if s.Disk != "" {
 		// What nobody uses goes first. collect stops by itself once there is room again.
-		a.warn("removing unused images", task.Quiet(ctx, a.images.collect(ctx, 0, a.cfg.ImageGCLow, a.diskUsed)))
+		a.warn("removing unused images", task.Quiet(ctx, a.images.Collect(ctx, a.pods(), 0, a.cfg.ImageGCLow, a.diskUsed)))
 		s = lifecycle.Short(machine.Rooms(a.cfg.DataDir, a.capacity.Memory().Value()))
 	}
 	if s.Memory == "" && s.Disk == "" || evicting(workers) {

@@ -25,14 +25,9 @@ func (a *Agent) houseKeeping(ctx context.Context, now time.Time) {
 			a.warn("rotating a log", task.Quiet(ctx, err), "pod", w.key, "container", run.Name)
 		}
 	}
-	a.images.mu.Lock()
-	due := now.Sub(a.images.gc) >= imageCheck
-	if due {
-		a.images.gc = now
-	}
-	a.images.mu.Unlock()
-	if due {
-		a.warn("removing unused images", task.Quiet(ctx, a.images.collect(ctx, a.cfg.ImageGCHigh, a.cfg.ImageGCLow, a.diskUsed)))
+	if now.Sub(a.imagesChecked) >= imageCheck {
+		a.imagesChecked = now
+		a.warn("removing unused images", task.Quiet(ctx, a.images.Collect(ctx, a.pods(), a.cfg.ImageGCHigh, a.cfg.ImageGCLow, a.diskUsed)))
 	}
 }
 

@@ -11,33 +11,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/runtime"
 )
-
-func TestCredentials(t *testing.T) {
-	s := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{
-		"https://index.docker.io/v1/":{"auth":"aHViOnB3"}, "reg.example:5000":{"username":"any","password":"x"}, "reg.example:5000/team":{"username":"team","password":"x"},
-		"*.wild.example":{"username":"wild","password":"x"}}}`)}}
-	for image, want := range map[string]string{
-		"docker.io/library/nginx:1": "hub", "reg.example:5000/other/a:1": "any", "reg.example:5000/team/a:1": "team any", "reg.example:5000/teams/a:1": "any",
-		"a.wild.example/x:1": "wild", "b.a.wild.example/x:1": "wild", "elsewhere.example/x:1": "",
-	} {
-		var got []string
-		for _, a := range matching(logins(s), image) {
-			got = append(got, a.Username)
-		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%s: %v, want %s", image, got, want)
-		}
-	}
-	if l := logins(&corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte("{")}}); l != nil {
-		t.Errorf("a broken secret gave %v", l)
-	}
-}
 
 func TestNodeConditions(t *testing.T) {
 	t0 := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -60,32 +38,6 @@ func TestNodeConditions(t *testing.T) {
 	}
 }
 
-func TestLeastRecentImages(t *testing.T) {
-	t0 := time.Unix(1000, 0)
-	all := []*cri.Image{{Id: "used", RepoTags: []string{"a:1"}}, {Id: "new"}, {Id: "pinned", Pinned: true}, {Id: "old"}, {Id: "never"}}
-	out := leastRecent(all, map[string]bool{"a:1": true}, map[string]time.Time{"new": t0.Add(time.Hour), "old": t0})
-	var got []string
-	for _, i := range out {
-		got = append(got, i.Id)
-	}
-	if strings.Join(got, " ") != "never old new" {
-		t.Errorf("%v", got)
-	}
-}
-
-func TestImagesAreCollectedUntilThereIsRoom(t *testing.T) {
-	inBubble(t, runtime.FakeOptions{Images: []string{"docker.io/library/img:1", "x:1", "y:1", "z:1"}}, func(w *world) {
-		w.create(testPod("a"))
-		percent := 90
-		err := w.agent.images.collect(context.Background(), 85, 80, func() (int, error) { p := percent; percent -= 6; return p, nil })
-		left, _ := w.rt.ListImages(context.Background(), nil)
-		if err != nil || len(left) != 2 { // 90 -> 84 -> 78: two are enough
-			t.Errorf("%v, left %d", err, len(left))
-		}
-		w.expect("a", "Running c=running+ready")
-	})
-}
-
 func TestImagesThatAreVolumes(t *testing.T) {
 	inBubble(t, runtime.FakeOptions{Images: []string{"docker.io/library/img:1", "docker.io/library/x:1"}}, func(w *world) {
 		with := func(reference string, policy corev1.PullPolicy) func(*corev1.Pod) {
@@ -97,7 +49,7 @@ func TestImagesThatAreVolumes(t *testing.T) {
 		w.expect("a", "Running c=running+ready")
 		w.create(testPod("b", with("other", corev1.PullNever)))
 		w.expect("b", "Pending c=waiting:ErrImageNeverPull")
-		if err := w.agent.images.collect(context.Background(), 85, 80, func() (int, error) { return 90, nil }); err != nil {
+		if err := w.agent.images.Collect(context.Background(), w.agent.pods(), 85, 80, func() (int, error) { return 90, nil }); err != nil {
 			t.Fatal(err)
 		}
 		left, err := w.rt.ListImages(context.Background(), nil)

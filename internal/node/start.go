@@ -13,19 +13,8 @@ import (
 	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
-// configRetry is how long a container whose configuration cannot be made (a missing Secret, a failed create) waits for another try.
-const configRetry = 10 * time.Second
-
 // noneMounted stands for the volumes of a pod that has none. It is never written to.
 var noneMounted = map[string]volume.Mounted{}
-
-// waitError is a failure to start a container, with the reason its status shows.
-type waitError struct {
-	reason, message string
-	retry           time.Duration
-}
-
-func (e *waitError) Error() string { return e.message }
 
 // startAll starts containers in order, as their postStart hooks may rely on it.
 func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Observed, starts []lifecycle.Start) {
@@ -34,7 +23,7 @@ func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 	facts := w.facts()
 	w.mu.Unlock()
 	if missing { // the agent was restarted
-		w.a.sources.use(w, pod)
+		w.a.sources.Use(w, pod)
 		if err := w.setupVolumes(ctx, pod, facts); err != nil {
 			w.a.events.Warning(pod, "", "FailedMount", err.Error())
 			task.Pause(ctx, time.Second)
@@ -71,16 +60,16 @@ func (w *worker) started(c *corev1.Container, s *lifecycle.Start, err error) {
 		return
 	}
 	now := time.Now()
-	var we *waitError
+	var we *lifecycle.StartError
 	if !errors.As(err, &we) {
-		we = &waitError{lifecycle.ReasonRunError, err.Error(), configRetry}
+		we = &lifecycle.StartError{Reason: lifecycle.ReasonRunError, Message: err.Error(), Retry: lifecycle.ConfigRetry}
 	}
-	m.Waiting, m.Failed, m.RetryAt = lifecycle.Waiting{Reason: we.reason, Message: we.message}, now, now.Add(we.retry)
-	if we.reason == lifecycle.ReasonErrImagePull {
+	m.Waiting, m.Failed, m.RetryAt = lifecycle.Waiting{Reason: we.Reason, Message: we.Message}, now, now.Add(we.Retry)
+	if we.Reason == lifecycle.ReasonErrImagePull {
 		m.Pull = m.Pull.Next(now, now)
 		m.RetryAt = m.Pull.Until(now)
 	}
-	w.a.log.Info("container not started", "pod", w.key, "container", c.Name, "reason", we.reason, "err", we.message)
+	w.a.log.Info("container not started", "pod", w.key, "container", c.Name, "reason", we.Reason, "err", we.Message)
 }
 
 // startOne brings one container from nothing to running: image, configuration, create, start, postStart.
@@ -88,26 +77,26 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 	rt := w.a.rt
 	if s.Replace != "" {
 		if err := rt.RemoveContainer(ctx, s.Replace); err != nil {
-			return &waitError{lifecycle.ReasonCreateError, err.Error(), time.Second}
+			return &lifecycle.StartError{Reason: lifecycle.ReasonCreateError, Message: err.Error(), Retry: time.Second}
 		}
 	}
 	sb := obs.Sandbox()
 	sbc, n, err := w.sandboxFor(ctx, pod, sb)
 	if err != nil {
-		return &waitError{lifecycle.ReasonConfigError, err.Error(), configRetry}
+		return &lifecycle.StartError{Reason: lifecycle.ReasonConfigError, Message: err.Error(), Retry: lifecycle.ConfigRetry}
 	}
-	image, err := w.a.images.ensure(ctx, pod, c, sbc)
+	image, err := w.a.images.Ensure(ctx, pod, c, sbc)
 	if err != nil {
 		return err
 	}
-	files, err := w.a.images.ensureVolumes(ctx, pod, sbc)
+	files, err := w.a.images.EnsureVolumes(ctx, pod, sbc)
 	if err != nil {
 		return err
 	}
 	cfg, err := w.containerConfig(ctx, pod, c, s, n, image, files, obs)
 	if err != nil {
 		w.a.events.Warning(pod, c.Name, "Failed", "Error: "+err.Error())
-		return &waitError{lifecycle.ReasonConfigError, err.Error(), configRetry}
+		return &lifecycle.StartError{Reason: lifecycle.ReasonConfigError, Message: err.Error(), Retry: lifecycle.ConfigRetry}
 	}
 	call, cancel := w.a.tasks.Steady(ctx)
 	defer cancel()
@@ -116,7 +105,7 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 		if ctx.Err() == nil {
 			w.a.events.Warning(pod, c.Name, "Failed", "Error: "+err.Error())
 		}
-		return &waitError{lifecycle.ReasonCreateError, err.Error(), configRetry}
+		return &lifecycle.StartError{Reason: lifecycle.ReasonCreateError, Message: err.Error(), Retry: lifecycle.ConfigRetry}
 	}
 	w.a.events.Normal(pod, c.Name, "Created", "Created container: "+c.Name)
 	w.mu.Lock()
@@ -130,7 +119,7 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, obs *lifecycle.O
 			w.a.events.Warning(pod, c.Name, "Failed", "Error: "+err.Error())
 		}
 		w.setPostStart(c.Name, false)
-		return &waitError{lifecycle.ReasonRunError, err.Error(), time.Second}
+		return &lifecycle.StartError{Reason: lifecycle.ReasonRunError, Message: err.Error(), Retry: time.Second}
 	}
 	w.a.events.Normal(pod, c.Name, "Started", "Started container "+c.Name)
 	if hook {
@@ -158,5 +147,5 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 	if err := w.a.rt.StopContainer(ctx, id, lifecycle.Grace(pod)); err != nil {
 		w.a.log.Warn("stopping a container whose postStart hook failed", "pod", w.key, "container", c.Name, "err", err)
 	}
-	return &waitError{lifecycle.ReasonPostStartError, err.Error(), 0}
+	return &lifecycle.StartError{Reason: lifecycle.ReasonPostStartError, Message: err.Error(), Retry: 0}
 }

@@ -24,7 +24,7 @@ func (w *worker) teardown(ctx context.Context, obs *lifecycle.Observed) {
 		}
 		return w.a.cgroups.Remove(string(w.uid))
 	}()
-	w.a.sources.release(w)
+	w.a.sources.Release(w)
 	w.a.ledger.Release(w.uid)
 	w.mu.Lock()
 	defer w.mu.Unlock()

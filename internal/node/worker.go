@@ -66,6 +66,21 @@ func newWorker(a *Agent, pod *corev1.Pod) *worker {
 	}
 }
 
+// UID implements sources.User.
+func (w *worker) UID() types.UID { return w.uid }
+
+// SourceChanged implements sources.User: the pod brings its volumes up to date if one of them shows that object.
+func (w *worker) SourceChanged(kind, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !volume.Refers(w.pod, kind, name) {
+		return
+	}
+	w.refresh = true
+	w.mem.SandboxRetryAt = time.Time{} // what was missing may be there now
+	w.notifyLocked()
+}
+
 // setPod takes the pod's newest state in the API.
 func (w *worker) setPod(pod *corev1.Pod) {
 	w.mu.Lock()

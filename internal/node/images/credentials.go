@@ -1,4 +1,4 @@
-package node
+package images
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 )
 
 // credentials returns the logins that the pod's imagePullSecrets have for an image, the most specific first.
-func (s *sources) credentials(ctx context.Context, pod *corev1.Pod, image string) []*cri.AuthConfig {
+func (im *Store) credentials(ctx context.Context, pod *corev1.Pod, image string) []*cri.AuthConfig {
 	var all []login
 	for _, ref := range pod.Spec.ImagePullSecrets {
-		secret, err := s.Secret(ctx, pod.Namespace, ref.Name)
+		secret, err := im.Secrets.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
-			s.a.events.Warning(pod, "", "FailedToRetrieveImagePullSecret",
+			im.Events.Warning(pod, "", "FailedToRetrieveImagePullSecret",
 				"Unable to retrieve some image pull secrets ("+ref.Name+"); attempting to pull the image may not succeed.")
 			continue
 		}
