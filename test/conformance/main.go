@@ -128,7 +128,11 @@ func run(ctx context.Context, s settings, c *cluster) error {
 		}
 		report(os.Stdout, tests, outcomes)
 		if s.update {
-			if err := update(s, tests, passing, outcomes); err != nil {
+			all, err := readNames(s.results())
+			if err != nil {
+				return err
+			}
+			if err := update(s, tests, all, passing, outcomes); err != nil {
 				return err
 			}
 		}

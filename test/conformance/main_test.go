@@ -80,15 +80,16 @@ func TestLastWordsNameNoMachine(t *testing.T) {
 // A run of a few tests must not make the list shorter, nor forget what other tests said.
 func TestUpdateOnlyAdds(t *testing.T) {
 	dir := t.TempDir()
-	s := settings{passing: filepath.Join(dir, "passing.txt"), doc: filepath.Join(dir, "conformance.md")}
+	s := settings{passing: filepath.Join(dir, "passing.txt"), others: filepath.Join(dir, "others.txt"), doc: filepath.Join(dir, "conformance.md")}
 	tests := []string{"[sig-a] one", "[sig-a] two", "[sig-b] three", "[sig-b] four"}
+	all := append([]string{"[sig-b] not conformance", "[sig-b] nor this", "[sig-b] only elsewhere", "[sig-c] never run"}, tests...)
 	step := func(outcomes map[string]outcome) map[string]bool {
 		t.Helper()
 		passing, err := readList(s.passing)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := update(s, tests, passing, outcomes); err != nil {
+		if err := update(s, tests, all, passing, outcomes); err != nil {
 			t.Fatal(err)
 		}
 		if passing, err = readList(s.passing); err != nil {
@@ -97,7 +98,7 @@ func TestUpdateOnlyAdds(t *testing.T) {
 		return passing
 	}
 	step(map[string]outcome{tests[0]: {State: passed}, tests[1]: {State: "failed", Message: "\n  pod dns-1234 at 10.244.0.7 was slow\nmore"}})
-	got := step(map[string]outcome{tests[0]: {State: "failed", Message: "flake"}, tests[2]: {State: passed}, "not conformance": {State: passed}})
+	got := step(map[string]outcome{tests[0]: {State: "failed", Message: "flake"}, tests[2]: {State: passed}, all[0]: {State: passed}, all[1]: {State: "failed", Message: "no"}, all[2]: {State: skipped, Message: "for clouds"}})
 	if len(got) != 2 || !got[tests[0]] || !got[tests[2]] {
 		t.Errorf("passing: %v", got)
 	}
@@ -105,7 +106,8 @@ func TestUpdateOnlyAdds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"2 of its 4 conformance tests pass", "| sig-b | 1 | 2 |", "- [sig-a] two\n  `pod dns… at … was slow`", "## Not run yet\n\n- [sig-b] four"} {
+	for _, want := range []string{"2 of its 4 conformance tests pass", "| sig-b | 1 | 2 |", "- [sig-a] two\n  `pod dns… at … was slow`", "## Not run yet\n\n- [sig-b] four",
+		"| sig-b | 1 | 1 | 1 | 3 |", "| sig-c | 0 | 0 | 0 | 1 |", "- [sig-b] nor this\n  `no`"} {
 		if !strings.Contains(string(doc), want) {
 			t.Errorf("the document lacks %q:\n%s", want, doc)
 		}
