@@ -8,7 +8,7 @@ import (
 )
 
 // forTests are packages that exist for tests.
-var forTests = []string{"clienttest", "controllertest", "runtimetest", "nettest", "testing"}
+var forTests = []string{"clienttest", "controllertest", "runtimetest", "nettest", "nfttest", "testing"}
 
 // TestExportedNamesAreUsed: an exported name that only tests use is a rule that the product does not follow, or dead.
 func TestExportedNamesAreUsed(t *testing.T) {

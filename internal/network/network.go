@@ -23,6 +23,7 @@ import (
 	"github.com/knarr-io/knarr/internal/network/balance"
 	"github.com/knarr-io/knarr/internal/network/cni"
 	"github.com/knarr-io/knarr/internal/network/ipam"
+	"github.com/knarr-io/knarr/internal/network/nft"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/network/services"
 )
@@ -175,12 +176,13 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.ClusterDNS.IsValid() {
 		local = append(local, n.cfg.ClusterDNS)
 	}
-	kernel, err := services.OpenKernel(services.Layout{Table: TableName(n.cfg.Instance), Overlay: overlay.LinkName(n.cfg.Instance),
-		PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR, ServiceCIDR: n.cfg.ServiceCIDR, Local: local})
+	layout := services.Layout{Overlay: overlay.LinkName(n.cfg.Instance), PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
+		ServiceCIDR: n.cfg.ServiceCIDR, Local: local}
+	table, err := nft.Open(nft.Table{Family: layout.Family(), Name: TableName(n.cfg.Instance)})
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	defer kernel.Close()
+	defer table.Close()
 
 	hostPorts := map[string][]services.Element{}
 	for _, a := range n.pool.List() {
@@ -188,7 +190,7 @@ func (n *Node) Run(ctx context.Context) error {
 			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addr, a.HostPorts)
 		}
 	}
-	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernel: kernel, Node: services.Node{Name: n.cfg.NodeName, Local: local},
+	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernel: services.NewKernel(layout, table), Node: services.Node{Name: n.cfg.NodeName, Local: local},
 		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Log: n.cfg.Log})
 	n.plugin = n.newPlugin(mtu, balancer)
 	server := &cni.Server{Socket: Socket(n.cfg.DataDir), Log: n.cfg.Log, Plugin: n.plugin}

@@ -10,11 +10,11 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/knarr-io/knarr/internal/network/cni"
+	"github.com/knarr-io/knarr/internal/network/nft"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 )
 
@@ -48,32 +48,36 @@ func ignoreMissing(errs []error) []error {
 }
 
 func purgeTable(instance string) error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
+	var errs []error
+	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+		errs = append(errs, func() error {
+			table, err := nft.Open(nft.Table{Family: family, Name: TableName(instance)})
+			if err != nil {
+				return err
+			}
+			defer table.Close()
+			if exists, err := table.Exists(); err != nil || !exists {
+				return err
+			}
+			var tx nft.Transaction
+			tx.Remove()
+			return table.Run(&tx)
+		}())
 	}
-	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableName(instance)}
-	conn.AddTable(t) // so that deleting cannot fail
-	conn.DelTable(t)
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("nftables table %s: %w", t.Name, err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// lastInstance says that no instance has a table in this network namespace.
+// lastInstance reports whether no instance has a table in this network namespace.
 func lastInstance() (bool, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return false, err
-	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return false, fmt.Errorf("listing nftables tables: %w", err)
-	}
-	for _, t := range tables {
-		if t.Name == TableName("") || strings.HasPrefix(t.Name, TableName("")+"-") {
-			return false, nil
+	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+		names, err := nft.Tables(family)
+		if err != nil {
+			return false, err
+		}
+		for _, name := range names {
+			if name == TableName("") || strings.HasPrefix(name, TableName("")+"-") {
+				return false, nil
+			}
 		}
 	}
 	return true, nil

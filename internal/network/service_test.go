@@ -133,7 +133,7 @@ func TestNodePort(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.eventually("connections from outside are dropped", func() bool {
-			return strings.Contains(nft(t), "tcp . 30081 : drop")
+			return strings.Contains(ruleset(t), "tcp . 30081 : drop")
 		})
 		w.mustAsk("clients in the cluster use all endpoints", b.ns, nodeIP.String()+":30081", "a", "")
 		w.mustAsk("the cluster IP too", b.ns, "10.96.2.2:80", "a", "")
@@ -292,7 +292,7 @@ func TestScaleLeavesNothing(t *testing.T) {
 }
 
 // settled returns the ruleset without what time alone changes.
-func settled(t *testing.T) string { return nft(t) }
+func settled(t *testing.T) string { return ruleset(t) }
 
 func TestSomebodyFlushesTheRuleset(t *testing.T) {
 	if !nettest.Isolate(t) {
@@ -355,7 +355,7 @@ func TestPurgeLeavesNoTrace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return nft(t) + ip(t, "-o", "addr", "show", "dev", "lo") + ip(t, "route", "show", "table", "all", "dev", "lo") + "forward " + string(forward)
+		return ruleset(t) + ip(t, "-o", "addr", "show", "dev", "lo") + ip(t, "route", "show", "table", "all", "dev", "lo") + "forward " + string(forward)
 	}
 	before := trace()
 	w := newWorld(t)
@@ -398,7 +398,7 @@ func TestOtherInstancesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mustAsk("after other instances were purged", nil, a.addr.String()+":8080", "a", "")
-	if !strings.Contains(ip(t, "addr", "show", "dev", "lo"), "10.96.0.10/32") || !strings.Contains(nft(t), "knarr-test") {
+	if !strings.Contains(ip(t, "addr", "show", "dev", "lo"), "10.96.0.10/32") || !strings.Contains(ruleset(t), "knarr-test") {
 		t.Error("the instance lost its DNS address or table")
 	}
 }
@@ -408,7 +408,7 @@ func TestASecondInstanceWithTheSameAddressesIsRefused(t *testing.T) {
 		return
 	}
 	w := newWorld(t)
-	before := ip(t, "addr") + ip(t, "route") + nft(t)
+	before := ip(t, "addr") + ip(t, "route") + ruleset(t)
 	cfg := w.config()
 	cfg.Instance, cfg.DataDir = "second", t.TempDir()
 	n, err := New(cfg)
@@ -418,7 +418,7 @@ func TestASecondInstanceWithTheSameAddressesIsRefused(t *testing.T) {
 	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another instance of Knarr has the cluster DNS address 10.96.0.10") {
 		t.Errorf("Run says %v", err)
 	}
-	if after := ip(t, "addr") + ip(t, "route") + nft(t); after != before {
+	if after := ip(t, "addr") + ip(t, "route") + ruleset(t); after != before {
 		t.Errorf("it changed something:\n%s\nwas\n%s", after, before)
 	}
 }

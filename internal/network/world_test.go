@@ -255,7 +255,7 @@ func (w *world) eventually(what string, ok func() bool) {
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			w.t.Fatalf("%s did not come true within 5 s; the table is\n%s", what, nft(w.t))
+			w.t.Fatalf("%s did not come true within 5 s; the table is\n%s", what, ruleset(w.t))
 		case <-tick.C:
 		}
 	}
@@ -307,8 +307,8 @@ func endpointSlice(service string, pods []*pod) *discoveryv1.EndpointSlice {
 	return s
 }
 
-// nft returns the whole ruleset of the node's namespace.
-func nft(t testing.TB) string {
+// ruleset returns the whole ruleset of the node's namespace.
+func ruleset(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,71 +20,52 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
+	"github.com/knarr-io/knarr/internal/network/nft"
+	"github.com/knarr-io/knarr/internal/network/nft/nfttest"
 	"github.com/knarr-io/knarr/internal/network/services"
 )
 
-// fakeKernel is a kernel in memory that notes its transactions.
-type fakeKernel struct {
-	mu       sync.Mutex
-	exists   bool
-	elements map[services.Key]services.Value
-	log      []string // "rewrite 3" or "apply +1 -0", each with the time since the start
-	start    time.Time
-	fail     error // of the next transactions
-	deleted  func()
+// testLayout is that of the node whose Services the tests are about.
+func testLayout() services.Layout {
+	return services.Layout{Overlay: "kvx", PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
+		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
 }
 
-func (k *fakeKernel) Exists() (bool, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.exists, nil
+// fakeKernel writes to a table in memory and notes its transactions.
+type fakeKernel struct {
+	*services.Kernel
+	table *nfttest.Table
+
+	mu    sync.Mutex
+	log   []string // "rewrite 3" or "apply +1 -0", each with the time since the start
+	start time.Time
+}
+
+func newFakeKernel() *fakeKernel {
+	table := nfttest.New(nft.IPv4)
+	return &fakeKernel{Kernel: services.NewKernel(testLayout(), table), table: table, start: time.Now()}
 }
 
 func (k *fakeKernel) Rewrite(c services.Changes) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.fail != nil {
-		return k.fail
+	err := k.Kernel.Rewrite(c)
+	if err == nil {
+		k.note("rewrite %d", len(c.Add))
 	}
-	k.exists, k.elements = true, map[services.Key]services.Value{}
-	for _, e := range c.Add {
-		k.elements[e.Key] = e.Value
-	}
-	k.note("rewrite %d", len(c.Add))
-	return nil
+	return err
 }
 
 func (k *fakeKernel) Apply(c services.Changes) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.exists {
-		return errors.New("no such table")
+	err := k.Kernel.Apply(c)
+	if err == nil {
+		k.note("apply +%d -%d", len(c.Add), len(c.Delete))
 	}
-	if k.fail != nil {
-		return k.fail
-	}
-	for _, e := range c.Delete {
-		delete(k.elements, e.Key)
-	}
-	for _, e := range c.Add {
-		k.elements[e.Key] = e.Value
-	}
-	k.note("apply +%d -%d", len(c.Add), len(c.Delete))
-	return nil
+	return err
 }
 
 func (k *fakeKernel) note(format string, args ...any) {
-	k.log = append(k.log, fmt.Sprintf("%v: ", time.Since(k.start))+fmt.Sprintf(format, args...))
-}
-
-func (k *fakeKernel) Affinity() ([]services.Remembered, error) { return nil, nil }
-func (k *fakeKernel) Forget([]services.Remembered) error       { return nil }
-func (k *fakeKernel) Watch(ctx context.Context, deleted func()) error {
 	k.mu.Lock()
-	k.deleted = deleted
-	k.mu.Unlock()
-	<-ctx.Done()
-	return nil
+	defer k.mu.Unlock()
+	k.log = append(k.log, fmt.Sprintf("%v: ", time.Since(k.start))+fmt.Sprintf(format, args...))
 }
 
 // lines returns the log and empties it.
@@ -97,22 +77,10 @@ func (k *fakeKernel) lines() string {
 	return out
 }
 
-// elementsText returns the kernel's elements, one a line.
-func (k *fakeKernel) elementsText() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	var out []string
-	for key, v := range k.elements {
-		out = append(out, services.Element{Key: key, Value: v}.String())
-	}
-	slices.Sort(out)
-	return strings.Join(out, "\n")
-}
-
 // run runs f beside a balancer in a bubble.
 func run(t *testing.T, change func(*Config, *fakeKernel), f func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer)) {
 	synctest.Test(t, func(t *testing.T) {
-		k := &fakeKernel{start: time.Now()}
+		k := newFakeKernel()
 		c := clienttest.New(t)
 		cfg := Config{Client: c, Kernel: k, Node: services.Node{Name: "node-1"}, Window: 10 * time.Millisecond,
 			DeleteFlows: func([]services.FlowFilter) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
@@ -179,8 +147,8 @@ func TestNothingHappensWhenNothingChanges(t *testing.T) {
 		createSlice(t, c, 0)
 		time.Sleep(time.Second)
 		k.lines()
-		want := "endpoints 10.96.1.1 tcp 80 slot 0 -> 10.244.1.1:8080\nfrontends 10.96.1.1 tcp 80 -> pick-1"
-		if got := k.elementsText(); got != want {
+		want := "endpoints 10.96.1.1 . tcp . 80 . 0x0 : 10.244.1.1 . 8080\nfrontends 10.96.1.1 . tcp . 80 : goto pick-1"
+		if got := k.table.DumpElements(); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 		_, err := client.Mutate(t.Context(), c, api.Key{Namespace: "default", Name: "svc-0"}, "", func(s *corev1.Service) bool {
@@ -198,7 +166,7 @@ func TestNothingHappensWhenNothingChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if got := k.elementsText(); got != "" {
+		if got := k.table.DumpElements(); got != "" {
 			t.Errorf("after the Service is gone:\n%s", got)
 		}
 	})
@@ -207,19 +175,15 @@ func TestNothingHappensWhenNothingChanges(t *testing.T) {
 func TestFailureIsRetriedWithEverything(t *testing.T) {
 	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		time.Sleep(time.Second)
-		k.mu.Lock()
-		k.fail = errors.New("no memory")
-		k.mu.Unlock()
+		k.table.Fail(errors.New("no memory"))
 		createService(t, c, 0)
 		synctest.Wait()
-		if got := k.elementsText(); got != "" {
+		if got := k.table.DumpElements(); got != "" {
 			t.Errorf("although transactions fail: %s", got)
 		}
-		k.mu.Lock()
-		k.fail = nil
-		k.mu.Unlock()
+		k.table.Fail(nil)
 		time.Sleep(2 * retryTime)
-		if got := k.elementsText(); got != "rejects 10.96.1.1 tcp 80" {
+		if got := k.table.DumpElements(); got != "rejects 10.96.1.1 . tcp . 80" {
 			t.Errorf("after the failure is over: %q", got)
 		}
 	})
@@ -229,12 +193,9 @@ func TestDeletedTableIsWrittenAnew(t *testing.T) {
 	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
 		createService(t, c, 0)
 		time.Sleep(time.Second)
-		k.mu.Lock()
-		k.exists, k.elements = false, nil
-		k.mu.Unlock()
-		k.deleted()
+		k.table.Delete()
 		time.Sleep(time.Second)
-		if got := k.elementsText(); got != "rejects 10.96.1.1 tcp 80" {
+		if got := k.table.DumpElements(); got != "rejects 10.96.1.1 . tcp . 80" {
 			t.Errorf("after the table was deleted: %q", got)
 		}
 	})
@@ -244,7 +205,9 @@ func TestEarlierTableStaysUntilEverythingIsKnown(t *testing.T) {
 	stuck := make(chan struct{})
 	change := func(cfg *Config, k *fakeKernel) {
 		stuck = make(chan struct{})
-		k.exists = true
+		if err := k.Kernel.Rewrite(services.Changes{}); err != nil {
+			t.Fatal(err)
+		}
 		cfg.Client = &lateClient{Client: cfg.Client, release: stuck}
 	}
 	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
@@ -291,7 +254,7 @@ func TestHostPortsAreWrittenBeforeTheyAreSaidToBe(t *testing.T) {
 		cfg.HostPorts = map[string][]services.Element{"old/eth0": {{Key: services.Key{Set: services.AnyHostPorts, Proto: services.TCP, Port: 1}, Value: elements[0].Value}}}
 	}
 	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
-		if got := k.elementsText(); got != "any-host-ports tcp 1 -> 10.244.0.5:80" {
+		if got := k.table.DumpElements(); got != "any-host-ports tcp . 1 : 10.244.0.5 . 80" {
 			t.Errorf("host ports of an earlier run: %q", got)
 		}
 		for _, tc := range []struct {
@@ -301,7 +264,7 @@ func TestHostPortsAreWrittenBeforeTheyAreSaidToBe(t *testing.T) {
 			if err := b.SetHostPorts(t.Context(), "sandbox/eth0", tc.elements); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Contains(k.elementsText(), "any-host-ports tcp 8080 -> 10.244.0.5:80"); got != tc.want {
+			if got := strings.Contains(k.table.DumpElements(), "any-host-ports tcp . 8080 : 10.244.0.5 . 80"); got != tc.want {
 				t.Errorf("after SetHostPorts returned: %v, want %v", got, tc.want)
 			}
 		}

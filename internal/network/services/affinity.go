@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/google/nftables"
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // Remembered is one client's endpoint, as the kernel learned it.
@@ -39,51 +39,56 @@ func (t *Table) Stale(remembered []Remembered) []Remembered {
 
 // Affinity returns the clients that have an endpoint now.
 func (k *Kernel) Affinity() ([]Remembered, error) {
-	elements, err := k.conn.GetSetElements(k.sets.affinity)
+	elements, err := k.writer.Elements(k.program.sets.affinity)
 	if err != nil {
 		return nil, fmt.Errorf("reading session affinity: %w", err)
 	}
 	out := make([]Remembered, 0, len(elements))
 	for _, e := range elements {
-		if len(e.Key) < 14 || len(e.Val) < 6 {
-			continue
+		if r, ok := k.program.remembered(e); ok {
+			out = append(out, r)
 		}
-		out = append(out, Remembered{
-			Client: addr4(e.Key), Addr: addr4(e.Key[4:]), Proto: Protocol(e.Key[8]), Port: binary.BigEndian.Uint16(e.Key[12:]),
-			Endpoint: netip.AddrPortFrom(addr4(e.Val), binary.BigEndian.Uint16(e.Val[4:])),
-		})
 	}
 	return out, nil
 }
 
-// Forget removes clients from the affinity map. One that expires meanwhile is no error.
+// remembered reads an element of the affinity map.
+func (p program) remembered(e nft.Element) (Remembered, bool) {
+	n := 4 * int(p.AddrRegisters())
+	if len(e.Key) < 2*n+6 || len(e.Value) < n+2 {
+		return Remembered{}, false
+	}
+	client, _ := netip.AddrFromSlice(e.Key[:n])
+	addr, _ := netip.AddrFromSlice(e.Key[n : 2*n])
+	endpoint, _ := netip.AddrFromSlice(e.Value[:n])
+	return Remembered{Client: client, Addr: addr, Proto: Protocol(e.Key[2*n]), Port: binary.BigEndian.Uint16(e.Key[2*n+4:]),
+		Endpoint: netip.AddrPortFrom(endpoint, binary.BigEndian.Uint16(e.Value[n:]))}, true
+}
+
+// Forget removes clients from the affinity map, each in a transaction of its own: one that expires meanwhile is no error and
+// keeps none of the others.
 func (k *Kernel) Forget(stale []Remembered) error {
 	for _, r := range stale {
-		client, addr := r.Client.As4(), r.Addr.As4()
-		key := append(append(client[:], addr[:]...), byte(r.Proto), 0, 0, 0, byte(r.Port>>8), byte(r.Port), 0, 0)
-		if err := k.conn.SetDeleteElements(k.sets.affinity, []nftables.SetElement{{Key: key}}); err != nil {
-			return err
-		}
-		if err := k.conn.Flush(); err != nil && !isNotFound(err) {
+		var tx nft.Transaction
+		tx.Delete(k.program.sets.affinity, nft.Element{Key: nft.Fields(nil).Addr(r.Client).Addr(r.Addr).Protocol(uint8(r.Proto)).Port(r.Port)})
+		if err := k.writer.Run(&tx); err != nil && !isNotFound(err) {
 			return fmt.Errorf("removing session affinity of %v: %w", r.Client, err)
 		}
 	}
 	return nil
 }
 
-// affinityElements returns what the affinity map of an earlier table holds, to be kept in the new one.
-func (k *Kernel) affinityElements() []nftables.SetElement {
-	elements, err := k.conn.GetSetElements(k.sets.affinity)
+// expiring returns what the affinity map of an earlier table holds, to be kept in the new one.
+func (k *Kernel) expiring() []nft.Element {
+	elements, err := k.writer.Elements(k.program.sets.affinity)
 	if err != nil {
 		return nil // no such table or another layout: there is nothing to keep
 	}
-	var out []nftables.SetElement
+	var out []nft.Element
 	for _, e := range elements {
-		if e.Expires > 0 {
-			out = append(out, nftables.SetElement{Key: e.Key, Val: e.Val, Timeout: e.Expires})
+		if e.Timeout > 0 {
+			out = append(out, e)
 		}
 	}
 	return out
 }
-
-func addr4(b []byte) netip.Addr { return netip.AddrFrom4([4]byte(b[:4])) }

@@ -10,15 +10,12 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/knarr-io/knarr/internal/network/nettest"
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // loaded returns an open kernel with n Services of three endpoints; call it inside of a namespace.
-func loaded(b *testing.B, n int) (*Kernel, *Table) {
-	k, err := OpenKernel(testLayout())
-	if err != nil {
-		b.Error(err)
-		return nil, nil
-	}
+func loaded(b *testing.B, n int) (*Kernel, *Table, *nft.Conn) {
+	k, conn := openKernel(b, testLayout())
 	table := NewTable()
 	for owner, es := range manyServices(n, 3) {
 		table.Set(owner, es)
@@ -28,7 +25,7 @@ func loaded(b *testing.B, n int) (*Kernel, *Table) {
 		b.Error(err)
 	}
 	table.Rewritten(all)
-	return k, table
+	return k, table, conn
 }
 
 // BenchmarkLoad writes a whole table in place of another.
@@ -36,8 +33,8 @@ func BenchmarkLoad(b *testing.B) {
 	for _, n := range []int{100, 2000, 10000} {
 		b.Run(fmt.Sprint(n, "-services"), func(b *testing.B) {
 			nettest.New(b).Do(func() {
-				k, table := loaded(b, n)
-				defer k.Close()
+				k, table, conn := loaded(b, n)
+				defer conn.Close()
 				for b.Loop() {
 					if err := k.Rewrite(table.All()); err != nil {
 						b.Error(err)
@@ -54,8 +51,8 @@ func BenchmarkChange(b *testing.B) {
 	for _, n := range []int{1, 100, 2000, 10000} {
 		b.Run(fmt.Sprint("of-", n, "-services"), func(b *testing.B) {
 			nettest.New(b).Do(func() {
-				k, table := loaded(b, n)
-				defer k.Close()
+				k, table, conn := loaded(b, n)
+				defer conn.Close()
 				i := 0
 				for b.Loop() {
 					i++
@@ -104,8 +101,8 @@ func BenchmarkConnect(b *testing.B) {
 					b.Error(err)
 					return
 				}
-				k, table := loaded(b, max(n, 1))
-				defer k.Close()
+				k, table, conn := loaded(b, max(n, 1))
+				defer conn.Close()
 				es := manyServices(1, 1)["default/svc-00000"]
 				es[1].Value.Addr = netip.MustParseAddr("10.244.0.2")
 				table.Set("default/svc-00000", es)

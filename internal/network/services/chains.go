@@ -4,13 +4,12 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
-// Layout is what the fixed rules depend on.
+// Layout is what the fixed rules depend on. All its addresses are of one family, which is that of the table.
 type Layout struct {
-	Table       string       // name of the nftables table
 	Overlay     string       // name of the link to pods of other nodes; it need not exist
 	PodCIDR     netip.Prefix // pods of this node
 	ClusterCIDR netip.Prefix // pods of all nodes
@@ -18,96 +17,106 @@ type Layout struct {
 	Local       []netip.Addr // Service addresses that the node itself has, see [Node]
 }
 
-// chain is one chain of the fixed part of the table. A nil hook makes it a chain to jump to.
-type chain struct {
-	name     string
-	kind     nftables.ChainType
-	hook     *nftables.ChainHook
-	priority *nftables.ChainPriority
-	rules    []rule
+// Family returns the family of the table.
+func (l Layout) Family() nft.Family { return nft.FamilyOf(l.PodCIDR.Addr()) }
+
+// loopback has the addresses that never leave a machine; route_localnet makes exceptions for IPv4 alone.
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+func multicast(f nft.Family) netip.Prefix {
+	if f == nft.IPv6 {
+		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff}), 8)
+	}
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)
 }
 
-var (
-	loopback  = netip.MustParsePrefix("127.0.0.0/8")
-	multicast = netip.MustParsePrefix("224.0.0.0/4")
-)
+func nat(at *nftables.ChainHook, priority *nftables.ChainPriority) *nft.Hook {
+	return &nft.Hook{Type: nftables.ChainTypeNAT, At: *at, Priority: *priority}
+}
+
+func filter(at *nftables.ChainHook, priority *nftables.ChainPriority) *nft.Hook {
+	return &nft.Hook{Type: nftables.ChainTypeFilter, At: *at, Priority: *priority}
+}
+
+// fixed builds the fixed part of the table.
+type fixed struct {
+	Layout
+	program
+}
 
 // chains returns the fixed part of the table, called chains first.
-func (l Layout) chains(s *sets) []chain {
-	frontend := join(loadDestination(), loadPort())
-	return []chain{
-		{name: "reject", rules: []rule{
-			join(protocolIs(TCP), rule{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
-			{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpPortUnreachable}},
+func (x fixed) chains() []nft.Chain {
+	of := x.sets.of
+	chains := []nft.Chain{
+		{Name: "reject", Rules: []nft.Rule{nft.Join(nft.ProtocolIs(uint8(TCP), x.proto), nft.Reset()), x.Refuse()}},
+		{Name: "services", Rules: []nft.Rule{
+			nft.Join(x.frontend(), nft.GoWhere(x.addr, of[Frontends])),
+			nft.Join(x.frontend(), x.toEndpoint(x.addr, HostPorts)),
+			nft.Join(nft.ToThisNode(x.scratch), x.portOf(), nft.GoWhere(x.proto, of[NodePorts])),
+			nft.Join(nft.ToThisNode(x.scratch), x.portOf(), x.toEndpoint(x.proto, AnyHostPorts)),
 		}},
-		{name: "services", rules: []rule{
-			join(frontend, lookupVerdict(regAddr, s.of[Frontends])),
-			join(frontend, lookupEndpoint(regAddr, s.of[HostPorts]), dnat()),
-			join(toThisNode(), loadPort(), lookupVerdict(regProto, s.of[NodePorts])),
-			join(toThisNode(), loadPort(), lookupEndpoint(regProto, s.of[AnyHostPorts]), dnat()),
+		{Name: "prerouting", Hook: nat(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), Rules: []nft.Rule{
+			nft.Join(x.fromOutside(), x.frontend(), nft.GoWhere(x.addr, of[OutsideFrontends])),
+			nft.Join(x.fromOutside(), nft.ToThisNode(x.scratch), x.portOf(), nft.GoWhere(x.proto, of[OutsideNodePorts])),
+			nft.Jump("services"),
 		}},
-		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest, rules: []rule{
-			join(l.fromOutside(), frontend, lookupVerdict(regAddr, s.of[OutsideFrontends])),
-			join(l.fromOutside(), toThisNode(), loadPort(), lookupVerdict(regProto, s.of[OutsideNodePorts])),
-			verdict(expr.VerdictJump, "services"),
+		{Name: "output", Hook: nat(nftables.ChainHookOutput, nftables.ChainPriorityNATDest), Rules: []nft.Rule{nft.Jump("services")}},
+		{Name: "postrouting", Hook: nat(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), Rules: x.masquerading()},
+		{Name: "filter-input", Hook: filter(nftables.ChainHookInput, nftables.ChainPriorityFilter), Rules: []nft.Rule{
+			nft.Join(x.newConnection(), x.translated(false), x.frontend(), nft.InSet(x.addr, of[Rejects]), nft.Goto("reject")),
+			nft.Join(x.newConnection(), x.translated(false), x.portOf(), nft.InSet(x.proto, of[NodeRejects]), nft.Goto("reject")),
 		}},
-		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityNATDest, rules: []rule{
-			verdict(expr.VerdictJump, "services"),
-		}},
-		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, priority: nftables.ChainPriorityNATSource,
-			rules: l.masquerading(s)},
+		{Name: "filter-forward", Hook: filter(nftables.ChainHookForward, nftables.ChainPriorityFilter), Rules: x.refusing()},
+		{Name: "filter-output", Hook: filter(nftables.ChainHookOutput, nftables.ChainPriorityFilter), Rules: x.refusing()},
+	}
+	if x.program.Family == nft.IPv4 {
 		// Pod links, and with other nodes also the links to them, accept routed loopback addresses, so that a node port on
 		// 127.0.0.1 works; nobody must use that to reach what listens on the node's loopback (CVE-2020-8558). No packet from
-		// elsewhere has such an address (RFC 1122 section 3.2.1.3); answers get theirs after this hook.
-		{name: "loopback", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
-			join(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo", false), loadDestination(), addrIn(regAddr, expr.CmpOpEq, loopback),
-				verdict(expr.VerdictDrop, "")),
-		}},
-		{name: "filter-input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, priority: nftables.ChainPriorityFilter, rules: []rule{
-			join(newConnection(), translated(false), frontend, lookup(regAddr, s.of[Rejects]), verdict(expr.VerdictGoto, "reject")),
-			join(newConnection(), translated(false), loadPort(), lookup(regProto, s.of[NodeRejects]), verdict(expr.VerdictGoto, "reject")),
-		}},
-		{name: "filter-forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter, rules: l.refusing(s)},
-		{name: "filter-output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityFilter, rules: l.refusing(s)},
+		// elsewhere has such an address (RFC 1122 section 3.2.1.3); answers get theirs after this hook. IPv6 has no such setting.
+		chains = append(chains, nft.Chain{Name: "loopback", Hook: filter(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), Rules: []nft.Rule{
+			nft.Join(nft.NotComesBy("lo"), x.destination(), nft.InPrefix(x.addr, x.scratch, loopback), nft.Drop()),
+		}})
 	}
+	return chains
 }
 
-const icmpPortUnreachable = 3 // RFC 792
-
 // fromOutside matches clients that are no pods. Traffic of the node itself never passes prerouting on its way out.
-func (l Layout) fromOutside() rule {
-	return join(loadSource(), addrIn(regClient, expr.CmpOpNeq, l.ClusterCIDR))
+func (x fixed) fromOutside() nft.Rule {
+	return nft.Join(x.source(), nft.NotInPrefix(x.client, x.scratch, x.ClusterCIDR))
 }
 
 // masquerading returns the rules that decide which connections get another source address on their way out.
-func (l Layout) masquerading(s *sets) []rule {
-	return []rule{
+func (x fixed) masquerading() []nft.Rule {
+	rules := []nft.Rule{
 		// A pod that reached itself through a Service would answer itself directly.
-		join(translated(true), loadSource(), loadDestination(), lookup(regClient, s.of[Hairpins]), masquerade()),
+		nft.Join(x.translated(true), x.source(), x.destination(), nft.InSet(x.client, x.sets.of[Hairpins]), nft.Masquerade()),
+	}
+	if x.program.Family == nft.IPv4 {
 		// A node port on 127.0.0.1: no pod can answer to loopback.
-		join(translated(true), loadSource(), addrIn(regClient, expr.CmpOpEq, loopback),
-			interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, "lo", false), masquerade()),
+		rules = append(rules, nft.Join(x.translated(true), x.source(), nft.InPrefix(x.client, x.scratch, loopback), nft.NotLeavesBy("lo"), nft.Masquerade()))
+	}
+	return append(rules,
 		// From outside to a pod on another node: the answer must come back through here. A pod of this node keeps seeing the
 		// client's address, because its answers pass here anyway.
-		join(translated(true), l.fromOutside(), loadDestination(), addrIn(regAddr, expr.CmpOpNeq, l.PodCIDR),
-			interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, "lo", false), masquerade()),
+		nft.Join(x.translated(true), x.fromOutside(), x.destination(), nft.NotInPrefix(x.addr, x.scratch, x.PodCIDR),
+			nft.NotLeavesBy("lo"), nft.Masquerade()),
 		// What enters the overlay with an address that is no pod's - a process that bound the node's address, a client that has
 		// a route to pods by this node - would be answered beside the overlay.
-		join(interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, l.Overlay, false), l.fromOutside(), masquerade()),
+		nft.Join(nft.LeavesBy(x.Overlay), x.fromOutside(), nft.Masquerade()),
 		// From a pod to the world outside of the cluster, where pod addresses mean nothing.
-		join(loadSource(), addrIn(regClient, expr.CmpOpEq, l.PodCIDR), loadDestination(), addrIn(regAddr, expr.CmpOpNeq, l.ClusterCIDR),
-			addrIn(regAddr, expr.CmpOpNeq, multicast), masquerade()),
-	}
+		nft.Join(x.source(), nft.InPrefix(x.client, x.scratch, x.PodCIDR), x.destination(), nft.NotInPrefix(x.addr, x.scratch, x.ClusterCIDR),
+			nft.NotInPrefix(x.addr, x.scratch, multicast(x.program.Family)), nft.Masquerade()))
 }
 
 // refusing returns the rules that answer connections nobody serves, so that clients fail at once instead of timing out.
-func (l Layout) refusing(s *sets) []rule {
-	var rules []rule
-	for _, addr := range l.Local {
-		rules = append(rules, join(loadDestination(), addrIn(regAddr, expr.CmpOpEq, netip.PrefixFrom(addr, 32)), verdict(expr.VerdictAccept, "")))
+func (x fixed) refusing() []nft.Rule {
+	var rules []nft.Rule
+	for _, addr := range x.Local {
+		own := netip.PrefixFrom(addr, addr.BitLen())
+		rules = append(rules, nft.Join(x.destination(), nft.InPrefix(x.addr, x.scratch, own), nft.Accept()))
 	}
 	// Whatever still has a Service address as its destination here met no Service, no port or no endpoint.
 	return append(rules,
-		join(newConnection(), loadDestination(), addrIn(regAddr, expr.CmpOpEq, l.ServiceCIDR), verdict(expr.VerdictGoto, "reject")),
-		join(newConnection(), loadDestination(), loadPort(), lookup(regAddr, s.of[Rejects]), verdict(expr.VerdictGoto, "reject")))
+		nft.Join(x.newConnection(), x.destination(), nft.InPrefix(x.addr, x.scratch, x.ServiceCIDR), nft.Goto("reject")),
+		nft.Join(x.newConnection(), x.frontend(), nft.InSet(x.addr, x.sets.of[Rejects]), nft.Goto("reject")))
 }

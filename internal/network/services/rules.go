@@ -1,176 +1,148 @@
 package services
 
 import (
-	"encoding/binary"
-	"net/netip"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
-// The rules below are written for nftables' 32-bit registers, numbered from NFT_REG32_00 = 8. A packet's client, address,
-// protocol, port and chosen slot always sit side by side, so that one load serves lookups by any run of neighbours.
-const (
-	regClient = 8 + iota
-	regAddr
-	regProto
-	regPort
-	regSlot
-	regEndpoint     // address ...
-	regEndpointPort // ... and port, as the maps store them
-	regScratch
-	// A copy of slot and endpoint, for remember.
-	regSlotCopy
-	regEndpointCopy
-	regEndpointPortCopy
-)
-
-// rule is a list of expressions, run until one does not match.
-type rule []expr.Any
-
-func join(parts ...rule) rule {
-	var out rule
-	for _, p := range parts {
-		out = append(out, p...)
-	}
-	return out
+// registers are where the rules of a family have a packet's client, address, protocol, port and chosen slot: side by side, so
+// that one load serves lookups by any run of neighbours. IPv6 fills the sixteen registers there are.
+type registers struct {
+	client, addr, proto, port, slot nft.Register
+	endpoint, endpointPort          nft.Register // as the maps store them
+	scratch                         nft.Register // room for an address; conditions come before an endpoint is loaded
 }
 
-func loadSource() rule {
-	return rule{&expr.Payload{DestRegister: regClient, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}}
+func registersOf(f nft.Family) registers {
+	n := f.AddrRegisters()
+	r := registers{client: nft.FirstRegister}
+	r.addr = r.client + n
+	r.proto = r.addr + n
+	r.port = r.proto + 1
+	r.slot = r.port + 1
+	r.endpoint = r.slot + 1
+	r.endpointPort = r.endpoint + n
+	r.scratch = r.endpoint
+	return r
 }
 
-func loadDestination() rule {
-	return rule{&expr.Payload{DestRegister: regAddr, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}}
+// program builds the rules of one family.
+type program struct {
+	nft.Family
+	registers
+	sets *sets
 }
 
-// loadPort loads protocol and destination port; TCP, UDP and SCTP have the port at the same place.
-func loadPort() rule {
-	return rule{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: regProto},
-		&expr.Payload{DestRegister: regPort, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-	}
+func newProgram(f nft.Family) program {
+	return program{Family: f, registers: registersOf(f), sets: newSets(f)}
 }
 
-// addrIn goes on if the address in reg is inside of prefix (or outside, with op CmpOpNeq).
-func addrIn(reg uint32, op expr.CmpOp, prefix netip.Prefix) rule {
-	addr := prefix.Masked().Addr().As4()
-	var mask [4]byte
-	binary.BigEndian.PutUint32(mask[:], ^uint32(0)<<(32-prefix.Bits()))
-	return rule{
-		&expr.Bitwise{SourceRegister: reg, DestRegister: regScratch, Len: 4, Mask: mask[:], Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: regScratch, Data: addr[:]},
-	}
-}
+func (p program) source() nft.Rule      { return p.LoadSource(p.client) }
+func (p program) destination() nft.Rule { return p.LoadDestination(p.addr) }
 
-func ctBits(key expr.CtKey, bits uint32, set bool) rule {
-	op := expr.CmpOpEq
-	if set {
-		op = expr.CmpOpNeq
-	}
-	return rule{
-		&expr.Ct{Register: regScratch, Key: key},
-		&expr.Bitwise{SourceRegister: regScratch, DestRegister: regScratch, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: regScratch, Data: make([]byte, 4)},
-	}
-}
+// portOf loads protocol and destination port.
+func (p program) portOf() nft.Rule { return nft.Join(nft.LoadProtocol(p.proto), nft.LoadPort(p.port)) }
 
-// newConnection matches the first packets of a connection; translated those whose destination was (or was not) changed by us.
-func newConnection() rule      { return ctBits(expr.CtKeySTATE, expr.CtStateBitNEW, true) }
-func translated(yes bool) rule { return ctBits(expr.CtKeySTATUS, ctStatusDNAT, yes) }
-func lookup(reg uint32, s *nftables.Set) rule {
-	return rule{&expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID}}
+// frontend loads address, protocol and port that a packet goes to.
+func (p program) frontend() nft.Rule { return nft.Join(p.destination(), p.portOf()) }
+
+// newConnection matches the first packets of a connection.
+func (p program) newConnection() nft.Rule {
+	return nft.ConntrackBits(expr.CtKeySTATE, expr.CtStateBitNEW, true, p.scratch)
 }
 
 // ctStatusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ctStatusDNAT = 1 << 5
 
-// lookupVerdict goes where the verdict map says; a packet without an entry continues with the next rule.
-func lookupVerdict(reg uint32, s *nftables.Set) rule {
-	return rule{&expr.Lookup{SourceRegister: reg, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.Name, SetID: s.ID}}
+// translated matches connections whose destination was (or was not) changed by us.
+func (p program) translated(yes bool) nft.Rule {
+	return nft.ConntrackBits(expr.CtKeySTATUS, ctStatusDNAT, yes, p.scratch)
 }
 
-// lookupEndpoint loads the endpoint that the map has for the key beginning at reg; without one the rule ends.
-func lookupEndpoint(reg uint32, s *nftables.Set) rule {
-	return rule{&expr.Lookup{SourceRegister: reg, DestRegister: regEndpoint, IsDestRegSet: true, SetName: s.Name, SetID: s.ID}}
+// toEndpoint leads the connection to what the map has for the key that begins at a register.
+func (p program) toEndpoint(key nft.Register, in Set) nft.Rule {
+	return nft.Join(nft.LoadValue(key, p.endpoint, p.sets.of[in]), p.DestinationNAT(p.endpoint, p.endpointPort))
 }
 
-// dnat leads the connection to the loaded endpoint.
-func dnat() rule {
-	return rule{&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regEndpoint, RegProtoMin: regEndpointPort}}
-}
-
-// masquerade gives the connection the address of the link it leaves by. Random ports: with sequential ones, two connections
-// made at the same time can collide and lose their first packet.
-func masquerade() rule { return rule{&expr.Masq{FullyRandom: true}} }
-
-func verdict(kind expr.VerdictKind, chain string) rule {
-	return rule{&expr.Verdict{Kind: kind, Chain: chain}}
-}
-
-func interfaceIs(key expr.MetaKey, op expr.CmpOp, name string, prefix bool) rule {
-	data := []byte(name)
-	if !prefix {
-		data = append(data, make([]byte, unix.IFNAMSIZ-len(data))...)
-	}
-	return rule{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: data}}
-}
-
-// toThisNode matches packets to any address of the node.
-func toThisNode() rule {
-	return rule{
-		&expr.Fib{Register: regScratch, FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: regScratch, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-	}
-}
-
-func protocolIs(p Protocol) rule {
-	return rule{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: regProto}, &expr.Cmp{Op: expr.CmpOpEq, Register: regProto, Data: []byte{byte(p)}}}
-}
-
-// choose loads a random slot of picker p.
-func (p Picker) choose() rule {
+// choose loads a random slot of a picker.
+func (p program) choose(k Picker) nft.Rule {
 	var first uint32
-	if p.Outside {
+	if k.Outside {
 		first = outsideSlots
 	}
-	return rule{&expr.Numgen{Register: regSlot, Modulus: p.N, Type: unix.NFT_NG_RANDOM, Offset: first}}
+	return nft.Rule{&expr.Numgen{Register: p.slot, Modulus: k.N, Type: unix.NFT_NG_RANDOM, Offset: first}}
 }
 
-// remember stores in the affinity map that the client goes to the loaded endpoint, or renews that.
+// picker returns the rules of the chain of k.
+func (p program) picker(k Picker) []nft.Rule {
+	key, in := p.addr, Endpoints
+	if k.NodePort {
+		key, in = p.proto, NodePortEndpoints
+	}
+	if k.Affinity == 0 {
+		return []nft.Rule{nft.Join(p.frontend(), p.choose(k), p.toEndpoint(key, in))}
+	}
+	load := nft.Join(p.source(), p.frontend())
+	return []nft.Rule{
+		nft.Join(load, p.known(), nft.LoadValue(p.client, p.endpoint, p.sets.affinity), p.remember(k)),
+		nft.Join(load, p.known(), p.choose(k), nft.LoadValue(key, p.endpoint, p.sets.of[in]), p.remember(k)),
+	}
+}
+
+// known loads something where no slot is chosen, and where an endpoint does not begin: remember copies it all, and nft looks for
+// what was there.
+func (p program) known() nft.Rule {
+	rule := nft.Rule{zero(p.slot, 4)}
+	for r := p.endpoint + 1; r <= p.endpointPort; r++ {
+		rule = append(rule, zero(r, 4))
+	}
+	return rule
+}
+
+func zero(r nft.Register, bytes uint32) expr.Any {
+	return &expr.Immediate{Register: r, Data: make([]byte, bytes)}
+}
+
+// remember stores in the affinity map that the client goes to the loaded endpoint, or renews that, and leads it there.
 //
 // What it stores is a copy, and made in this way so that nft can list the rule: version 1.0.6 (Debian 12) aborts where it
 // would have to print the outcome of a map lookup as the data of an element. It follows a wide copy in its first register only,
-// and so prints for the others what was there before: 0.0.0.0 . 0.
-func (p Picker) remember(affinity *nftables.Set) rule {
-	ones := []byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}
-	return rule{
-		&expr.Immediate{Register: regEndpointCopy, Data: make([]byte, 4)},
-		&expr.Immediate{Register: regEndpointPortCopy, Data: make([]byte, 2)},
-		&expr.Bitwise{SourceRegister: regSlot, DestRegister: regSlotCopy, Len: 12, Mask: ones, Xor: make([]byte, 12)},
-		&expr.Dynset{SrcRegKey: regClient, SrcRegData: regEndpointCopy, SetName: affinity.Name, SetID: affinity.ID,
-			Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: time.Duration(p.Affinity) * time.Second},
+// and so prints for the others what was there before: 0.0.0.0 . 0. For IPv6 there is no room for the copy beside the key: it
+// takes the key's place, and the key is loaded again behind it.
+func (p program) remember(k Picker) nft.Rule {
+	at, endpoint, port := p.endpointPort+2, p.endpoint, p.endpointPort
+	again := p
+	if p.Family == nft.IPv6 {
+		at = p.client
+		again.client = at + p.endpointPort - p.slot + 1
+		again.addr = again.client + p.AddrRegisters()
+		again.proto = again.addr + p.AddrRegisters()
+		again.port = again.proto + 1
+		endpoint, port = at+1, at+1+p.AddrRegisters()
 	}
+	rule := nft.Join(nft.Rule{zero(at+1, 4*p.AddrRegisters()), zero(at+1+p.AddrRegisters(), 2)}, p.copyEndpoint(at))
+	if p.Family == nft.IPv6 {
+		rule = nft.Join(rule, again.source(), again.frontend())
+	}
+	return nft.Join(rule, nft.Rule{&expr.Dynset{SrcRegKey: again.client, SrcRegData: at + 1, SetName: p.sets.affinity.Name,
+		Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: time.Duration(k.Affinity) * time.Second}}, p.DestinationNAT(endpoint, port))
 }
 
-// rules returns the rules of picker p's chain.
-func (p Picker) rules(sets *sets) []rule {
-	load := join(loadDestination(), loadPort())
-	find := lookupEndpoint(regAddr, sets.of[Endpoints])
-	if p.NodePort {
-		find = lookupEndpoint(regProto, sets.of[NodePortEndpoints])
+// copyEndpoint copies slot, address and port to the registers from to on; the kernel copies four at a time.
+func (p program) copyEndpoint(to nft.Register) nft.Rule {
+	const most = 4
+	var rule nft.Rule
+	for from := p.slot; from <= p.endpointPort; from += most {
+		bytes := 4 * min(most, p.endpointPort-from+1)
+		ones := make([]byte, bytes)
+		for i := range ones {
+			ones[i] = 0xff
+		}
+		rule = append(rule, &expr.Bitwise{SourceRegister: from, DestRegister: to + from - p.slot, Len: bytes, Mask: ones, Xor: make([]byte, bytes)})
 	}
-	if p.Affinity == 0 {
-		return []rule{join(load, p.choose(), find, dnat())}
-	}
-	load = join(loadSource(), load)
-	// remember copies the slot, so that it must hold something where none was chosen.
-	noSlot := rule{&expr.Immediate{Register: regSlot, Data: make([]byte, 4)}}
-	return []rule{
-		join(load, noSlot, lookupEndpoint(regClient, sets.affinity), p.remember(sets.affinity), dnat()),
-		join(load, p.choose(), find, p.remember(sets.affinity), dnat()),
-	}
+	return rule
 }

@@ -1,4 +1,4 @@
-package services
+package nft
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // Watch calls deleted whenever somebody may have deleted the table - what `nft flush ruleset` and reloaded firewalls do -
 // until ctx ends. It sleeps in the kernel; every transaction wakes it for a moment.
-func (k *Kernel) Watch(ctx context.Context, deleted func()) error {
+func (c *Conn) Watch(ctx context.Context, deleted func()) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("watching nftables: %w", err)
@@ -35,17 +35,17 @@ func (k *Kernel) Watch(ctx context.Context, deleted func()) error {
 			return fmt.Errorf("watching nftables: %w", err)
 		}
 		for _, m := range msgs {
-			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE && k.names(m.Data) {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE && c.names(m.Data) {
 				deleted()
 			}
 		}
 	}
 }
 
-// names says that a table message names our table.
-func (k *Kernel) names(data []byte) bool {
+// names reports whether a table message names our table.
+func (c *Conn) names(data []byte) bool {
 	const header = 4 // struct nfgenmsg
-	if len(data) < header {
+	if len(data) < header || data[0] != byte(c.table.Family.netlink()) {
 		return false
 	}
 	ad, err := netlink.NewAttributeDecoder(data[header:])
@@ -54,7 +54,7 @@ func (k *Kernel) names(data []byte) bool {
 	}
 	for ad.Next() {
 		if ad.Type() == unix.NFTA_TABLE_NAME {
-			return ad.String() == k.table.Name
+			return ad.String() == c.table.Name
 		}
 	}
 	return false
