@@ -10,11 +10,9 @@ import (
 // is added.
 var debts = []string{
 	"internal/node has ",
-	"internal/server has ",
 	"internal/scheduler/placement has ",
 	"internal/api/upstream.go",
 	"internal/node/apply.go",
-	"internal/server/proxy.go",
 	"internal/server/registry/read.go",
 	"internal/client/local.go",
 	"internal/server/authz/feed.go",

@@ -34,7 +34,7 @@ func (l *limits) acquire(t *target) (release func(), err error) {
 	case "get", "list":
 		slots = l.reads
 	}
-	if connectors[t.Subresource] != nil || exempt(t.User) {
+	if t.Connects() || exempt(t.User) {
 		return func() {}, nil
 	}
 	select {

@@ -41,7 +41,7 @@ func newMetrics() *metrics {
 // observe counts one request. Only paths of known resources make label values: anything else would let clients fill the
 // memory.
 func (m *metrics) observe(t *target, w *recorder, took time.Duration) {
-	code := w.code
+	code := w.Code
 	if code == 0 {
 		code = http.StatusOK
 	}
@@ -50,7 +50,7 @@ func (m *metrics) observe(t *target, w *recorder, took time.Duration) {
 		return
 	}
 	m.requests.WithLabelValues(t.Verb, t.Group, t.Version, t.Resource, t.Subresource, strconv.Itoa(code)).Inc()
-	if t.Verb != "watch" && connectors[t.Subresource] == nil {
+	if t.Verb != "watch" && !t.Connects() {
 		m.seconds.WithLabelValues(t.Verb, t.Resource).Observe(took.Seconds())
 	}
 }

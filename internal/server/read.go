@@ -65,7 +65,7 @@ func (x *exchange) fastList(revs []*store.Revision, meta metav1.ListMeta) error 
 		items[i] = b
 		size += len(b)
 	}
-	w, done := x.begin(http.StatusOK, x.accept.Format.MediaType(), size)
+	w, done := x.call().Begin(http.StatusOK, x.accept.Format.MediaType(), size)
 	defer done()
 	if err := wire.WriteList(w, x.t.listKind(), meta, items, x.accept.Format); err != nil {
 		x.s.log.Debug("a client went away during a list", "path", x.r.URL.Path, "err", err)

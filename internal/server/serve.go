@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -15,30 +13,21 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/request"
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
-
-// exchange is one request and the way to answer it.
-type exchange struct {
-	s      *Server
-	w      *recorder
-	r      *http.Request
-	t      *target
-	q      url.Values
-	accept wire.Accepted
-}
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	q := r.URL.Query()
-	t, inAPI := parse(r.Method, r.URL.Path, q)
+	t := parse(r.Method, r.URL.Path, q)
 	w := &recorder{ResponseWriter: rw}
 	x := &exchange{s: s, w: w, r: r, t: t, q: q}
 	defer func() {
 		p := recover()
-		begun := w.code != 0
+		begun := w.Code != 0
 		if p != nil && p != http.ErrAbortHandler {
 			s.log.Error("a request made the server panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 			if !begun {
@@ -50,13 +39,13 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // net/http ends the connection without a word
 		}
 	}()
-	if err := s.serve(x, inAPI); err != nil {
+	if err := s.serve(x); err != nil {
 		x.fail(err)
 	}
 }
 
 // serve lets the request through the gates and hands it to its verb.
-func (s *Server) serve(x *exchange, inAPI bool) error {
+func (s *Server) serve(x *exchange) error {
 	if s.health(x) {
 		return nil
 	}
@@ -65,7 +54,7 @@ func (s *Server) serve(x *exchange, inAPI bool) error {
 	}
 	ctx, cancel := x.deadline()
 	defer cancel()
-	x.r = x.r.WithContext(warning.WithWarningRecorder(request.With(ctx, &x.t.Info), &warner{header: x.w.Header()}))
+	x.r = x.r.WithContext(warning.WithWarningRecorder(request.With(ctx, &x.t.Info), &call.Warnings{Header: x.w.Header()}))
 	if err := s.authorize(x); err != nil {
 		return err
 	}
@@ -75,10 +64,7 @@ func (s *Server) serve(x *exchange, inAPI bool) error {
 		return err
 	}
 	defer release()
-	if !inAPI {
-		return s.serveOther(x)
-	}
-	return s.serveResource(x)
+	return s.table.Serve(x.call())
 }
 
 // answerWithin bounds how long a request other than a watch or a stream may take, as in Kubernetes.
@@ -86,7 +72,7 @@ const answerWithin = time.Minute
 
 // deadline returns the context of the request, bounded where the request is one that should end soon.
 func (x *exchange) deadline() (context.Context, context.CancelFunc) {
-	if x.t.Verb == "watch" || connectors[x.t.Subresource] != nil || strings.HasPrefix(x.r.URL.Path, "/debug/") {
+	if x.t.Verb == "watch" || x.t.Connects() || strings.HasPrefix(x.r.URL.Path, "/debug/") {
 		return x.r.Context(), func() {}
 	}
 	within := answerWithin
@@ -97,24 +83,16 @@ func (x *exchange) deadline() (context.Context, context.CancelFunc) {
 }
 
 // serveResource answers requests below a group-version.
-func (s *Server) serveResource(x *exchange) error {
-	if r, ok := findReview(x.t); ok {
-		return x.review(r)
-	}
-	if x.t.Group == "apiextensions.k8s.io" && x.t.Version == "v1" && x.t.Resource == "customresourcedefinitions" && x.t.Verb == "list" {
-		return x.noDefinitions()
-	}
-	if x.t.Group == usageGroup.Group {
-		return x.usage()
-	}
+func (s *Server) serveResource(c *call.Call) error {
+	x := s.exchange(c)
 	if err := x.t.resolve(); err != nil {
 		return err
 	}
 	if err := x.fresh(); err != nil {
 		return err
 	}
-	if h := connectors[x.t.Subresource]; h != nil {
-		return h(x) // these speak for themselves: text, upgraded connections, whatever a pod answers
+	if x.t.Connects() {
+		return s.connector.Serve(c)
 	}
 	accept, ok := wire.Negotiate(x.r.Header.Get("Accept"), x.offers)
 	if !ok {
@@ -172,15 +150,6 @@ var subresources = map[string]func(*exchange) error{
 	"token":    (*exchange).token,
 }
 
-// connectors are subresources that connect to something.
-var connectors = map[string]func(*exchange) error{
-	"log":         (*exchange).logs,
-	"exec":        (*exchange).exec,
-	"attach":      (*exchange).attach,
-	"portforward": (*exchange).portForward,
-	"proxy":       (*exchange).proxy,
-}
-
 // authenticate finds the user, and the one whom that user speaks for.
 func (s *Server) authenticate(x *exchange) error {
 	who, ok, err := s.cfg.Authenticator.Authenticate(x.r)
@@ -217,73 +186,4 @@ func (s *Server) authorize(x *exchange) error {
 		}
 	}
 	return authz.Check(x.r.Context(), s.cfg.Authorizer, a)
-}
-
-// recorder notes what was answered.
-type recorder struct {
-	http.ResponseWriter
-	code  int
-	bytes int
-}
-
-func (w *recorder) WriteHeader(code int) {
-	if w.code == 0 || w.code < 200 {
-		w.code = code
-	}
-	w.ResponseWriter.WriteHeader(code)
-}
-
-func (w *recorder) Write(b []byte) (int, error) {
-	if w.code == 0 {
-		w.code = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(b)
-	w.bytes += n
-	return n, err
-}
-
-// Unwrap lets http.ResponseController reach Flush and Hijack.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// warner puts warnings into Warning headers (KEP-1693), each once, as long as they fit.
-type warner struct {
-	header http.Header
-	size   int
-}
-
-func (w *warner) AddWarning(agent, text string) {
-	const most = 4096
-	if agent == "" {
-		agent = "-"
-	}
-	text = strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
-			return ' '
-		}
-		return c
-	}, text)
-	line := fmt.Sprintf("299 %s %s", agent, quote(text))
-	for _, have := range w.header.Values("Warning") {
-		if have == line {
-			return
-		}
-	}
-	if w.size += len(line); w.size > most {
-		return
-	}
-	w.header.Add("Warning", line)
-}
-
-// quote writes a quoted-string (RFC 9110 section 5.6.4).
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
-
-// statusOf returns err as an API status; errors that are none are the server's own.
-func statusOf(err error) *apierrors.StatusError {
-	var st *apierrors.StatusError
-	if errors.As(err, &st) {
-		return st
-	}
-	return apierrors.NewInternalError(err)
 }

@@ -2,25 +2,21 @@ package server
 
 import (
 	"context"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
-	"github.com/knarr-io/knarr/internal/server/discovery"
-	"github.com/knarr-io/knarr/internal/server/openapi"
+	"github.com/knarr-io/knarr/internal/server/connect"
 	"github.com/knarr-io/knarr/internal/server/patch"
 	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/route"
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
@@ -41,12 +37,12 @@ type Config struct {
 	// Streams returns the way to the containers of a node; nil answers logs, exec, attach and port-forward with 503.
 	Streams func(ctx context.Context, node string) (Streams, error)
 	// Dial connects to a pod's address for the proxy subresources; nil means the network of this machine.
-	Dial DialFunc
+	Dial connect.DialFunc
 
 	Version version.Info
 	// Address is the host:port that /api names.
 	Address string
-	// Ready are the checks of /readyz, in order. /livez and /healthz tell that the process answers.
+	// Ready are the checks of /readyz, in order. /livez and /healthz report that the process answers.
 	Ready []Check
 	// Documents are further paths with fixed JSON content, such as /openid/v1/jwks; they need authorization like any other.
 	Documents map[string]func() ([]byte, error)
@@ -66,29 +62,11 @@ type Check struct {
 	Check func(ctx context.Context) error
 }
 
-// Streams is the way to the containers of one node: the agent's, directly or over its connection.
-type Streams interface {
-	// Logs writes a container's log to w until its end, or, where opts follow, until ctx ends.
-	Logs(ctx context.Context, key api.Key, opts *corev1.PodLogOptions, w io.Writer) error
-	// ExecURL, AttachURL and PortForwardURL prepare a stream and return where the runtime serves it, once.
-	ExecURL(ctx context.Context, key api.Key, opts *corev1.PodExecOptions) (*url.URL, error)
-	AttachURL(ctx context.Context, key api.Key, opts *corev1.PodAttachOptions) (*url.URL, error)
-	PortForwardURL(ctx context.Context, key api.Key, opts *corev1.PodPortForwardOptions) (*url.URL, error)
-}
+// Streams is the way to the containers of one node.
+type Streams = connect.Streams
 
-// NodeEndpoints are Streams of a node that also tells about itself: stats, metrics, health, as a kubelet does on its port.
-type NodeEndpoints interface {
-	Streams
-	ServeNode(w http.ResponseWriter, r *http.Request)
-}
-
-// DialledStreams are Streams that connect to their URLs themselves, as only they know the way, or whom to trust there. To the URLs
-// of any other the server connects as [stream.Dial] does without a certificate.
-type DialledStreams interface {
-	Streams
-	// DialStream connects to where a URL leads that one of the other methods has just returned.
-	DialStream(ctx context.Context, u *url.URL) (net.Conn, error)
-}
+// DialledStreams are Streams that connect to their URLs themselves.
+type DialledStreams = connect.DialledStreams
 
 // Server is the API over HTTP.
 type Server struct {
@@ -96,13 +74,12 @@ type Server struct {
 	log       *slog.Logger
 	decoder   *wire.Decoder
 	managers  *patch.Managers
-	discovery *discovery.Documents
-	openapi   *openapi.Documents
+	connector *connect.Connector
+	table     *route.Table
 	limits    *limits
 	metrics   *metrics
 	started   time.Time
-	special   map[string]http.HandlerFunc // exact paths outside resources
-	failing   sync.Map                    // names of health checks that failed when they were last asked
+	failing   sync.Map // names of health checks that failed when they were last asked
 }
 
 // New returns the API as an http.Handler.
@@ -117,14 +94,13 @@ func New(cfg Config) *Server {
 		cfg: cfg, log: cfg.Log,
 		decoder:   wire.NewDecoder(api.Scheme),
 		managers:  patch.NewManagers(api.Scheme, api.TypeConverter),
-		discovery: discovery.New(api.Builtin, append(reviewKinds(), usageKinds()...), cfg.Address),
-		openapi:   openapi.New(api.Builtin, reviewKinds(), cfg.Version.GitVersion),
+		connector: connect.New(connect.Config{Registry: cfg.Registry, Admission: cfg.Admission, Streams: cfg.Streams, Dial: cfg.Dial}),
 		limits:    newLimits(cfg.MaxReads, cfg.MaxWrites),
 		metrics:   newMetrics(),
 		started:   time.Now(),
 	}
 	s.metrics.watch(s)
-	s.special = s.specialPaths()
+	s.table = s.routes()
 	return s
 }
 

@@ -6,7 +6,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -15,13 +14,7 @@ import (
 	"github.com/knarr-io/knarr/internal/store"
 )
 
-var (
-	tableKind       = metav1.SchemeGroupVersion.WithKind("Table")
-	partialKind     = metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata")
-	partialListKind = metav1.SchemeGroupVersion.WithKind("PartialObjectMetadataList")
-)
-
-// offers tells which transformations the target has: a table or only metadata, of an object or of a list.
+// offers reports which transformations the target has: a table or only metadata, of an object or of a list.
 func (x *exchange) offers(a wire.Accepted) bool {
 	switch a.As {
 	case tableKind:
@@ -34,8 +27,8 @@ func (x *exchange) offers(a wire.Accepted) bool {
 	return false
 }
 
-// plain tells subresources that answer with the object itself.
-func plain(sub string) bool { return subresources[sub] == nil && connectors[sub] == nil }
+// plain reports whether a subresource answers with the object itself.
+func plain(sub string) bool { return subresources[sub] == nil }
 
 // transformed answers with one object as a table or as its metadata.
 func (x *exchange) transformed(code int, obj api.Object) error {
@@ -144,11 +137,4 @@ func (x *exchange) includeObjects(table *metav1.Table) error {
 		}
 	}
 	return nil
-}
-
-// partial returns an object's metadata as an object of its own.
-func partial(m metav1.Object) *metav1.PartialObjectMetadata {
-	p := meta.AsPartialObjectMetadata(m)
-	p.SetGroupVersionKind(schema.GroupVersionKind{Group: partialKind.Group, Version: partialKind.Version, Kind: partialKind.Kind})
-	return p
 }

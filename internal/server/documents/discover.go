@@ -1,4 +1,4 @@
-package server
+package documents
 
 import (
 	"net/http"
@@ -6,9 +6,9 @@ import (
 	"time"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/openapi"
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
@@ -22,30 +22,28 @@ var (
 )
 
 // discover answers the discovery paths.
-func (x *exchange) discover(path string) error {
+func (l *Library) discover(c *call.Call, path string) error {
 	parts := strings.Split(path, "/")
 	root := len(parts) == 1 && (parts[0] == "api" || parts[0] == "apis")
-	accept, ok := wire.Negotiate(x.r.Header.Get("Accept"), func(a wire.Accepted) bool { return root && a.As == aggregatedKind })
-	if !ok {
-		return errNotAcceptable()
+	if err := c.Negotiate(func(a wire.Accepted) bool { return root && a.As == aggregatedKind }); err != nil {
+		return err
 	}
-	x.accept = accept
-	d := x.s.discovery
+	accept, d := c.Accept, l.discovery
 	switch {
 	case path == "api" && accept.As == aggregatedKind:
-		x.aggregated(d.Core, d.CoreETag)
+		aggregated(c, d.Core, d.CoreETag)
 	case path == "apis" && accept.As == aggregatedKind:
-		x.aggregated(d.Named, d.NamedETag)
+		aggregated(c, d.Named, d.NamedETag)
 	case path == "api":
-		x.document(http.StatusOK, d.Versions, versionsKind)
+		c.Document(http.StatusOK, d.Versions, versionsKind)
 	case path == "apis":
-		x.document(http.StatusOK, d.Groups, groupsKind)
+		c.Document(http.StatusOK, d.Groups, groupsKind)
 	case len(parts) == 2 && parts[0] == "apis":
 		g, ok := d.Group(parts[1])
 		if !ok {
-			return errNoPath()
+			return call.ErrNoPath()
 		}
-		x.document(http.StatusOK, g, groupKind)
+		c.Document(http.StatusOK, g, groupKind)
 	case len(parts) == 2 && parts[0] == "api", len(parts) == 3 && parts[0] == "apis":
 		gv := schema.GroupVersion{Version: parts[len(parts)-1]}
 		if parts[0] == "apis" {
@@ -53,60 +51,48 @@ func (x *exchange) discover(path string) error {
 		}
 		l, ok := d.Resources(gv)
 		if !ok {
-			return errNoPath()
+			return call.ErrNoPath()
 		}
-		x.document(http.StatusOK, l, resourceListKind)
+		c.Document(http.StatusOK, l, resourceListKind)
 	default:
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	return nil
 }
 
-// noDefinitions answers who asks which kinds custom resource definitions add: none. kubectl apply asks for a kind that it does not
-// find, and tells that nobody knows the kind if there is an answer.
-func (x *exchange) noDefinitions() error {
-	accept, ok := wire.Negotiate(x.r.Header.Get("Accept"), nil)
-	if !ok {
-		return errNotAcceptable()
-	}
-	x.accept = wire.Accepted{Format: accept.Format}
-	return x.json(map[string]any{"kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
-		"metadata": metav1.ListMeta{ResourceVersion: x.s.cfg.Registry.Revision()}, "items": []any{}})
-}
-
 // aggregated answers with the whole of discovery, unless the client has it already.
-func (x *exchange) aggregated(list *apidiscoveryv2.APIGroupDiscoveryList, tag string) {
-	h := x.w.Header()
+func aggregated(c *call.Call, list *apidiscoveryv2.APIGroupDiscoveryList, tag string) {
+	h := c.W.Header()
 	h.Set("ETag", `"`+tag+`"`)
 	h.Set("Cache-Control", "public")
-	if match := x.r.Header.Get("If-None-Match"); strings.Trim(strings.TrimPrefix(match, "W/"), `"`) == tag {
+	if match := c.R.Header.Get("If-None-Match"); strings.Trim(strings.TrimPrefix(match, "W/"), `"`) == tag {
 		h.Set("Vary", "Accept")
-		x.w.WriteHeader(http.StatusNotModified)
+		c.W.WriteHeader(http.StatusNotModified)
 		return
 	}
-	f := x.accept.Format
+	f := c.Accept.Format
 	if f == wire.Protobuf && !wire.HasProtobuf(list) {
 		f = wire.JSON
 	}
 	b, err := wire.Encode(list, aggregatedKind, f, false)
 	if err != nil {
-		x.fail(err)
+		c.Fail(err)
 		return
 	}
-	x.send(http.StatusOK, f.MediaType()+";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", b)
+	c.Send(http.StatusOK, f.MediaType()+";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", b)
 }
 
 // openAPI answers the OpenAPI paths.
-func (x *exchange) openAPI(path string) error {
-	docs := x.s.openapi
-	accept := x.r.Header.Get("Accept")
+func (l *Library) openAPI(c *call.Call, path string) error {
+	docs := l.openapi
+	accept := c.R.Header.Get("Accept")
 	switch path {
 	case "openapi/v3":
 		b, err := docs.Index()
 		if err != nil {
 			return err
 		}
-		x.send(http.StatusOK, wire.TypeJSON, b)
+		c.Send(http.StatusOK, wire.TypeJSON, b)
 		return nil
 	case "openapi/v2":
 		doc, err := docs.V2()
@@ -114,9 +100,9 @@ func (x *exchange) openAPI(path string) error {
 			return err
 		}
 		if strings.Contains(accept, "proto-openapi.spec.v2") {
-			return x.openAPIProto("application/com.github.proto-openapi.spec.v2.v1.0+protobuf", doc.ProtobufV2)
+			return openAPIProto(c, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", doc.ProtobufV2)
 		}
-		return x.openAPIJSON(doc)
+		return openAPIJSON(c, doc)
 	}
 	rest := strings.Split(strings.TrimPrefix(path, "openapi/v3/"), "/")
 	gv := schema.GroupVersion{Version: rest[len(rest)-1]}
@@ -125,63 +111,63 @@ func (x *exchange) openAPI(path string) error {
 		gv.Group = rest[1]
 	case len(rest) == 2 && rest[0] == "api":
 	default:
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	doc, ok, err := docs.V3(gv)
 	switch {
 	case !ok:
-		return errNoPath()
+		return call.ErrNoPath()
 	case err != nil:
 		return err
 	}
-	switch hash := x.q.Get("hash"); {
+	switch hash := c.Query.Get("hash"); {
 	case hash == doc.Hash:
 		// The URL names the content: it can be kept for ever.
-		x.w.Header().Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+		c.W.Header().Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
 	case hash != "":
-		u := *x.r.URL
+		u := *c.R.URL
 		q := u.Query()
 		q.Set("hash", doc.Hash)
 		u.RawQuery = q.Encode()
-		http.Redirect(x.w, x.r, u.String(), http.StatusMovedPermanently)
+		http.Redirect(c.W, c.R, u.String(), http.StatusMovedPermanently)
 		return nil
 	}
 	if strings.Contains(accept, "proto-openapi.spec.v3") {
-		return x.openAPIProto("application/com.github.proto-openapi.spec.v3.v1.0+protobuf", doc.ProtobufV3)
+		return openAPIProto(c, "application/com.github.proto-openapi.spec.v3.v1.0+protobuf", doc.ProtobufV3)
 	}
-	return x.openAPIJSON(doc)
+	return openAPIJSON(c, doc)
 }
 
-func (x *exchange) openAPIProto(contentType string, make func() ([]byte, error)) error {
+func openAPIProto(c *call.Call, contentType string, make func() ([]byte, error)) error {
 	b, err := make()
 	if err != nil {
 		return err
 	}
-	x.send(http.StatusOK, contentType, b)
+	c.Send(http.StatusOK, contentType, b)
 	return nil
 }
 
 // openAPIJSON sends a document as it is kept, compressed, to clients that take it so.
-func (x *exchange) openAPIJSON(doc *openapi.Document) error {
-	h := x.w.Header()
+func openAPIJSON(c *call.Call, doc *openapi.Document) error {
+	h := c.W.Header()
 	h.Set("ETag", `"`+doc.Hash+`"`)
 	h.Set("Vary", "Accept, Accept-Encoding")
-	if strings.Trim(x.r.Header.Get("If-None-Match"), `"`) == doc.Hash {
-		x.w.WriteHeader(http.StatusNotModified)
+	if strings.Trim(c.R.Header.Get("If-None-Match"), `"`) == doc.Hash {
+		c.W.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	h.Set("Content-Type", wire.TypeJSON)
-	if acceptsGzip(x.r.Header.Get("Accept-Encoding")) {
+	if c.AcceptsGzip() {
 		h.Set("Content-Encoding", "gzip")
-		x.w.WriteHeader(http.StatusOK)
-		_, _ = x.w.Write(doc.Gzip) // a client that went away has no use for the error
+		c.W.WriteHeader(http.StatusOK)
+		_, _ = c.W.Write(doc.Gzip) // a client that went away has no use for the error
 		return nil
 	}
 	b, err := doc.JSON()
 	if err != nil {
 		return err
 	}
-	x.w.WriteHeader(http.StatusOK)
-	_, _ = x.w.Write(b) // as above
+	c.W.WriteHeader(http.StatusOK)
+	_, _ = c.W.Write(b) // as above
 	return nil
 }

@@ -1,4 +1,4 @@
-package server
+package connect
 
 import (
 	"encoding/base64"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/stream"
 )
 
@@ -17,14 +18,14 @@ const (
 	protocolBase64 = "base64.binary.k8s.io"
 )
 
-// wantsLogSocket tells a client, a browser perhaps, that reads a log over a WebSocket.
+// wantsLogSocket reports whether a client, a browser perhaps, reads a log over a WebSocket.
 func wantsLogSocket(r *http.Request) bool {
 	return stream.Wants(r, protocolBinary) || stream.Wants(r, protocolBase64)
 }
 
-// logSocket writes a log as messages. The connection is upgraded with the first piece, so that errors before it can still be told.
+// logSocket writes a log as messages. The connection is upgraded with the first piece, so that errors before it can still be answered.
 type logSocket struct {
-	x       *exchange
+	c       *call.Call
 	gone    func() // ends the log when the client has gone, which a followed log without new lines would never see
 	ws      *websocket.Conn
 	reading sync.WaitGroup
@@ -33,12 +34,12 @@ type logSocket struct {
 func (s *logSocket) open() (err error) {
 	up := websocket.Upgrader{
 		Subprotocols: []string{protocolBinary, protocolBase64},
-		// Clients that are no browsers send any origin. Who sends a request is told by credentials, never by a cookie.
+		// Clients that are no browsers send any origin. Credentials say who sends a request, never a cookie.
 		CheckOrigin: func(*http.Request) bool { return true },
 	}
-	s.x.w.Header().Del("Warning")
-	s.x.w.code = http.StatusSwitchingProtocols // from here on the upgrader answers
-	if s.ws, err = up.Upgrade(s.x.w.ResponseWriter, s.x.r, nil); err != nil {
+	s.c.W.Header().Del("Warning")
+	s.c.W.Code = http.StatusSwitchingProtocols // from here on the upgrader answers
+	if s.ws, err = up.Upgrade(s.c.W.ResponseWriter, s.c.R, nil); err != nil {
 		return err
 	}
 	s.reading.Go(func() {

@@ -1,4 +1,4 @@
-package server
+package connect
 
 import (
 	"context"
@@ -13,18 +13,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 )
 
 // logs streams a container's log as text.
-func (x *exchange) logs() error {
+func (n *Connector) logs(c *call.Call) error {
 	opts := &corev1.PodLogOptions{}
-	if err := x.parameters(opts); err != nil {
+	if err := c.Parameters(opts); err != nil {
 		return err
 	}
 	if errs := validateLogOptions(opts); len(errs) > 0 {
-		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), x.t.Name, errs)
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), c.Target.Name, errs)
 	}
-	pod, err := x.pod()
+	pod, err := n.pod(c)
 	if err != nil {
 		return err
 	}
@@ -33,34 +34,34 @@ func (x *exchange) logs() error {
 	}
 	if pod.Spec.NodeName == "" {
 		// Nothing has run yet, so there is nothing to print; Kubernetes answers likewise.
-		x.w.Header().Set("Content-Type", "text/plain")
-		x.w.WriteHeader(http.StatusOK)
+		c.W.Header().Set("Content-Type", "text/plain")
+		c.W.WriteHeader(http.StatusOK)
 		return nil
 	}
-	streams, err := x.streams(pod)
+	streams, err := n.streams(c, pod)
 	if err != nil {
 		return err
 	}
-	if wantsLogSocket(x.r) {
-		ctx, cancel := context.WithCancel(x.r.Context())
+	if wantsLogSocket(c.R) {
+		ctx, cancel := context.WithCancel(c.R.Context())
 		defer cancel()
-		socket := &logSocket{x: x, gone: cancel}
+		socket := &logSocket{c: c, gone: cancel}
 		return socket.end(streams.Logs(ctx, api.KeyOf(pod), opts, socket))
 	}
-	out := &logWriter{x: x}
+	out := &logWriter{c: c}
 	if opts.Follow {
-		out.control = http.NewResponseController(x.w)
+		out.control = http.NewResponseController(c.W)
 	}
-	err = streams.Logs(x.r.Context(), api.KeyOf(pod), opts, out)
+	err = streams.Logs(c.R.Context(), api.KeyOf(pod), opts, out)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return nil
-	case err != nil && x.w.code == 0:
+	case err != nil && c.W.Code == 0:
 		return nodeError(err)
 	case err != nil:
-		x.s.log.Debug("a log ended early", "pod", api.KeyOf(pod), "container", opts.Container, "err", err)
+		c.Log.Debug("a log ended early", "pod", api.KeyOf(pod), "container", opts.Container, "err", err)
 		panic(http.ErrAbortHandler) // the client must see that this is not the end of the log
-	case x.w.code == 0:
+	case c.W.Code == 0:
 		out.begin()
 	}
 	return nil
@@ -75,24 +76,24 @@ func nodeError(err error) error {
 	return apierrors.NewBadRequest(err.Error())
 }
 
-// logWriter begins the answer with the first bytes, so that errors before them can still be told, and flushes a followed
-// log line by line.
+// logWriter begins the answer with the first bytes, so that errors before them can still be answered, and flushes a
+// followed log line by line.
 type logWriter struct {
-	x       *exchange
+	c       *call.Call
 	control *http.ResponseController
 }
 
 func (w *logWriter) begin() {
-	w.x.w.Header().Set("Content-Type", "text/plain")
-	w.x.w.Header().Set("Cache-Control", "no-cache, private")
-	w.x.w.WriteHeader(http.StatusOK)
+	w.c.W.Header().Set("Content-Type", "text/plain")
+	w.c.W.Header().Set("Cache-Control", "no-cache, private")
+	w.c.W.WriteHeader(http.StatusOK)
 }
 
 func (w *logWriter) Write(b []byte) (int, error) {
-	if w.x.w.code == 0 {
+	if w.c.W.Code == 0 {
 		w.begin()
 	}
-	n, err := w.x.w.Write(b)
+	n, err := w.c.W.Write(b)
 	if err == nil && w.control != nil {
 		err = w.control.Flush()
 	}
@@ -123,8 +124,8 @@ func validateLogOptions(o *corev1.PodLogOptions) (errs field.ErrorList) {
 }
 
 // pod returns the pod that the target names.
-func (x *exchange) pod() (*corev1.Pod, error) {
-	rev, err := x.s.cfg.Registry.Get(x.r.Context(), api.Pods, x.t.key())
+func (n *Connector) pod(c *call.Call) (*corev1.Pod, error) {
+	rev, err := n.cfg.Registry.Get(c.R.Context(), api.Pods, c.Target.Key())
 	if err != nil {
 		return nil, err
 	}
@@ -132,14 +133,14 @@ func (x *exchange) pod() (*corev1.Pod, error) {
 }
 
 // streams returns the way to the node that pod runs on.
-func (x *exchange) streams(pod *corev1.Pod) (Streams, error) {
+func (n *Connector) streams(c *call.Call, pod *corev1.Pod) (Streams, error) {
 	if pod.Spec.NodeName == "" {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", pod.Name))
 	}
-	if x.s.cfg.Streams == nil {
+	if n.cfg.Streams == nil {
 		return nil, apierrors.NewServiceUnavailable("this server has no way to its nodes")
 	}
-	s, err := x.s.cfg.Streams(x.r.Context(), pod.Spec.NodeName)
+	s, err := n.cfg.Streams(c.R.Context(), pod.Spec.NodeName)
 	if err != nil {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q of pod %q cannot be reached: %v", pod.Spec.NodeName, pod.Name, err))
 	}

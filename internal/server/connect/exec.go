@@ -1,4 +1,4 @@
-package server
+package connect
 
 import (
 	"context"
@@ -9,20 +9,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/stream"
 )
 
 // exec runs a command in a container and connects the client with it.
-func (x *exchange) exec() error {
+func (n *Connector) exec(c *call.Call) error {
 	opts := &corev1.PodExecOptions{}
-	if err := x.parameters(opts); err != nil {
+	if err := c.Parameters(opts); err != nil {
 		return err
 	}
-	pod, err := x.connectable(&opts.Container)
+	pod, err := n.connectable(c, &opts.Container)
 	if err != nil {
 		return err
 	}
@@ -30,62 +29,62 @@ func (x *exchange) exec() error {
 		return apierrors.NewBadRequest("you must specify at least 1 command for the container")
 	}
 	opts.Stderr = opts.Stderr && !opts.TTY // a terminal has one output
-	return x.command(pod, stream.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY},
+	return n.command(c, pod, stream.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY},
 		func(ctx context.Context, s Streams) (*url.URL, error) { return s.ExecURL(ctx, api.KeyOf(pod), opts) })
 }
 
 // attach connects the client with a container's own process.
-func (x *exchange) attach() error {
+func (n *Connector) attach(c *call.Call) error {
 	opts := &corev1.PodAttachOptions{}
-	if err := x.parameters(opts); err != nil {
+	if err := c.Parameters(opts); err != nil {
 		return err
 	}
-	pod, err := x.connectable(&opts.Container)
+	pod, err := n.connectable(c, &opts.Container)
 	if err != nil {
 		return err
 	}
 	opts.Stderr = opts.Stderr && !opts.TTY // a terminal has one output
-	return x.command(pod, stream.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY},
+	return n.command(c, pod, stream.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY},
 		func(ctx context.Context, s Streams) (*url.URL, error) { return s.AttachURL(ctx, api.KeyOf(pod), opts) })
 }
 
 // command connects the client of an exec or attach with where the runtime serves it.
-func (x *exchange) command(pod *corev1.Pod, opts stream.Options, prepare func(context.Context, Streams) (*url.URL, error)) error {
+func (n *Connector) command(c *call.Call, pod *corev1.Pod, opts stream.Options, prepare func(context.Context, Streams) (*url.URL, error)) error {
 	if !opts.Stdin && !opts.Stdout && !opts.Stderr {
 		return apierrors.NewBadRequest("you must specify at least one of stdin, stdout, stderr")
 	}
-	return x.connect(pod, prepare, func(target stream.Target) error {
-		if stream.Wants(x.r, stream.ProtocolV5) {
-			return stream.Translate(x.w.ResponseWriter, x.r, target, opts, x.s.log)
+	return n.connect(c, pod, prepare, func(target stream.Target) error {
+		if stream.Wants(c.R, stream.ProtocolV5) {
+			return stream.Translate(c.W.ResponseWriter, c.R, target, opts, c.Log)
 		}
-		return stream.Relay(x.w.ResponseWriter, x.r, target)
+		return stream.Relay(c.W.ResponseWriter, c.R, target)
 	})
 }
 
 // portForward connects the client with ports of a pod.
-func (x *exchange) portForward() error {
+func (n *Connector) portForward(c *call.Call) error {
 	opts := &corev1.PodPortForwardOptions{}
-	if err := x.parameters(opts); err != nil {
+	if err := c.Parameters(opts); err != nil {
 		return err
 	}
-	pod, err := x.connectable(nil)
+	pod, err := n.connectable(c, nil)
 	if err != nil {
 		return err
 	}
-	return x.connect(pod, func(ctx context.Context, s Streams) (*url.URL, error) {
+	return n.connect(c, pod, func(ctx context.Context, s Streams) (*url.URL, error) {
 		return s.PortForwardURL(ctx, api.KeyOf(pod), opts)
 	},
 		func(target stream.Target) error {
-			if stream.Wants(x.r, stream.ProtocolTunnel) {
-				return stream.Tunnel(x.w.ResponseWriter, x.r, target)
+			if stream.Wants(c.R, stream.ProtocolTunnel) {
+				return stream.Tunnel(c.W.ResponseWriter, c.R, target)
 			}
-			return stream.Relay(x.w.ResponseWriter, x.r, target)
+			return stream.Relay(c.W.ResponseWriter, c.R, target)
 		})
 }
 
 // connectable returns the pod that the target names, checks that something runs in it, and fills in the container.
-func (x *exchange) connectable(container *string) (*corev1.Pod, error) {
-	pod, err := x.pod()
+func (n *Connector) connectable(c *call.Call, container *string) (*corev1.Pod, error) {
+	pod, err := n.pod(c)
 	if err != nil {
 		return nil, err
 	}
@@ -101,21 +100,21 @@ func (x *exchange) connectable(container *string) (*corev1.Pod, error) {
 }
 
 // connect asks admission and the node, and hands the connection over. Once it has been, nothing more can be answered.
-func (x *exchange) connect(pod *corev1.Pod, prepare func(context.Context, Streams) (*url.URL, error), serve func(stream.Target) error) error {
-	if x.r.Header.Get("Upgrade") == "" {
+func (n *Connector) connect(c *call.Call, pod *corev1.Pod, prepare func(context.Context, Streams) (*url.URL, error), serve func(stream.Target) error) error {
+	if c.R.Header.Get("Upgrade") == "" {
 		return apierrors.NewBadRequest("Upgrade request required")
 	}
-	if x.r.ProtoMajor != 1 {
+	if c.R.ProtoMajor != 1 {
 		return apierrors.NewBadRequest("this needs a connection of its own: use HTTP/1.1, with an upgrade to WebSocket or SPDY")
 	}
-	if err := x.admit(admission.Connect, nil, metav1.CreateOptions{}); err != nil {
+	if err := n.admit(c); err != nil {
 		return err
 	}
-	s, err := x.streams(pod)
+	s, err := n.streams(c, pod)
 	if err != nil {
 		return err
 	}
-	u, err := prepare(x.r.Context(), s)
+	u, err := prepare(c.R.Context(), s)
 	if err != nil {
 		return nodeError(err)
 	}
@@ -123,14 +122,14 @@ func (x *exchange) connect(pod *corev1.Pod, prepare func(context.Context, Stream
 	if d, ok := s.(DialledStreams); ok {
 		target.Dial = func(ctx context.Context) (net.Conn, error) { return d.DialStream(ctx, u) }
 	}
-	x.w.Header().Del("Warning")
+	c.W.Header().Del("Warning")
 	err = serve(target)
 	if stream.Refused(err) {
 		return nodeError(err)
 	}
-	x.w.code = http.StatusSwitchingProtocols
+	c.W.Code = http.StatusSwitchingProtocols
 	if err != nil && !strings.Contains(err.Error(), "use of closed network connection") {
-		x.s.log.Debug("a stream broke", "path", x.r.URL.Path, "err", err)
+		c.Log.Debug("a stream broke", "path", c.R.URL.Path, "err", err)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
-package server
+package connect
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
@@ -16,58 +15,56 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
-// DialFunc connects to an address of the pod network.
-type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
 // proxy passes a request on to a pod, or to an endpoint of a service.
-func (x *exchange) proxy() error {
-	scheme, name, portName, err := splitProxyName(x.t.Name)
+func (n *Connector) proxy(c *call.Call) error {
+	scheme, name, portName, err := splitProxyName(c.Target.Name)
 	if err != nil {
 		return err
 	}
-	x.t.Name = name
-	if x.t.Res == api.Nodes {
-		return x.nodeProxy(portName)
+	c.Target.Name = name
+	if c.Target.Res == api.Nodes {
+		return n.nodeProxy(c, portName)
 	}
-	if err := x.admit(admission.Connect, nil, metav1.CreateOptions{}); err != nil {
+	if err := n.admit(c); err != nil {
 		return err
 	}
 	var host string
-	switch x.t.Res {
+	switch c.Target.Res {
 	case api.Pods:
-		host, err = x.podAddress(portName)
+		host, err = n.podAddress(c, portName)
 	case api.Services:
-		host, err = x.endpointAddress(portName)
+		host, err = n.endpointAddress(c, portName)
 	default:
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	if err != nil {
 		return err
 	}
-	dial := x.s.cfg.Dial
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
-	}
-	if at := x.r.URL; x.t.Rest == "" && !strings.HasSuffix(at.Path, "/") && (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) {
+	if at := c.R.URL; c.Target.Rest == "" && !strings.HasSuffix(at.Path, "/") && (c.R.Method == http.MethodGet || c.R.Method == http.MethodHead) {
 		// Relative links of the page would otherwise lead to the pod's object.
-		x.w.Header().Set("Location", (&url.URL{Path: at.Path + "/", RawQuery: at.RawQuery}).String())
-		x.w.WriteHeader(http.StatusMovedPermanently)
+		c.W.Header().Set("Location", (&url.URL{Path: at.Path + "/", RawQuery: at.RawQuery}).String())
+		c.W.WriteHeader(http.StatusMovedPermanently)
 		return nil
 	}
-	prefix := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(x.r.URL.Path, "/"), strings.TrimSuffix(x.t.Rest, "/")), "/")
+	n.pass(c, scheme, host)
+	return nil
+}
+
+// pass sends the request to host and its answer to the client.
+func (n *Connector) pass(c *call.Call, scheme, host string) {
+	prefix := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(c.R.URL.Path, "/"), strings.TrimSuffix(c.Target.Rest, "/")), "/")
 	p := &httputil.ReverseProxy{
 		// Pods rarely have certificates that anyone could check; Kubernetes does not either.
-		Transport: &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+		Transport: &http.Transport{DialContext: n.cfg.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
 		Rewrite: func(r *httputil.ProxyRequest) {
-			path := "/" + x.t.Rest
+			path := "/" + c.Target.Rest
 			if strings.HasSuffix(r.In.URL.Path, "/") && !strings.HasSuffix(path, "/") {
 				path += "/"
 			}
@@ -84,11 +81,10 @@ func (x *exchange) proxy() error {
 		ModifyResponse: func(resp *http.Response) error { return moveLinks(resp, prefix) },
 		FlushInterval:  -1,
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-			x.fail(apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach %s: %v", host, err)))
+			c.Fail(apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach %s: %v", host, err)))
 		},
 	}
-	p.ServeHTTP(x.w, x.r)
-	return nil
+	p.ServeHTTP(c.W, c.R)
 }
 
 // splitProxyName reads [SCHEME:]NAME[:PORT], as the API writes it.
@@ -110,8 +106,8 @@ func splitProxyName(s string) (scheme, name, port string, err error) {
 }
 
 // podAddress is where a pod's port is.
-func (x *exchange) podAddress(portName string) (string, error) {
-	pod, err := x.pod()
+func (n *Connector) podAddress(c *call.Call, portName string) (string, error) {
+	pod, err := n.pod(c)
 	if err != nil {
 		return "", err
 	}
@@ -136,9 +132,9 @@ func (x *exchange) podAddress(portName string) (string, error) {
 }
 
 // endpointAddress is where one ready endpoint of a service is.
-func (x *exchange) endpointAddress(portName string) (string, error) {
-	ctx := x.r.Context()
-	rev, err := x.s.cfg.Registry.Get(ctx, api.Services, x.t.key())
+func (n *Connector) endpointAddress(c *call.Call, portName string) (string, error) {
+	ctx := c.R.Context()
+	rev, err := n.cfg.Registry.Get(ctx, api.Services, c.Target.Key())
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +143,7 @@ func (x *exchange) endpointAddress(portName string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list, err := x.s.cfg.Registry.List(ctx, api.EndpointSlices, registry.ListOptions{Selection: registry.Selection{
+	list, err := n.cfg.Registry.List(ctx, api.EndpointSlices, registry.ListOptions{Selection: registry.Selection{
 		Namespace: svc.Namespace, Labels: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: svc.Name})}})
 	if err != nil {
 		return "", err
@@ -167,7 +163,7 @@ func (x *exchange) endpointAddress(portName string) (string, error) {
 		}
 	}
 	if len(found) == 0 {
-		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", x.t.Name))
+		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", c.Target.Name))
 	}
 	one := found[rand.N(len(found))]
 	return address(one[0], one[1])

@@ -1,0 +1,53 @@
+package connect
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
+)
+
+// KubeletPort is the port that clients name when they mean the node's agent. Nothing listens there: agents only dial out.
+const KubeletPort = "10250"
+
+// nodeProxy passes a request on to a node's agent.
+func (n *Connector) nodeProxy(c *call.Call, portName string) error {
+	if portName != "" && portName != KubeletPort {
+		return apierrors.NewBadRequest(fmt.Sprintf("the API server reaches the agent of a node (port %s) and no other port: nodes/%s:%s", KubeletPort, c.Target.Name, portName))
+	}
+	if err := n.admit(c); err != nil {
+		return err
+	}
+	if _, err := n.cfg.Registry.Get(c.R.Context(), api.Nodes, c.Target.Key()); err != nil {
+		return err
+	}
+	node, err := n.Endpoints(c.R.Context(), c.Target.Name)
+	if err != nil {
+		return err
+	}
+	r := c.R.Clone(c.R.Context())
+	r.URL = &url.URL{Path: "/" + c.Target.Rest, RawQuery: c.R.URL.RawQuery}
+	r.RequestURI = ""
+	node.ServeNode(c.W, r)
+	return nil
+}
+
+// Endpoints returns the way to what a node answers for itself.
+func (n *Connector) Endpoints(ctx context.Context, name string) (NodeEndpoints, error) {
+	if n.cfg.Streams == nil {
+		return nil, apierrors.NewServiceUnavailable("this server has no way to nodes")
+	}
+	streams, err := n.cfg.Streams(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	node, ok := streams.(NodeEndpoints)
+	if !ok {
+		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("the agent of node %q does not answer for itself", name))
+	}
+	return node, nil
+}

@@ -1,0 +1,74 @@
+// Package route says who answers a call: a table from group-versions to handlers for what lies below /api and /apis, and one
+// from paths to handlers for the rest.
+//
+// What flows through it: a call that the gate has let in. What must stay true: a group-version has one handler; what no entry
+// names goes to the stored resources, or to the documents.
+package route
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/knarr-io/knarr/internal/server/call"
+)
+
+// Table says who answers a call.
+type Table struct {
+	// Groups are group-versions that are not answered from the store.
+	Groups map[schema.GroupVersion]call.Handler
+	// Resources answers everything else below a group-version.
+	Resources call.Handler
+	// Paths are exact paths outside resources, and where they end in "/" what lies below them too, whatever the method.
+	Paths map[string]call.Handler
+	// Documents answers every other path.
+	Documents call.Handler
+}
+
+// Serve hands a call to its handler.
+func (t *Table) Serve(c *call.Call) error {
+	if !c.Target.IsResource {
+		return t.path(c.R.URL.Path)(c)
+	}
+	if h := t.Groups[c.Target.GV()]; h != nil {
+		return h(c)
+	}
+	return t.Resources(c)
+}
+
+// path is the handler of the longest entry that path matches.
+func (t *Table) path(path string) call.Handler {
+	best := ""
+	for p := range t.Paths {
+		if (path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p)) && len(p) > len(best) {
+			best = p
+		}
+	}
+	if best == "" {
+		return t.Documents
+	}
+	return t.Paths[best]
+}
+
+// List returns the paths of the table, in order.
+func (t *Table) List() []string {
+	var out []string
+	for p := range t.Paths {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Reading returns a Handler for an http.Handler that answers GET and HEAD alone.
+func Reading(h http.Handler) call.Handler {
+	return func(c *call.Call) error {
+		if c.R.Method != http.MethodGet && c.R.Method != http.MethodHead {
+			return call.ErrMethod(c.Target)
+		}
+		h.ServeHTTP(c.W, c.R)
+		return nil
+	}
+}
