@@ -60,7 +60,7 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 			}
 			fmt.Fprintf(out, "started knarr server, logging to %s\n", logPath)
 		}
-		node, err = waitReady(ctx, cluster.KubeconfigPath(dataDir), ended)
+		node, err = waitReady(ctx, dataDir, ended)
 		if err == nil {
 			break
 		}
@@ -70,14 +70,18 @@ func up(ctx context.Context, out io.Writer, dataDir string, args []string) error
 		}
 		return fmt.Errorf("%w\nthe last lines of %s:\n%s", err, logPath, Tail(logPath, 10))
 	}
-	fmt.Fprintf(out, "node %s is Ready after %v\nkubeconfig: %s\n", node, time.Since(began).Round(10*time.Millisecond), cluster.KubeconfigPath(dataDir))
+	what := "the control plane"
+	if node != "" {
+		what = "node " + node
+	}
+	fmt.Fprintf(out, "%s is Ready after %v\nkubeconfig: %s\n", what, time.Since(began).Round(10*time.Millisecond), cluster.KubeconfigPath(dataDir))
 	return nil
 }
 
 // errEnded says that the server which was waited for has ended.
 var errEnded = errors.New("knarr server ended")
 
-// awaitEnd tells when process pid, which is not our child, is the server of dataDir no more.
+// awaitEnd reports when process pid, which is not our child, is no longer the server of dataDir.
 func awaitEnd(ctx context.Context, dataDir string, pid int) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
@@ -88,7 +92,7 @@ func awaitEnd(ctx context.Context, dataDir string, pid int) <-chan error {
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
-		ended <- errors.New("it gave up its data directory")
+		ended <- errors.New("the server exited")
 	}()
 	return ended
 }
@@ -122,12 +126,15 @@ func Background(logPath string, env []string, args ...string) (<-chan error, err
 
 // waitReady waits until the API answers and a node is Ready, and returns the node's name. A cluster without any node (--no-agent) is
 // ready with its API.
-func waitReady(ctx context.Context, kubeconfig string, died <-chan error) (string, error) {
+func waitReady(ctx context.Context, dataDir string, died <-chan error) (string, error) {
 	last := errors.New("the API has not answered yet")
 	for {
-		name, err := readyNode(ctx, kubeconfig)
-		if err == nil {
+		name, err := readyNode(ctx, cluster.KubeconfigPath(dataDir))
+		switch {
+		case err == nil:
 			return name, nil
+		case errors.Is(err, errNoNode) && !cluster.RunsNode(dataDir):
+			return "", nil
 		}
 		if ctx.Err() == nil {
 			last = err
@@ -142,6 +149,10 @@ func waitReady(ctx context.Context, kubeconfig string, died <-chan error) (strin
 	}
 }
 
+// errNoNode is what a cluster without nodes lacks.
+var errNoNode = errors.New("no node has joined yet")
+
+// readyNode returns the name of a node that is Ready.
 func readyNode(ctx context.Context, kubeconfig string) (string, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -167,7 +178,10 @@ func readyNode(ctx context.Context, kubeconfig string) (string, error) {
 	if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
 		return "", fmt.Errorf("reading the list of nodes: %w", err)
 	}
-	reason := "no node has joined yet"
+	if len(nodes.Items) == 0 {
+		return "", errNoNode
+	}
+	reason := fmt.Sprintf("node %s has not reported yet", nodes.Items[0].Name)
 	for _, n := range nodes.Items {
 		for _, c := range n.Status.Conditions {
 			if c.Type != corev1.NodeReady {

@@ -14,11 +14,27 @@ func TestOneServerPerDataDirectory(t *testing.T) {
 	if _, err := TakeLock(dir); err == nil {
 		t.Error("a second lock was given")
 	}
-	if RunningServer(dir) == 0 {
-		t.Error("the running server is not seen")
+	if RunningServer(dir) == 0 || !RunsNode(dir) {
+		t.Error("the running server, or its node, is not seen")
+	}
+	if err := l.NoNode(); err != nil {
+		t.Fatal(err)
+	}
+	if RunningServer(dir) == 0 || RunsNode(dir) {
+		t.Error("a server without a node is not seen as such")
 	}
 	l.Release()
 	if pid := RunningServer(dir); pid != 0 {
 		t.Errorf("process %d is said to run after it let go", pid)
+	}
+}
+
+func TestNamesOfADataDirectory(t *testing.T) {
+	if i := Instance(DefaultDataDir + "/"); i != "" || CgroupRoot(i) != "/knarr" {
+		t.Errorf("the default directory's instance is %q with control groups below %s", i, CgroupRoot(i))
+	}
+	a, b := Instance("/srv/a"), Instance("/srv/b")
+	if a == b || a == "" || a != Instance("/srv/./a") || CgroupRoot(a) != "/knarr-"+a {
+		t.Errorf("instances %q and %q with control groups below %s", a, b, CgroupRoot(a))
 	}
 }
