@@ -190,7 +190,7 @@ func (n *Node) Run(ctx context.Context) error {
 			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addr, a.HostPorts)
 		}
 	}
-	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernel: services.NewKernel(layout, table), Node: services.Node{Name: n.cfg.NodeName, Local: local},
+	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernels: []balance.Kernel{services.NewKernel(layout, table)}, Node: services.Node{Name: n.cfg.NodeName, Local: local},
 		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Log: n.cfg.Log})
 	n.plugin = n.newPlugin(mtu, balancer)
 	server := &cni.Server{Socket: Socket(n.cfg.DataDir), Log: n.cfg.Log, Plugin: n.plugin}

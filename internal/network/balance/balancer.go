@@ -1,7 +1,7 @@
 // Package balance keeps the node's nftables in step with Services and EndpointSlices (kube-proxy's job).
 //
 // What flows through it: watch events mark Services dirty; the one loop plans the dirty ones from the shared copy
-// (package services), and writes what changed in one transaction. The first change is written at once, further ones
+// (package services), once for each address family, and writes what changed in one transaction per family. The first change is written at once, further ones
 // at most every [Config.Window], so that a burst costs a few transactions and a single change no delay. What must stay true:
 // only the loop touches the table; nothing runs when nothing changes; before everything has been seen, nothing that an
 // earlier run wrote is taken away.
@@ -9,7 +9,9 @@ package balance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/network/nft"
 	"github.com/knarr-io/knarr/internal/network/services"
 )
 
@@ -33,6 +36,7 @@ const retryTime = time.Second
 
 // Kernel is what a Balancer writes to: services.Kernel, or a fake one in tests.
 type Kernel interface {
+	Family() nft.Family
 	Exists() (bool, error)
 	Rewrite(services.Changes) error
 	Apply(services.Changes) error
@@ -43,11 +47,11 @@ type Kernel interface {
 
 // Config is what a Balancer needs.
 type Config struct {
-	Client client.Client
-	Kernel Kernel
-	Node   services.Node
+	Client  client.Client
+	Kernels []Kernel      // one for each address family
+	Node    services.Node // its zone comes from the API
 	// DeleteFlows removes stale UDP flows, see services.DeleteFlows.
-	DeleteFlows func([]services.FlowFilter) error
+	DeleteFlows func(nft.Family, []services.FlowFilter) error
 	// HostPorts are the elements of host ports in use at the start, by owner.
 	HostPorts map[string][]services.Element
 	Window    time.Duration // 0 means DefaultWindow
@@ -63,17 +67,26 @@ type Balancer struct {
 	ready    chan struct{}
 
 	// The loop's own.
-	table   *services.Table
-	dirty   map[api.Key]struct{}
-	synced  [2]bool // per watch
-	written bool    // the kernel has what table says it has
-	health  *healthServers
+	sides  []*side
+	node   services.Node
+	dirty  map[api.Key]struct{}
+	synced [numWatches]bool
+	health *healthServers
 }
+
+// The watches.
+const (
+	watchServices = iota
+	watchSlices
+	watchNode
+	numWatches
+)
 
 // change is what one batch of watch events brought.
 type change struct {
 	watch  int
 	keys   []api.Key // Services to plan again
+	zone   *string   // the node's, where that is what changed
 	synced bool
 	reset  bool
 }
@@ -91,11 +104,21 @@ func New(cfg Config) *Balancer {
 		cfg.Window = DefaultWindow
 	}
 	b := &Balancer{cfg: cfg, changes: make(chan change), requests: make(chan request), deleted: make(chan struct{}, 1), ready: make(chan struct{}),
-		table: services.NewTable(), dirty: map[api.Key]struct{}{}, health: newHealthServers(cfg.Log)}
+		node: cfg.Node, dirty: map[api.Key]struct{}{}, health: newHealthServers(cfg.Log)}
+	for _, k := range cfg.Kernels {
+		b.sides = append(b.sides, &side{kernel: k, table: services.NewTable(), deleteFlows: cfg.DeleteFlows, log: cfg.Log.With("family", k.Family())})
+	}
 	for owner, elements := range cfg.HostPorts {
-		b.table.Set(hostPortOwner(owner), elements)
+		b.set(hostPortOwner(owner), elements)
 	}
 	return b
+}
+
+// set replaces what owner asks for in all families.
+func (b *Balancer) set(owner string, elements []services.Element) {
+	for _, s := range b.sides {
+		s.table.Set(owner, elementsOf(s.kernel.Family(), elements))
+	}
 }
 
 // Ready is closed once all Services known at the start work.
@@ -124,26 +147,15 @@ func (b *Balancer) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { b.watch(ctx) })
-	wg.Go(func() { b.watchKernel(ctx) })
+	for _, side := range b.sides {
+		wg.Go(func() { b.watchKernel(ctx, side.kernel) })
+	}
 	defer b.health.close()
-	b.begin()
+	// Pods can reach the world before the API was heard. An earlier run's table stays as it is until everything is known.
+	for _, s := range b.sides {
+		s.begin()
+	}
 	return b.loop(ctx)
-}
-
-// begin writes the fixed rules if there are none yet: pods can reach the world before the API was heard. An earlier run's table
-// stays as it is until everything is known.
-func (b *Balancer) begin() {
-	exists, err := b.cfg.Kernel.Exists()
-	if err == nil && !exists {
-		all := b.table.All()
-		if err = b.cfg.Kernel.Rewrite(all); err == nil {
-			b.table.Rewritten(all)
-			b.written = true
-		}
-	}
-	if err != nil {
-		b.cfg.Log.Error("nftables cannot be written yet", "err", err)
-	}
 }
 
 // loop is the only user of the table.
@@ -158,18 +170,22 @@ func (b *Balancer) loop(ctx context.Context) error {
 		case c := <-b.changes:
 			b.observe(c)
 		case r := <-b.requests:
-			b.table.Set(hostPortOwner(r.owner), r.elements)
+			b.set(hostPortOwner(r.owner), r.elements)
 			waiting = append(waiting, r)
 		case <-b.deleted:
-			b.checkTable()
+			for _, s := range b.sides {
+				s.check()
+			}
 		case <-timer:
 			timer = nil
 		case <-idle:
 			idle = nil
-			b.deleteIdle()
+			for _, s := range b.sides {
+				s.deleteIdle()
+			}
 			continue
 		}
-		if !b.known() && !b.written {
+		if !b.known() && !b.written() {
 			continue
 		}
 		if wait := time.Until(next); wait > 0 {
@@ -185,7 +201,7 @@ func (b *Balancer) loop(ctx context.Context) error {
 			next = time.Now().Add(retryTime)
 			timer = time.After(retryTime)
 		}
-		if idle = nil; !b.table.Idle().Empty() {
+		if idle = nil; b.idle() {
 			idle = time.After(idleTime)
 		}
 		for _, r := range waiting {
@@ -195,44 +211,48 @@ func (b *Balancer) loop(ctx context.Context) error {
 	}
 }
 
-// deleteIdle deletes the picker chains that nobody uses.
-func (b *Balancer) deleteIdle() {
-	if c := b.table.Idle(); b.written && !c.Empty() {
-		if err := b.cfg.Kernel.Apply(c); err != nil {
-			b.cfg.Log.Warn("deleting unused nftables chains failed", "err", err)
-			return
-		}
-		b.table.Written(c)
-	}
+// written reports whether an earlier run's tables need not be waited for: each side wrote its own.
+func (b *Balancer) written() bool {
+	return !slices.ContainsFunc(b.sides, func(s *side) bool { return !s.written })
 }
 
-// checkTable makes the next step write everything anew if the table is gone.
-func (b *Balancer) checkTable() {
-	if exists, err := b.cfg.Kernel.Exists(); err == nil && !exists && b.written {
-		b.cfg.Log.Warn("somebody deleted the nftables table, writing it anew")
-		b.written = false
-	}
+// idle reports whether a picker chain has no user.
+func (b *Balancer) idle() bool {
+	return slices.ContainsFunc(b.sides, func(s *side) bool { return !s.table.Idle().Empty() })
 }
 
 // known reports whether everything has been seen at least once.
-func (b *Balancer) known() bool { return b.synced[0] && b.synced[1] }
+func (b *Balancer) known() bool { return !slices.Contains(b.synced[:], false) }
 
 // observe takes in a batch of events.
 func (b *Balancer) observe(c change) {
-	if c.reset {
-		b.synced[c.watch] = false
-		for _, owner := range b.table.Owners() {
-			if key, ok := serviceOf(owner); ok {
-				b.dirty[key] = struct{}{}
-			}
+	again := c.reset && c.watch != watchNode
+	if c.zone != nil && *c.zone != b.node.Zone {
+		b.node.Zone = *c.zone
+		again = true // the hints of all Services have to be read anew
+	}
+	if again {
+		for key := range b.planned() {
+			b.dirty[key] = struct{}{}
 		}
 	}
 	for _, key := range c.keys {
 		b.dirty[key] = struct{}{}
 	}
-	if c.synced {
-		b.synced[c.watch] = true
+	b.synced[c.watch] = c.synced || b.synced[c.watch] && !c.reset
+}
+
+// planned returns the Services that have elements.
+func (b *Balancer) planned() map[api.Key]struct{} {
+	out := map[api.Key]struct{}{}
+	for _, s := range b.sides {
+		for _, owner := range s.table.Owners() {
+			if key, ok := serviceOf(owner); ok {
+				out[key] = struct{}{}
+			}
+		}
 	}
+	return out
 }
 
 // step plans what is dirty and writes the difference.
@@ -245,48 +265,15 @@ func (b *Balancer) step(ctx context.Context) error {
 			delete(b.dirty, key)
 		}
 	}
-	if !b.written {
-		return b.rewrite()
+	var errs []error
+	for _, s := range b.sides {
+		errs = append(errs, s.step())
 	}
-	c := b.table.Changes()
-	if c.Empty() {
-		b.reached()
-		return nil
-	}
-	sticky := b.table.Sticky(c)
-	if err := b.cfg.Kernel.Apply(c); err != nil {
-		// Somebody else changed the table (nft flush ruleset is what firewalls do): write it anew.
-		b.cfg.Log.Warn("nftables table was not as expected, writing it anew", "err", err)
-		b.written = false
-		return b.rewrite()
-	}
-	b.table.Written(c)
-	b.reached()
-	b.deleteFlows(b.table.StaleFlows(c))
-	if sticky {
-		b.forget()
-	}
-	return nil
-}
-
-// rewrite replaces the whole kernel table.
-func (b *Balancer) rewrite() error {
-	all := b.table.All()
-	if err := b.cfg.Kernel.Rewrite(all); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	b.table.Rewritten(all)
-	b.written = true
 	b.reached()
-	b.deleteFlows([]services.FlowFilter{services.Strays{Table: b.table}})
-	b.forget()
 	return nil
-}
-
-func (b *Balancer) deleteFlows(flows []services.FlowFilter) {
-	if err := b.cfg.DeleteFlows(flows); err != nil {
-		b.cfg.Log.Warn("UDP clients may stay with an endpoint that is gone until they pause for two minutes", "err", err)
-	}
 }
 
 // reached closes ready the first time that all known Services are in the kernel.
@@ -300,22 +287,11 @@ func (b *Balancer) reached() {
 	}
 }
 
-// forget makes clients with session affinity leave endpoints that are gone.
-func (b *Balancer) forget() {
-	remembered, err := b.cfg.Kernel.Affinity()
-	if err == nil {
-		err = b.cfg.Kernel.Forget(b.table.Stale(remembered))
-	}
-	if err != nil {
-		b.cfg.Log.Warn("clients with session affinity may stay with an endpoint that is gone", "err", err)
-	}
-}
-
 // plan computes the elements of one Service from the shared copy.
 func (b *Balancer) plan(ctx context.Context, key api.Key) error {
 	svc, err := client.Get[*corev1.Service](ctx, b.cfg.Client, key)
 	if apierrors.IsNotFound(err) {
-		b.table.Set(serviceOwner(key), nil)
+		b.set(serviceOwner(key), nil)
 		b.health.set(key, nil)
 		return nil
 	}
@@ -327,8 +303,15 @@ func (b *Balancer) plan(ctx context.Context, key api.Key) error {
 	if err != nil {
 		return err
 	}
-	part := services.Plan(svc, epSlices, b.cfg.Node)
-	b.table.Set(serviceOwner(key), part.Elements)
-	b.health.set(key, part.Health)
+	var health *services.Health
+	for _, s := range b.sides {
+		part := services.Plan(svc, epSlices, b.node, s.kernel.Family())
+		s.table.Set(serviceOwner(key), part.Elements)
+		// A pod with addresses of both families is one endpoint.
+		if part.Health != nil && (health == nil || health.LocalEndpoints < part.Health.LocalEndpoints) {
+			health = part.Health
+		}
+	}
+	b.health.set(key, health)
 	return nil
 }

@@ -26,7 +26,11 @@ import (
 )
 
 // testLayout is that of the node whose Services the tests are about.
-func testLayout() services.Layout {
+func testLayout(f nft.Family) services.Layout {
+	if f == nft.IPv6 {
+		return services.Layout{Overlay: "kvx", PodCIDR: netip.MustParsePrefix("fd00:244:1::/64"), ClusterCIDR: netip.MustParsePrefix("fd00:244::/32"),
+			ServiceCIDR: netip.MustParsePrefix("fd00:96::/112")}
+	}
 	return services.Layout{Overlay: "kvx", PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
 }
@@ -41,9 +45,9 @@ type fakeKernel struct {
 	start time.Time
 }
 
-func newFakeKernel() *fakeKernel {
-	table := nfttest.New(nft.IPv4)
-	return &fakeKernel{Kernel: services.NewKernel(testLayout(), table), table: table, start: time.Now()}
+func newFakeKernel(f nft.Family) *fakeKernel {
+	table := nfttest.New(f)
+	return &fakeKernel{Kernel: services.NewKernel(testLayout(f), table), table: table, start: time.Now()}
 }
 
 func (k *fakeKernel) Rewrite(c services.Changes) error {
@@ -80,10 +84,10 @@ func (k *fakeKernel) lines() string {
 // run runs f beside a balancer in a bubble.
 func run(t *testing.T, change func(*Config, *fakeKernel), f func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer)) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newFakeKernel()
+		k := newFakeKernel(nft.IPv4)
 		c := clienttest.New(t)
-		cfg := Config{Client: c, Kernel: k, Node: services.Node{Name: "node-1"}, Window: 10 * time.Millisecond,
-			DeleteFlows: func([]services.FlowFilter) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		cfg := Config{Client: c, Kernels: []Kernel{k}, Node: services.Node{Name: "node-1"}, Window: 10 * time.Millisecond,
+			DeleteFlows: func(nft.Family, []services.FlowFilter) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 		if change != nil {
 			change(&cfg, k)
 		}
@@ -266,6 +270,55 @@ func TestHostPortsAreWrittenBeforeTheyAreSaidToBe(t *testing.T) {
 			}
 			if got := strings.Contains(k.table.DumpElements(), "any-host-ports tcp . 8080 : 10.244.0.5 . 80"); got != tc.want {
 				t.Errorf("after SetHostPorts returned: %v, want %v", got, tc.want)
+			}
+		}
+	})
+}
+
+func TestEachFamilyHasATable(t *testing.T) {
+	var six *fakeKernel
+	change := func(cfg *Config, _ *fakeKernel) {
+		six = newFakeKernel(nft.IPv6)
+		cfg.Kernels = append(cfg.Kernels, six)
+	}
+	run(t, change, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
+		createService(t, c, 0)
+		err := b.SetHostPorts(t.Context(), "sandbox/eth0", []services.Element{
+			{Key: services.Key{Set: services.AnyHostPorts, Proto: services.TCP, Port: 1}, Value: services.Value{Addr: netip.MustParseAddr("10.244.0.5"), Port: 80}},
+			{Key: services.Key{Set: services.AnyHostPorts, Proto: services.TCP, Port: 1}, Value: services.Value{Addr: netip.MustParseAddr("fd00:244:1::5"), Port: 80}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got, want := k.table.DumpElements(), "any-host-ports tcp . 1 : 10.244.0.5 . 80\nrejects 10.96.1.1 . tcp . 80"; got != want {
+			t.Errorf("IPv4: got\n%s\nwant\n%s", got, want)
+		}
+		if got, want := six.table.DumpElements(), "any-host-ports tcp . 1 : fd00:244:1::5 . 80"; got != want {
+			t.Errorf("IPv6: got\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+func TestTheNodesZoneDecidesWhichHintsAreForIt(t *testing.T) {
+	run(t, nil, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
+		node := clienttest.Create(t, c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", Labels: map[string]string{corev1.LabelTopologyZone: "a"}}})
+		createService(t, c, 0)
+		port, name := int32(8080), ""
+		zone := func(addr, zone string) discoveryv1.Endpoint {
+			return discoveryv1.Endpoint{Addresses: []string{addr}, Hints: &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: zone}}}}
+		}
+		clienttest.Create(t, c, &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc-0-a",
+			Labels: map[string]string{discoveryv1.LabelServiceName: "svc-0"}}, AddressType: discoveryv1.AddressTypeIPv4,
+			Ports:     []discoveryv1.EndpointPort{{Name: &name, Port: &port}},
+			Endpoints: []discoveryv1.Endpoint{zone("10.244.2.1", "a"), zone("10.244.3.1", "b")}})
+		for z, want := range map[string]string{"a": "10.244.2.1", "b": "10.244.3.1"} {
+			if _, err := client.Mutate(t.Context(), c, api.KeyOf(node), "", func(n *corev1.Node) bool { n.Labels[corev1.LabelTopologyZone] = z; return true }); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			want = "endpoints 10.96.1.1 . tcp . 80 . 0x0 : " + want + " . 8080\nfrontends 10.96.1.1 . tcp . 80 : goto pick-1"
+			if got := k.table.DumpElements(); got != want {
+				t.Errorf("in zone %s: got\n%s\nwant\n%s", z, got, want)
 			}
 		}
 	})

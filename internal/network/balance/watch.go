@@ -6,29 +6,51 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 )
 
-// watch sends what happens to Services and EndpointSlices to the loop, until ctx ends.
+// watched is one of the watches.
+type watched struct {
+	id       int
+	resource *api.Resource
+	options  client.ListOptions
+	observe  func(c *change, o api.Object)
+}
+
+func (b *Balancer) watches() []watched {
+	return []watched{
+		{watchServices, api.Services, client.ListOptions{}, func(c *change, o api.Object) { c.add(api.KeyOf(o)) }},
+		{watchSlices, api.EndpointSlices, client.ListOptions{}, func(c *change, o api.Object) {
+			if name := o.GetLabels()[discoveryv1.LabelServiceName]; name != "" {
+				c.add(api.Key{Namespace: o.GetNamespace(), Name: name})
+			}
+		}},
+		{watchNode, api.Nodes, client.ListOptions{Name: b.cfg.Node.Name}, func(c *change, o api.Object) {
+			zone := o.GetLabels()[corev1.LabelTopologyZone]
+			c.zone = &zone
+		}},
+	}
+}
+
+// add notes a Service that is to be planned again; most events of a batch are about the same few.
+func (c *change) add(key api.Key) {
+	if len(c.keys) == 0 || c.keys[len(c.keys)-1] != key {
+		c.keys = append(c.keys, key)
+	}
+}
+
+// watch sends what happens in the API to the loop, until ctx ends.
 func (b *Balancer) watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for i, w := range []struct {
-		resource *api.Resource
-		key      func(api.Object) (api.Key, bool)
-	}{
-		{api.Services, func(o api.Object) (api.Key, bool) { return api.KeyOf(o), true }},
-		{api.EndpointSlices, func(o api.Object) (api.Key, bool) {
-			name := o.GetLabels()[discoveryv1.LabelServiceName]
-			return api.Key{Namespace: o.GetNamespace(), Name: name}, name != ""
-		}},
-	} {
+	for _, w := range b.watches() {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				err := b.watchOne(ctx, i, w.resource, w.key)
+				err := b.watchOne(ctx, w)
 				if ctx.Err() != nil {
 					return
 				}
@@ -43,7 +65,7 @@ func (b *Balancer) watch(ctx context.Context) {
 }
 
 // watchKernel signals the loop when somebody may have deleted the table, until ctx ends.
-func (b *Balancer) watchKernel(ctx context.Context) {
+func (b *Balancer) watchKernel(ctx context.Context, k Kernel) {
 	deleted := func() {
 		select {
 		case b.deleted <- struct{}{}:
@@ -51,7 +73,7 @@ func (b *Balancer) watchKernel(ctx context.Context) {
 		}
 	}
 	for ctx.Err() == nil {
-		if err := b.cfg.Kernel.Watch(ctx, deleted); err != nil {
+		if err := k.Watch(ctx, deleted); err != nil {
 			b.cfg.Log.Warn("watching nftables failed, beginning again", "err", err)
 		}
 		select {
@@ -62,14 +84,14 @@ func (b *Balancer) watchKernel(ctx context.Context) {
 	}
 }
 
-// watchOne sends the events of one resource to the loop, until the watch fails or ctx ends.
-func (b *Balancer) watchOne(ctx context.Context, i int, res *api.Resource, key func(api.Object) (api.Key, bool)) error {
-	w, err := b.cfg.Client.Watch(ctx, res, client.ListOptions{})
+// watchOne sends the events of one watch to the loop, until it fails or ctx ends.
+func (b *Balancer) watchOne(ctx context.Context, of watched) error {
+	w, err := b.cfg.Client.Watch(ctx, of.resource, of.options)
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
-	c := change{watch: i, reset: true}
+	c := change{watch: of.id, reset: true}
 	for {
 		events, err := w.Next(ctx)
 		if err != nil {
@@ -78,13 +100,16 @@ func (b *Balancer) watchOne(ctx context.Context, i int, res *api.Resource, key f
 		for _, e := range events {
 			switch e.Type {
 			case client.Reset:
-				c = change{watch: i, reset: true}
+				c = change{watch: of.id, reset: true}
 			case client.Synced:
 				c.synced = true
 			default:
-				c.keys = appendKey(c.keys, e.Object, key)
-				// A slice may move from one Service to another.
-				c.keys = appendKey(c.keys, e.Old, key)
+				if e.Old != nil {
+					of.observe(&c, e.Old) // a slice may move from one Service to another
+				}
+				if e.Object != nil {
+					of.observe(&c, e.Object)
+				}
 			}
 		}
 		select {
@@ -92,18 +117,8 @@ func (b *Balancer) watchOne(ctx context.Context, i int, res *api.Resource, key f
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		c = change{watch: i}
+		c = change{watch: of.id}
 	}
-}
-
-func appendKey(keys []api.Key, o api.Object, key func(api.Object) (api.Key, bool)) []api.Key {
-	if o == nil {
-		return keys
-	}
-	if k, ok := key(o); ok && (len(keys) == 0 || keys[len(keys)-1] != k) {
-		keys = append(keys, k)
-	}
-	return keys
 }
 
 // Owners in the table are "NAMESPACE/NAME" of a Service, or this prefix and a host port owner.

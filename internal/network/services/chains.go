@@ -30,11 +30,11 @@ func multicast(f nft.Family) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)
 }
 
-func nat(at *nftables.ChainHook, priority *nftables.ChainPriority) *nft.Hook {
+func natAt(at *nftables.ChainHook, priority *nftables.ChainPriority) *nft.Hook {
 	return &nft.Hook{Type: nftables.ChainTypeNAT, At: *at, Priority: *priority}
 }
 
-func filter(at *nftables.ChainHook, priority *nftables.ChainPriority) *nft.Hook {
+func filterAt(at *nftables.ChainHook, priority *nftables.ChainPriority) *nft.Hook {
 	return &nft.Hook{Type: nftables.ChainTypeFilter, At: *at, Priority: *priority}
 }
 
@@ -55,25 +55,25 @@ func (x fixed) chains() []nft.Chain {
 			nft.Join(nft.ToThisNode(x.scratch), x.portOf(), nft.GoWhere(x.proto, of[NodePorts])),
 			nft.Join(nft.ToThisNode(x.scratch), x.portOf(), x.toEndpoint(x.proto, AnyHostPorts)),
 		}},
-		{Name: "prerouting", Hook: nat(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), Rules: []nft.Rule{
+		{Name: "prerouting", Hook: natAt(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), Rules: []nft.Rule{
 			nft.Join(x.fromOutside(), x.frontend(), nft.GoWhere(x.addr, of[OutsideFrontends])),
 			nft.Join(x.fromOutside(), nft.ToThisNode(x.scratch), x.portOf(), nft.GoWhere(x.proto, of[OutsideNodePorts])),
 			nft.Jump("services"),
 		}},
-		{Name: "output", Hook: nat(nftables.ChainHookOutput, nftables.ChainPriorityNATDest), Rules: []nft.Rule{nft.Jump("services")}},
-		{Name: "postrouting", Hook: nat(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), Rules: x.masquerading()},
-		{Name: "filter-input", Hook: filter(nftables.ChainHookInput, nftables.ChainPriorityFilter), Rules: []nft.Rule{
+		{Name: "output", Hook: natAt(nftables.ChainHookOutput, nftables.ChainPriorityNATDest), Rules: []nft.Rule{nft.Jump("services")}},
+		{Name: "postrouting", Hook: natAt(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), Rules: x.masquerading()},
+		{Name: "filter-input", Hook: filterAt(nftables.ChainHookInput, nftables.ChainPriorityFilter), Rules: []nft.Rule{
 			nft.Join(x.newConnection(), x.translated(false), x.frontend(), nft.InSet(x.addr, of[Rejects]), nft.Goto("reject")),
 			nft.Join(x.newConnection(), x.translated(false), x.portOf(), nft.InSet(x.proto, of[NodeRejects]), nft.Goto("reject")),
 		}},
-		{Name: "filter-forward", Hook: filter(nftables.ChainHookForward, nftables.ChainPriorityFilter), Rules: x.refusing()},
-		{Name: "filter-output", Hook: filter(nftables.ChainHookOutput, nftables.ChainPriorityFilter), Rules: x.refusing()},
+		{Name: "filter-forward", Hook: filterAt(nftables.ChainHookForward, nftables.ChainPriorityFilter), Rules: x.refusing()},
+		{Name: "filter-output", Hook: filterAt(nftables.ChainHookOutput, nftables.ChainPriorityFilter), Rules: x.refusing()},
 	}
 	if x.program.Family == nft.IPv4 {
 		// Pod links, and with other nodes also the links to them, accept routed loopback addresses, so that a node port on
 		// 127.0.0.1 works; nobody must use that to reach what listens on the node's loopback (CVE-2020-8558). No packet from
 		// elsewhere has such an address (RFC 1122 section 3.2.1.3); answers get theirs after this hook. IPv6 has no such setting.
-		chains = append(chains, nft.Chain{Name: "loopback", Hook: filter(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), Rules: []nft.Rule{
+		chains = append(chains, nft.Chain{Name: "loopback", Hook: filterAt(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), Rules: []nft.Rule{
 			nft.Join(nft.NotComesBy("lo"), x.destination(), nft.InPrefix(x.addr, x.scratch, loopback), nft.Drop()),
 		}})
 	}

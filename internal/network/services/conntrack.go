@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // Flow matches UDP flows that the connection tracker still leads where they must no longer go. Other than TCP
@@ -106,12 +108,16 @@ func (s Strays) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 // FlowFilter chooses flows: a [Flow] or [Strays].
 type FlowFilter = netlink.CustomConntrackFilter
 
-// DeleteFlows removes flows from the connection tracker of this network namespace: their next packet is balanced anew.
-func DeleteFlows(filters []FlowFilter) error {
+// DeleteFlows removes flows of one family from the connection tracker of this network namespace: their next packet is balanced anew.
+func DeleteFlows(family nft.Family, filters []FlowFilter) error {
 	if len(filters) == 0 {
 		return nil
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filters...); err != nil {
+	af := netlink.InetFamily(unix.AF_INET)
+	if family == nft.IPv6 {
+		af = unix.AF_INET6
+	}
+	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, af, filters...); err != nil {
 		return fmt.Errorf("deleting stale UDP flows: %w", err)
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // Set names one map or set of the nftables table.
@@ -94,6 +96,16 @@ type Picker struct {
 	Outside  bool   // choose from the slots of clients outside of the cluster
 	Affinity uint32 // seconds a client stays with its endpoint; 0 means no affinity
 	Drop     bool   // no endpoint, silently
+}
+
+// Family returns the family of the table that e is for: that of its addresses. An element without any fits both.
+func (e Element) Family() (f nft.Family, ok bool) {
+	for _, addr := range []netip.Addr{e.Key.Addr, e.Value.Addr} {
+		if addr.IsValid() {
+			return nft.FamilyOf(addr), true
+		}
+	}
+	return 0, false
 }
 
 // outsideSlots is where the slots for clients outside of the cluster begin.

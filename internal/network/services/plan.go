@@ -17,11 +17,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // Node is what planning must know of the machine.
 type Node struct {
 	Name string
+	Zone string // its label topology.kubernetes.io/zone
 	// Local are the Service addresses that a process of the node itself serves (cluster DNS); no rules are made for them.
 	Local []netip.Addr
 }
@@ -39,40 +42,33 @@ type Health struct {
 	LocalEndpoints int
 }
 
-// endpoint is one destination of a Service port.
-type endpoint struct {
-	addr  netip.Addr
-	port  uint16
-	local bool // on this node
-}
-
 // labelProxyName names who is to serve a Service instead of the cluster's own proxy (kubernetes.io/docs, "Well-Known Labels").
 const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
-// leftToOthers tells a Service that is nothing for this node's rules, whatever it is: it has no address, or its labels say so.
+// leftToOthers reports whether a Service is nothing for this node's rules: it has no address, or its labels say so.
 func leftToOthers(svc *corev1.Service) bool {
 	_, other := svc.Labels[labelProxyName]
 	_, headless := svc.Labels[corev1.IsHeadlessService]
 	return other || headless || svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone
 }
 
-// Plan returns the elements for svc, whose EndpointSlices are slices. Headless and ExternalName Services need none.
-func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node) Part {
-	if leftToOthers(svc) {
+// Plan returns the elements for svc, whose EndpointSlices are slices, in the table of one family. Headless and ExternalName Services
+// need none, nor does a Service that has no cluster IP of the family.
+func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node, family nft.Family) Part {
+	p := planner{svc: svc, slices: epSlices, node: node, family: family, ready: map[netip.Addr]bool{}, hairpins: map[netip.Addr]bool{}}
+	if leftToOthers(svc) || len(p.clusterIPs()) == 0 {
 		return Part{}
 	}
-	p := planner{svc: svc, node: node, ready: map[netip.Addr]bool{}}
 	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		p.affinity = uint32(corev1.DefaultClientIPServiceAffinitySeconds)
 		if c := svc.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
 			p.affinity = uint32(*c.ClientIP.TimeoutSeconds)
 		}
 	}
-	local := map[netip.Addr]bool{}
 	for i := range svc.Spec.Ports {
-		p.port(&svc.Spec.Ports[i], endpointsOf(&svc.Spec.Ports[i], epSlices, node.Name), local)
+		p.port(&svc.Spec.Ports[i])
 	}
-	for addr := range local {
+	for addr := range p.hairpins {
 		p.add(Key{Set: Hairpins, Addr: addr}, Value{})
 	}
 	part := Part{Elements: p.elements}
@@ -83,39 +79,44 @@ func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node)
 	return part
 }
 
-// planner collects the elements of one Service.
+// planner collects the elements of one Service in one family.
 type planner struct {
 	svc      *corev1.Service
+	slices   []*discoveryv1.EndpointSlice
 	node     Node
+	family   nft.Family
 	affinity uint32
 	elements []Element
-	ready    map[netip.Addr]bool // endpoints on this node; those that only terminate serve, but load balancers are not to send more (KEP-1669)
+	hairpins map[netip.Addr]bool // the node's own endpoints
+	ready    map[netip.Addr]bool // of them, those that are ready: others serve, but load balancers are not to send more (KEP-1669)
 }
 
 func (p *planner) add(k Key, v Value) { p.elements = append(p.elements, Element{k, v}) }
 
-// port adds the elements of one Service port and the node's own endpoints to local.
-func (p *planner) port(sp *corev1.ServicePort, all candidates, local map[netip.Addr]bool) {
+// port adds the elements of one Service port. Hints choose among all endpoints; where a traffic policy says Local, those of the node
+// are used whatever the hints.
+func (p *planner) port(sp *corev1.ServicePort) {
 	proto, ok := protocolOf(sp.Protocol)
 	if !ok {
 		return
 	}
-	cluster, here := all.choose(), all.onNode().choose()
+	all := p.endpointsOf(sp)
+	cluster, here := all.hinted().choose(), all.onNode().choose()
 	for _, e := range all.onNode().ready {
-		local[e.addr], p.ready[e.addr] = true, true
+		p.hairpins[e.addr], p.ready[e.addr] = true, true
 	}
 	for _, e := range here {
-		local[e.addr] = true
+		p.hairpins[e.addr] = true
 	}
 
 	inside := cluster
 	if p.svc.Spec.InternalTrafficPolicy != nil && *p.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
 		inside = here
 	}
-	for _, addr := range p.clusterIPs() {
+	for _, addr := range p.served(p.clusterIPs()) {
 		p.frontend(Key{Set: Frontends, Addr: addr, Proto: proto, Port: uint16(sp.Port)}, inside, len(cluster) > 0, false)
 	}
-	for _, addr := range p.outsideIPs() {
+	for _, addr := range p.served(p.outsideIPs()) {
 		key := Key{Set: Frontends, Addr: addr, Proto: proto, Port: uint16(sp.Port)}
 		p.frontend(key, cluster, false, false)
 		if outsideLocal(p.svc) && len(cluster) > 0 {
@@ -163,7 +164,7 @@ func (p *planner) frontend(key Key, endpoints []endpoint, drop, outside bool) {
 	}
 }
 
-// clusterIPs returns the Service's addresses of the pod network's family.
+// clusterIPs returns the Service's cluster IPs of the family.
 func (p *planner) clusterIPs() []netip.Addr {
 	ips := p.svc.Spec.ClusterIPs
 	if len(ips) == 0 {
@@ -184,18 +185,23 @@ func (p *planner) outsideIPs() []netip.Addr {
 	return p.addrs(ips)
 }
 
+// addrs returns those of ips that are of the family.
 func (p *planner) addrs(ips []string) []netip.Addr {
 	var out []netip.Addr
 	for _, ip := range ips {
-		addr, err := netip.ParseAddr(ip)
-		if err == nil && addr.Is4() && !slices.Contains(p.node.Local, addr) {
+		if addr, err := netip.ParseAddr(ip); err == nil && nft.FamilyOf(addr) == p.family {
 			out = append(out, addr)
 		}
 	}
 	return out
 }
 
-// outsideLocal says that clients outside of the cluster may only be led to endpoints on the node they came to.
+// served returns those of addrs that no process of the node serves.
+func (p *planner) served(addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(addrs, func(a netip.Addr) bool { return slices.Contains(p.node.Local, a) })
+}
+
+// outsideLocal reports whether clients outside of the cluster may only be led to endpoints on the node they came to.
 func outsideLocal(svc *corev1.Service) bool {
 	return svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }

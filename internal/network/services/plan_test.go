@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -132,7 +134,7 @@ func TestPlan(t *testing.T) {
 			for _, f := range tc.change {
 				f(&svc.Spec)
 			}
-			part := Plan(svc, tc.slices, Node{Name: "node-1", Local: []netip.Addr{netip.MustParseAddr("10.96.0.10")}})
+			part := Plan(svc, tc.slices, Node{Name: "node-1", Local: []netip.Addr{netip.MustParseAddr("10.96.0.10")}}, nft.IPv4)
 			compare(t, part.Elements, tc.want)
 		})
 	}
@@ -144,7 +146,7 @@ func TestPlanLeavesLabelledServicesToOthers(t *testing.T) {
 	slices := []*discoveryv1.EndpointSlice{slice("10.244.0.5")}
 	for label, want := range map[string]bool{"app": true, "service.kubernetes.io/service-proxy-name": false, "service.kubernetes.io/headless": false} {
 		svc.Labels = map[string]string{label: ""}
-		part := Plan(svc, slices, Node{Name: "node-1"})
+		part := Plan(svc, slices, Node{Name: "node-1"}, nft.IPv4)
 		if got := len(part.Elements) > 0; got != want || got != (part.Health != nil) {
 			t.Errorf("labelled %s: %v, health %v; want rules: %v", label, part.Elements, part.Health, want)
 		}
@@ -155,7 +157,7 @@ func TestPlanSkipsSlicesLabelledHeadless(t *testing.T) {
 	svc := &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9", Ports: []corev1.ServicePort{{Port: 80}}}}
 	s := slice("10.244.1.5@node-2")
 	s.Labels = map[string]string{"service.kubernetes.io/headless": ""}
-	compare(t, Plan(svc, []*discoveryv1.EndpointSlice{s}, Node{Name: "node-1"}).Elements, `rejects 10.96.0.9 tcp 80`)
+	compare(t, Plan(svc, []*discoveryv1.EndpointSlice{s}, Node{Name: "node-1"}, nft.IPv4).Elements, `rejects 10.96.0.9 tcp 80`)
 }
 
 func compare(t *testing.T, elements []Element, want string) {
@@ -180,11 +182,11 @@ func TestPlanLoadBalancer(t *testing.T) {
 		ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, Type: corev1.ServiceTypeLoadBalancer}}
 	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.51.100.1"}, {Hostname: "lb.example.com"},
 		{IP: "198.51.100.2", IPMode: ptr(corev1.LoadBalancerIPModeProxy)}}
-	part := Plan(svc, []*discoveryv1.EndpointSlice{slice("10.244.0.5", "10.244.0.6", "10.244.1.5@node-2")}, Node{Name: "node-1"})
+	part := Plan(svc, []*discoveryv1.EndpointSlice{slice("10.244.0.5", "10.244.0.6", "10.244.1.5@node-2")}, Node{Name: "node-1"}, nft.IPv4)
 	if part.Health == nil || *part.Health != (Health{Port: 31000, LocalEndpoints: 2}) {
 		t.Errorf("health check %+v", part.Health)
 	}
-	if last := Plan(svc, []*discoveryv1.EndpointSlice{slice("10.244.0.5~")}, Node{Name: "node-1"}); last.Health == nil || last.Health.LocalEndpoints != 0 || len(last.Elements) == 0 {
+	if last := Plan(svc, []*discoveryv1.EndpointSlice{slice("10.244.0.5~")}, Node{Name: "node-1"}, nft.IPv4); last.Health == nil || last.Health.LocalEndpoints != 0 || len(last.Elements) == 0 {
 		t.Errorf("with a terminating endpoint alone: health %+v, %d elements; it serves, but is not to get more", last.Health, len(last.Elements))
 	}
 	found := map[string]bool{}
