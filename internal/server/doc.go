@@ -1,10 +1,9 @@
 // Package server is the Kubernetes API over HTTP: an http.Handler that an unmodified kubectl, client-go or Helm can talk
 // to.
 //
-// What flows through it: [New] builds the server; a request becomes a call (package call), gets a user, the right to go on and
-// a slot (serve.go, limit.go), and is handed to who answers it by the table in package route: stored resources are answered
-// here by the file of their verb (read.go, watch.go, write.go, patch.go) or subresource (scale.go, binding.go, eviction.go,
-// token.go), from the registry - the front door that defaults, admits, validates and stores; connect, review, usage and
-// documents are the other rooms. What must stay true: nothing but health is given to someone who is not authenticated and
-// authorized; lists and watches send each revision's shared bytes and never change shared objects; one goroutine per watch.
+// What flows through it: [New] wires the rooms up (routes.go) and nothing else. A request passes the gate, which makes a call of
+// it (package call) and finds its user, right and slot; the table of package route hands it to the room that answers it: verbs
+// (stored resources), connect (exec, logs, proxies), review, usage (metrics.k8s.io) or documents (discovery, OpenAPI). Writes go
+// through the registry, the front door that defaults, admits, validates and stores. What must stay true: these rooms do not
+// import each other; what they share is call and below.
 package server

@@ -4,20 +4,19 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/version"
 
-	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/connect"
-	"github.com/knarr-io/knarr/internal/server/patch"
+	"github.com/knarr-io/knarr/internal/server/gate"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/route"
-	"github.com/knarr-io/knarr/internal/server/wire"
+	"github.com/knarr-io/knarr/internal/server/verbs"
 )
 
 // Config is what a server works with. Registry, Authenticator and Authorizer are required.
@@ -33,7 +32,7 @@ type Config struct {
 	// registry's chain.
 	Admission admission.Chain
 	// Issuer signs service account tokens; nil answers TokenRequests with 503.
-	Issuer TokenIssuer
+	Issuer verbs.TokenIssuer
 	// Streams returns the way to the containers of a node; nil answers logs, exec, attach and port-forward with 503.
 	Streams func(ctx context.Context, node string) (Streams, error)
 	// Dial connects to a pod's address for the proxy subresources; nil means the network of this machine.
@@ -57,10 +56,7 @@ type Config struct {
 }
 
 // Check is one line of /readyz.
-type Check struct {
-	Name  string
-	Check func(ctx context.Context) error
-}
+type Check = gate.Check
 
 // Streams is the way to the containers of one node.
 type Streams = connect.Streams
@@ -69,18 +65,7 @@ type Streams = connect.Streams
 type DialledStreams = connect.DialledStreams
 
 // Server is the API over HTTP.
-type Server struct {
-	cfg       Config
-	log       *slog.Logger
-	decoder   *wire.Decoder
-	managers  *patch.Managers
-	connector *connect.Connector
-	table     *route.Table
-	limits    *limits
-	metrics   *metrics
-	started   time.Time
-	failing   sync.Map // names of health checks that failed when they were last asked
-}
+type Server struct{ gate *gate.Gate }
 
 // New returns the API as an http.Handler.
 func New(cfg Config) *Server {
@@ -90,19 +75,21 @@ func New(cfg Config) *Server {
 	if cfg.Address == "" {
 		cfg.Address = "127.0.0.1:6443"
 	}
-	s := &Server{
-		cfg: cfg, log: cfg.Log,
-		decoder:   wire.NewDecoder(api.Scheme),
-		managers:  patch.NewManagers(api.Scheme, api.TypeConverter),
-		connector: connect.New(connect.Config{Registry: cfg.Registry, Admission: cfg.Admission, Streams: cfg.Streams, Dial: cfg.Dial}),
-		limits:    newLimits(cfg.MaxReads, cfg.MaxWrites),
-		metrics:   newMetrics(),
-		started:   time.Now(),
-	}
-	s.metrics.watch(s)
-	s.table = s.routes()
-	return s
+	table := &route.Table{}
+	g := gate.New(gate.Config{
+		Authenticator: cfg.Authenticator, Authorizer: cfg.Authorizer, Ready: cfg.Ready,
+		MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites, Next: table.Serve, Log: cfg.Log,
+	})
+	g.Metrics().MustRegister(objectCounts{cfg.Registry})
+	*table = routes(cfg, g.MetricsHandler())
+	return &Server{gate: g}
 }
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.gate.ServeHTTP(w, r) }
+
+// Metrics returns the registry behind /metrics, for others to add their figures.
+func (s *Server) Metrics() *prometheus.Registry { return s.gate.Metrics() }
 
 // HTTPServer returns an http.Server for h with the limits that a public API needs. Watches and streams may last, so there
 // is no bound on writing an answer.

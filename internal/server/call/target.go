@@ -11,6 +11,9 @@ import (
 	"github.com/knarr-io/knarr/internal/server/request"
 )
 
+// KubeletPort is the port that clients name when they mean a node's agent. Nothing listens there: agents only dial out.
+const KubeletPort = "10250"
+
 // Target is the place in the API that a request names.
 type Target struct {
 	request.Info
@@ -49,10 +52,10 @@ func (t *Target) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: t.Group, Resource: t.Resource}
 }
 
-// Parse takes a request apart, as https://kubernetes.io/docs/reference/using-api/api-concepts describes the paths. ok is
-// false for paths that are not below a group-version.
-func Parse(method, path string, query url.Values) (t *Target, ok bool) {
-	t = &Target{Info: request.Info{Path: path, Verb: strings.ToLower(method)}}
+// Parse takes a request apart, as https://kubernetes.io/docs/reference/using-api/api-concepts describes the paths. IsResource
+// is false for paths that are not below a group-version.
+func Parse(method, path string, query url.Values) *Target {
+	t := &Target{Info: request.Info{Path: path, Verb: strings.ToLower(method)}}
 	parts := split(path)
 	switch {
 	case len(parts) >= 3 && parts[0] == "api":
@@ -60,7 +63,7 @@ func Parse(method, path string, query url.Values) (t *Target, ok bool) {
 	case len(parts) >= 4 && parts[0] == "apis":
 		t.Group, t.Version, parts = parts[1], parts[2], parts[3:]
 	default:
-		return t, false
+		return t
 	}
 	t.IsResource = true
 	if parts[0] == "watch" && len(parts) > 1 {
@@ -83,7 +86,7 @@ func Parse(method, path string, query url.Values) (t *Target, ok bool) {
 		t.Rest = strings.Join(parts[3:], "/")
 	}
 	t.Verb = t.verb(method, query)
-	return t, true
+	return t
 }
 
 // namespaceSubresource tells /namespaces/NAME/status and /namespaces/NAME/finalize from /namespaces/NAME/RESOURCE.

@@ -38,9 +38,9 @@ func TestParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x, ok := Parse(tc.method, u.Path, u.Query())
+		x := Parse(tc.method, u.Path, u.Query())
 		got := "-"
-		if ok {
+		if x.IsResource {
 			sub := ""
 			if x.Subresource != "" {
 				sub = "/" + x.Subresource

@@ -11,13 +11,10 @@ import (
 	"github.com/knarr-io/knarr/internal/server/call"
 )
 
-// KubeletPort is the port that clients name when they mean the node's agent. Nothing listens there: agents only dial out.
-const KubeletPort = "10250"
-
 // nodeProxy passes a request on to a node's agent.
 func (n *Connector) nodeProxy(c *call.Call, portName string) error {
-	if portName != "" && portName != KubeletPort {
-		return apierrors.NewBadRequest(fmt.Sprintf("the API server reaches the agent of a node (port %s) and no other port: nodes/%s:%s", KubeletPort, c.Target.Name, portName))
+	if portName != "" && portName != call.KubeletPort {
+		return apierrors.NewBadRequest(fmt.Sprintf("the API server reaches the agent of a node (port %s) and no other port: nodes/%s:%s", call.KubeletPort, c.Target.Name, portName))
 	}
 	if err := n.admit(c); err != nil {
 		return err

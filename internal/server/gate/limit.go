@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"net/http"
@@ -7,6 +7,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/knarr-io/knarr/internal/server/call"
 )
 
 // limits bound how many requests are served at a time. Watches and streams wait for most of their life and are not counted;
@@ -26,7 +28,7 @@ func newLimits(reads, writes int) *limits {
 }
 
 // acquire takes a slot, or answers 429 at once: the client has a back-off, the server needs none.
-func (l *limits) acquire(t *target) (release func(), err error) {
+func (l *limits) acquire(t *call.Target) (release func(), err error) {
 	slots := l.writes
 	switch t.Verb {
 	case "watch":

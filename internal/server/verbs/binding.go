@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	"net/http"
@@ -7,16 +7,18 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
 // binding assigns a pod to a node, for schedulers that are not Knarr's own.
-func (x *exchange) binding() error {
-	b, opts, err := decodeSub(x, corev1.SchemeGroupVersion.WithKind("Binding"), &corev1.Binding{})
+func (v *Verbs) binding(c *call.Call) error {
+	b, opts, err := decodeSub(c, corev1.SchemeGroupVersion.WithKind("Binding"), &corev1.Binding{})
 	if err != nil {
 		return err
 	}
@@ -28,52 +30,52 @@ func (x *exchange) binding() error {
 		errs = append(errs, field.Required(field.NewPath("target", "name"), ""))
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), x.t.Name, errs)
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), c.Target.Name, errs)
 	}
-	if err := x.admit(admission.Create, b, opts); err != nil {
+	if err := v.admit(c, admission.Create, b, opts); err != nil {
 		return err
 	}
 	if len(opts.DryRun) == 0 {
-		result := x.s.cfg.Registry.BindMany(x.r.Context(), []registry.Binding{{Pod: x.t.key(), UID: string(b.UID), Node: b.Target.Name}})
+		result := v.cfg.Registry.BindMany(c.R.Context(), []registry.Binding{{Pod: c.Target.Key(), UID: string(b.UID), Node: b.Target.Name}})
 		if err := result[0].Err; err != nil {
 			return err
 		}
 	}
-	x.document(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, statusKind)
+	c.Document(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, call.StatusKind)
 	return nil
 }
 
 // decodeSub reads the object posted to a subresource and the options of its creation, and checks that it is for the object
 // that the URL names.
-func decodeSub[T api.Object](x *exchange, gvk groupVersionKind, into T) (obj T, opts metav1.CreateOptions, err error) {
-	if err := x.parameters(&opts); err != nil {
+func decodeSub[T api.Object](c *call.Call, gvk schema.GroupVersionKind, into T) (obj T, opts metav1.CreateOptions, err error) {
+	if err := c.Parameters(&opts); err != nil {
 		return obj, opts, err
 	}
 	if errs := metav1validation.ValidateCreateOptions(&opts); len(errs) > 0 {
 		return obj, opts, apierrors.NewInvalid(metaKind("CreateOptions"), "", errs)
 	}
-	out, err := x.decode(gvk, into, fieldValidation(opts.FieldValidation))
+	out, err := c.Decode(gvk, into, call.FieldValidation(opts.FieldValidation))
 	if err != nil {
 		return obj, opts, err
 	}
 	obj = out.(T)
-	if err := x.place(obj); err != nil {
+	if err := place(c, obj); err != nil {
 		return obj, opts, err
 	}
 	if obj.GetName() == "" {
-		obj.SetName(x.t.Name)
+		obj.SetName(c.Target.Name)
 	}
-	return obj, opts, x.named(obj)
+	return obj, opts, named(c, obj)
 }
 
 // admit asks admission about something that is not a write of an object.
-func (x *exchange) admit(op admission.Operation, obj api.Object, opts metav1.CreateOptions) error {
+func (v *Verbs) admit(c *call.Call, op admission.Operation, obj api.Object, opts metav1.CreateOptions) error {
 	a := &admission.Attributes{
-		Operation: op, Resource: x.t.Res, Subresource: x.t.Subresource, Key: x.t.key(), Object: obj,
-		Options: &opts, User: x.t.User, DryRun: len(opts.DryRun) > 0,
+		Operation: op, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(), Object: obj,
+		Options: &opts, User: c.Target.User, DryRun: len(opts.DryRun) > 0,
 	}
-	if err := x.s.cfg.Admission.Admit(x.r.Context(), a); err != nil {
+	if err := v.cfg.Admission.Admit(c.R.Context(), a); err != nil {
 		return err
 	}
-	return x.s.cfg.Admission.Validate(x.r.Context(), a)
+	return v.cfg.Admission.Validate(c.R.Context(), a)
 }

@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
@@ -22,12 +23,12 @@ import (
 const maxDisruptedPods = 2000
 
 // evict deletes a pod if its disruption budget lets it go (kubectl drain).
-func (x *exchange) evict() error {
-	eviction, opts, err := decodeSub(x, policyv1.SchemeGroupVersion.WithKind("Eviction"), &policyv1.Eviction{})
+func (v *Verbs) evict(c *call.Call) error {
+	eviction, opts, err := decodeSub(c, policyv1.SchemeGroupVersion.WithKind("Eviction"), &policyv1.Eviction{})
 	if err != nil {
 		return err
 	}
-	if err := x.admit(admission.Create, eviction, opts); err != nil {
+	if err := v.admit(c, admission.Create, eviction, opts); err != nil {
 		return err
 	}
 	del := metav1.DeleteOptions{}
@@ -37,24 +38,24 @@ func (x *exchange) evict() error {
 	if len(del.DryRun) == 0 {
 		del.DryRun = opts.DryRun
 	}
-	ctx := x.r.Context()
-	rev, err := x.s.cfg.Registry.Get(ctx, api.Pods, x.t.key())
+	ctx := c.R.Context()
+	rev, err := v.cfg.Registry.Get(ctx, api.Pods, c.Target.Key())
 	if err != nil {
 		return err
 	}
 	pod := rev.Object.(*corev1.Pod)
 	if !alwaysEvictable(pod) {
-		if err := x.spendBudget(ctx, pod, len(del.DryRun) > 0); err != nil {
+		if err := v.spendBudget(c, ctx, pod, len(del.DryRun) > 0); err != nil {
 			return err
 		}
 		if del.Preconditions == nil {
 			del.Preconditions = &metav1.Preconditions{UID: &pod.UID} // the budget was spent for this pod, not for its successor
 		}
 	}
-	if _, _, err := x.s.cfg.Registry.Delete(ctx, api.Pods, x.t.key(), del); err != nil {
+	if _, _, err := v.cfg.Registry.Delete(ctx, api.Pods, c.Target.Key(), del); err != nil {
 		return err
 	}
-	x.document(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, statusKind)
+	c.Document(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, call.StatusKind)
 	return nil
 }
 
@@ -65,8 +66,8 @@ func alwaysEvictable(pod *corev1.Pod) bool {
 }
 
 // spendBudget takes one disruption from the budget that covers pod, if there is one.
-func (x *exchange) spendBudget(ctx context.Context, pod *corev1.Pod, dryRun bool) error {
-	budget, err := x.budgetOf(ctx, pod)
+func (v *Verbs) spendBudget(c *call.Call, ctx context.Context, pod *corev1.Pod, dryRun bool) error {
+	budget, err := v.budgetOf(c, ctx, pod)
 	if err != nil || budget == nil {
 		return err
 	}
@@ -90,13 +91,13 @@ func (x *exchange) spendBudget(ctx context.Context, pod *corev1.Pod, dryRun bool
 	if dryRun {
 		opts.DryRun = []string{metav1.DryRunAll}
 	}
-	_, _, err = x.s.cfg.Registry.Update(ctx, api.PodDisruptionBudgets, api.KeyOf(budget), "status", transform, opts)
+	_, _, err = v.cfg.Registry.Update(ctx, api.PodDisruptionBudgets, api.KeyOf(budget), "status", transform, opts)
 	return err
 }
 
 // budgetOf returns the one budget that covers pod.
-func (x *exchange) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
-	list, err := x.s.cfg.Registry.List(ctx, api.PodDisruptionBudgets, registry.ListOptions{Selection: registry.Selection{Namespace: pod.Namespace}})
+func (v *Verbs) budgetOf(c *call.Call, ctx context.Context, pod *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
+	list, err := v.cfg.Registry.List(ctx, api.PodDisruptionBudgets, registry.ListOptions{Selection: registry.Selection{Namespace: pod.Namespace}})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"net/http"
@@ -12,8 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/call"
 )
 
 // metrics are the figures of /metrics, under the names that dashboards for Kubernetes know.
@@ -23,7 +22,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 }
 
-func newMetrics() *metrics {
+func newMetrics(l *limits) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -35,12 +34,18 @@ func newMetrics() *metrics {
 		}, []string{"verb", "resource"}),
 	}
 	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for kind, slots := range map[string]chan struct{}{"readOnly": l.reads, "mutating": l.writes} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "apiserver_current_inflight_requests", Help: "Requests being served, without watches and streams.",
+			ConstLabels: prometheus.Labels{"request_kind": kind},
+		}, func() float64 { return float64(len(slots)) }))
+	}
 	return m
 }
 
 // observe counts one request. Only paths of known resources make label values: anything else would let clients fill the
 // memory.
-func (m *metrics) observe(t *target, w *recorder, took time.Duration) {
+func (m *metrics) observe(t *call.Target, w *call.Recorder, took time.Duration) {
 	code := w.Code
 	if code == 0 {
 		code = http.StatusOK
@@ -63,9 +68,13 @@ func otherVerb(v string) string {
 	return "other"
 }
 
-func (m *metrics) handler() http.Handler {
+// Metrics returns the registry behind /metrics, for others to add their figures.
+func (g *Gate) Metrics() *prometheus.Registry { return g.metrics.registry }
+
+// MetricsHandler serves /metrics.
+func (g *Gate) MetricsHandler() http.Handler {
 	// etcd, where it is embedded, keeps its own figures in the process's default registry.
-	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, only{prometheus.DefaultGatherer, "etcd_"}}, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(prometheus.Gatherers{g.metrics.registry, only{prometheus.DefaultGatherer, "etcd_"}}, promhttp.HandlerOpts{})
 }
 
 // only passes on the metrics whose names begin with prefix.
@@ -79,35 +88,3 @@ func (o only) Gather() ([]*dto.MetricFamily, error) {
 	all, err := o.Gatherer.Gather()
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), o.prefix) }), err
 }
-
-// watch adds figures that are looked up when they are asked for: what is stored, and what is being served.
-func (m *metrics) watch(s *Server) {
-	m.registry.MustRegister(objectCounts{s.cfg.Registry})
-	for kind, slots := range map[string]chan struct{}{"readOnly": s.limits.reads, "mutating": s.limits.writes} {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "apiserver_current_inflight_requests", Help: "Requests being served, without watches and streams.",
-			ConstLabels: prometheus.Labels{"request_kind": kind},
-		}, func() float64 { return float64(len(slots)) }))
-	}
-}
-
-// objectCounts tells how many objects of each resource there are.
-type objectCounts struct{ registry *registry.Registry }
-
-func (objectCounts) desc() *prometheus.Desc {
-	return prometheus.NewDesc("apiserver_resource_objects", "Number of stored objects by resource.", []string{"group", "resource"}, nil)
-}
-
-// Describe implements prometheus.Collector.
-func (o objectCounts) Describe(to chan<- *prometheus.Desc) { to <- o.desc() }
-
-// Collect implements prometheus.Collector.
-func (o objectCounts) Collect(to chan<- prometheus.Metric) {
-	desc := o.desc()
-	for _, res := range api.Builtin {
-		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(o.registry.Count(res)), res.Group, res.Plural)
-	}
-}
-
-// Metrics returns the registry behind /metrics, for others to add their figures.
-func (s *Server) Metrics() *prometheus.Registry { return s.metrics.registry }

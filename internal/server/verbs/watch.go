@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
@@ -30,33 +31,33 @@ const (
 )
 
 // watch streams events until the client, its timeout or the registry ends it. It runs on the request's goroutine alone.
-func (x *exchange) watch() error {
-	opts, err := x.listOptions()
+func (v *Verbs) watch(c *call.Call) error {
+	opts, err := listOptions(c)
 	if err != nil {
 		return err
 	}
-	contentType, ok := wire.StreamType(x.accept.Format)
+	contentType, ok := wire.StreamType(c.Accept.Format)
 	if !ok {
-		return errNotAcceptable()
+		return call.ErrNotAcceptable()
 	}
 	life := watchAtLeast + rand.N(watchAtLeast)
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
-	ctx, cancel := context.WithTimeout(x.r.Context(), life)
+	ctx, cancel := context.WithTimeout(c.R.Context(), life)
 	defer cancel()
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents
-	w, err := x.s.cfg.Registry.Watch(ctx, x.t.Res, registry.WatchOptions{
-		Selection: x.selection(opts), ResourceVersion: opts.ResourceVersion,
+	w, err := v.cfg.Registry.Watch(ctx, c.Target.Res, registry.WatchOptions{
+		Selection: selection(c, opts), ResourceVersion: opts.ResourceVersion,
 		Initial: initial, None: opts.SendInitialEvents != nil && !*opts.SendInitialEvents,
 	})
 	if err != nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
 		return err
 	}
-	x.w.Header().Set("Content-Type", contentType)
-	x.w.Header().Set("Cache-Control", "no-cache, private")
-	x.w.WriteHeader(http.StatusOK)
-	out := &feed{x: x, control: http.NewResponseController(x.w), columns: true}
+	c.W.Header().Set("Content-Type", contentType)
+	c.W.Header().Set("Cache-Control", "no-cache, private")
+	c.W.WriteHeader(http.StatusOK)
+	out := &feed{c: c, control: http.NewResponseController(c.W), columns: true}
 	if err != nil {
 		return out.end(err)
 	}
@@ -67,7 +68,7 @@ func (x *exchange) watch() error {
 
 // feed is one watch's answer under way.
 type feed struct {
-	x       *exchange
+	c       *call.Call
 	control *http.ResponseController
 	buf     []byte
 	columns bool  // column definitions are still to be sent
@@ -132,26 +133,26 @@ func (o *feed) next(ctx context.Context, w *registry.Watch, bookmarks bool) ([]s
 // event appends one event to the buffer, from the shared bytes of its revision unless a transformation is asked for.
 func (o *feed) event(kind string, rev *store.Revision) (err error) {
 	o.told = rev.Rev
-	gvk, item := o.x.t.kind(), []byte(nil)
-	if as := o.x.accept.As; as.Kind != "" {
-		obj, err := o.x.transform(rev.Object, o.columns)
+	gvk, item := o.c.Target.Kind(), []byte(nil)
+	if as := o.c.Accept.As; as.Kind != "" {
+		obj, err := transform(o.c, rev.Object, o.columns)
 		if err != nil {
 			return err
 		}
 		o.columns = false
 		gvk = as
-		item, err = wire.Item(obj, gvk, o.x.accept.Format)
+		item, err = wire.Item(obj, gvk, o.c.Accept.Format)
 		if err != nil {
 			return err
 		}
-	} else if item, err = o.x.item(rev); err != nil {
+	} else if item, err = itemBytes(o.c, rev); err != nil {
 		return err
 	}
 	return o.append(kind, gvk, item)
 }
 
 func (o *feed) append(kind string, gvk schema.GroupVersionKind, item []byte) (err error) {
-	if o.buf, err = wire.AppendEvent(o.buf, kind, gvk, item, o.x.accept.Format); err != nil {
+	if o.buf, err = wire.AppendEvent(o.buf, kind, gvk, item, o.c.Accept.Format); err != nil {
 		return err
 	}
 	if len(o.buf) >= flushAt {
@@ -163,7 +164,7 @@ func (o *feed) append(kind string, gvk schema.GroupVersionKind, item []byte) (er
 // bookmark appends an event that carries nothing but a revision.
 func (o *feed) bookmark(rev int64, annotations map[string]string) error {
 	o.told = rev
-	gvk := o.x.t.kind()
+	gvk := o.c.Target.Kind()
 	empty, err := api.Scheme.New(gvk)
 	if err != nil {
 		return err
@@ -171,22 +172,22 @@ func (o *feed) bookmark(rev int64, annotations map[string]string) error {
 	obj := empty.(api.Object)
 	obj.SetResourceVersion(store.FormatRevision(rev))
 	obj.SetAnnotations(annotations)
-	switch as := o.x.accept.As; as {
-	case tableKind:
+	switch as := o.c.Accept.As; as {
+	case call.TableKind:
 		// A table without rows: a row would be shown as an object.
-		item, err := wire.Item(&metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, Rows: []metav1.TableRow{}}, as, o.x.accept.Format)
+		item, err := wire.Item(&metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, Rows: []metav1.TableRow{}}, as, o.c.Accept.Format)
 		if err != nil {
 			return err
 		}
 		return o.append("BOOKMARK", as, item)
-	case partialKind:
-		item, err := wire.Item(partial(obj), as, o.x.accept.Format)
+	case call.PartialKind:
+		item, err := wire.Item(call.Partial(obj), as, o.c.Accept.Format)
 		if err != nil {
 			return err
 		}
 		return o.append("BOOKMARK", as, item)
 	}
-	item, err := wire.Item(obj, gvk, o.x.accept.Format)
+	item, err := wire.Item(obj, gvk, o.c.Accept.Format)
 	if err != nil {
 		return err
 	}
@@ -195,9 +196,9 @@ func (o *feed) bookmark(rev int64, annotations map[string]string) error {
 
 // end tells the client why the watch ends, as an ERROR event.
 func (o *feed) end(err error) error {
-	status := statusOf(err).ErrStatus
-	item, encErr := wire.Item(&status, statusKind, o.x.accept.Format)
-	if encErr == nil && o.append("ERROR", statusKind, item) == nil {
+	status := call.StatusOf(err).ErrStatus
+	item, encErr := wire.Item(&status, call.StatusKind, o.c.Accept.Format)
+	if encErr == nil && o.append("ERROR", call.StatusKind, item) == nil {
 		_ = o.flush() // the client may be gone
 	}
 	return nil
@@ -209,7 +210,7 @@ func (o *feed) flush() error {
 	// Over HTTP/2 a deadline that passes ends the stream even if nothing is being written: a quiet watch must have none.
 	defer func() { _ = o.control.SetWriteDeadline(time.Time{}) }()
 	if len(o.buf) > 0 {
-		if _, err := o.x.w.Write(o.buf); err != nil {
+		if _, err := o.c.W.Write(o.buf); err != nil {
 			return err
 		}
 		o.buf = o.buf[:0]

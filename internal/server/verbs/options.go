@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,25 +11,26 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 )
 
 // decodeObject reads an object of the target's resource and returns it as it is stored, without its TypeMeta, which the store
 // does not keep.
-func (x *exchange) decodeObject(validation string) (api.Object, error) {
-	empty, err := api.Scheme.New(x.t.kind())
+func decodeObject(c *call.Call, validation string) (api.Object, error) {
+	empty, err := api.Scheme.New(c.Target.Kind())
 	if err != nil {
 		return nil, err
 	}
-	obj, err := x.decode(x.t.kind(), empty, validation)
+	obj, err := c.Decode(c.Target.Kind(), empty, validation)
 	if err != nil {
 		return nil, err
 	}
-	return x.stored(obj)
+	return stored(c, obj)
 }
 
 // stored turns an object in the client's version into the stored one.
-func (x *exchange) stored(obj runtime.Object) (api.Object, error) {
-	out, err := api.Convert(obj, x.t.Res.GroupVersion())
+func stored(c *call.Call, obj runtime.Object) (api.Object, error) {
+	out, err := api.Convert(obj, c.Target.Res.GroupVersion())
 	if err != nil {
 		return nil, err
 	}
@@ -38,19 +39,19 @@ func (x *exchange) stored(obj runtime.Object) (api.Object, error) {
 }
 
 // listOptions reads and checks the query of a list, watch or deletecollection.
-func (x *exchange) listOptions() (*metainternal.ListOptions, error) {
+func listOptions(c *call.Call) (*metainternal.ListOptions, error) {
 	opts := &metainternal.ListOptions{}
-	if err := metainternalscheme.ParameterCodec.DecodeParameters(x.q, metav1.SchemeGroupVersion, opts); err != nil {
+	if err := metainternalscheme.ParameterCodec.DecodeParameters(c.Query, metav1.SchemeGroupVersion, opts); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	if x.t.Verb == "watch" {
+	if c.Target.Verb == "watch" {
 		opts.Watch = true
 	}
 	if errs := metainternalvalidation.ValidateListOptions(opts, true); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: "ListOptions"}, "", errs)
 	}
-	if x.t.Name != "" { // /watch/.../NAME
-		byName := fields.OneTermEqualSelector("metadata.name", x.t.Name)
+	if c.Target.Name != "" { // /watch/.../NAME
+		byName := fields.OneTermEqualSelector("metadata.name", c.Target.Name)
 		if opts.FieldSelector != nil && !opts.FieldSelector.Empty() {
 			byName = fields.AndSelectors(byName, opts.FieldSelector)
 		}
@@ -59,12 +60,12 @@ func (x *exchange) listOptions() (*metainternal.ListOptions, error) {
 	return opts, nil
 }
 
-// manager is the name under which a write is recorded: the client's, or its user agent's first word.
-func (x *exchange) manager(named string) string {
+// managerOf is the name under which a write is recorded: the client's, or its user agent's first word.
+func managerOf(c *call.Call, named string) string {
 	if named != "" {
 		return named
 	}
-	agent := x.r.UserAgent()
+	agent := c.R.UserAgent()
 	for i, c := range agent {
 		if c == '/' {
 			agent = agent[:i]

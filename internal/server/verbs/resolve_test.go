@@ -1,6 +1,10 @@
-package server
+package verbs
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/knarr-io/knarr/internal/server/call"
+)
 
 // FuzzParse looks for paths that make the parser panic, or that resolve to what is not there.
 func FuzzParse(f *testing.F) {
@@ -8,11 +12,11 @@ func FuzzParse(f *testing.F) {
 		f.Add("GET", p)
 	}
 	f.Fuzz(func(t *testing.T, method, path string) {
-		x := parse(method, path, nil)
+		x := call.Parse(method, path, nil)
 		if !x.IsResource {
 			return
 		}
-		if err := x.resolve(); (err == nil) != (x.Res != nil) {
+		if err := resolve(x); (err == nil) != (x.Res != nil) {
 			t.Errorf("%s %s: %v, resource %v", method, path, err, x.Res)
 		}
 	})

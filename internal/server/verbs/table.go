@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	"net/http"
@@ -10,42 +10,44 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
-// offers reports which transformations the target has: a table or only metadata, of an object or of a list.
-func (x *exchange) offers(a wire.Accepted) bool {
-	switch a.As {
-	case tableKind:
-		return a.Format != wire.Protobuf && (x.t.Verb == "get" || x.t.Verb == "list" || x.t.Verb == "watch") && (plain(x.t.Subresource) || x.t.Subresource == "scale")
-	case partialKind:
-		return x.t.Verb != "list" && x.t.Verb != "deletecollection" && plain(x.t.Subresource)
-	case partialListKind:
-		return x.t.Verb == "list"
+// offers returns which transformations a target has: a table or only metadata, of an object or of a list.
+func offers(t *call.Target) func(wire.Accepted) bool {
+	// Some subresources do not answer with the object itself.
+	plain := t.Subresource != "scale" && t.Subresource != "binding" && t.Subresource != "eviction" && t.Subresource != "token"
+	return func(a wire.Accepted) bool {
+		switch a.As {
+		case call.TableKind:
+			return a.Format != wire.Protobuf && (t.Verb == "get" || t.Verb == "list" || t.Verb == "watch") && (plain || t.Subresource == "scale")
+		case call.PartialKind:
+			return t.Verb != "list" && t.Verb != "deletecollection" && plain
+		case call.PartialListKind:
+			return t.Verb == "list"
+		}
+		return false
 	}
-	return false
 }
 
-// plain reports whether a subresource answers with the object itself.
-func plain(sub string) bool { return subresources[sub] == nil }
-
-// transformed answers with one object as a table or as its metadata.
-func (x *exchange) transformed(code int, obj api.Object) error {
-	out, err := x.transform(obj, true)
+// sendTransformed answers with one object as a table or as its metadata.
+func sendTransformed(c *call.Call, code int, obj api.Object) error {
+	out, err := transform(c, obj, true)
 	if err != nil {
 		return err
 	}
-	x.document(code, out, x.accept.As)
+	c.Document(code, out, c.Accept.As)
 	return nil
 }
 
 // transform turns obj, of the stored version, into what the client asked for. Column definitions are sent once a stream.
-func (x *exchange) transform(obj api.Object, columns bool) (runtime.Object, error) {
-	if x.accept.As == partialKind {
-		return partial(obj), nil
+func transform(c *call.Call, obj api.Object, columns bool) (runtime.Object, error) {
+	if c.Accept.As == call.PartialKind {
+		return call.Partial(obj), nil
 	}
-	versioned, err := api.Convert(obj, x.t.gv())
+	versioned, err := api.Convert(obj, c.Target.GV())
 	if err != nil {
 		return nil, err
 	}
@@ -59,20 +61,20 @@ func (x *exchange) transform(obj api.Object, columns bool) (runtime.Object, erro
 	if !columns {
 		table.ColumnDefinitions = nil
 	}
-	return table, x.includeObjects(table)
+	return table, includeObjects(c, table)
 }
 
-// transformedList answers with a list as a table or as metadata.
-func (x *exchange) transformedList(revs []*store.Revision, listMeta metav1.ListMeta) error {
-	if x.accept.As == partialListKind {
+// sendTransformedList answers with a list as a table or as metadata.
+func sendTransformedList(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) error {
+	if c.Accept.As == call.PartialListKind {
 		list := &metav1.PartialObjectMetadataList{ListMeta: listMeta, Items: make([]metav1.PartialObjectMetadata, len(revs))}
 		for i, rev := range revs {
-			list.Items[i] = *partial(rev.Object)
+			list.Items[i] = *call.Partial(rev.Object)
 		}
-		x.document(http.StatusOK, list, partialListKind)
+		c.Document(http.StatusOK, list, call.PartialListKind)
 		return nil
 	}
-	list, err := x.listObject(revs, listMeta)
+	list, err := listObject(c, revs, listMeta)
 	if err != nil {
 		return err
 	}
@@ -81,22 +83,22 @@ func (x *exchange) transformedList(revs []*store.Revision, listMeta metav1.ListM
 		return err
 	}
 	table.ListMeta = listMeta
-	if err := x.includeObjects(table); err != nil {
+	if err := includeObjects(c, table); err != nil {
 		return err
 	}
-	x.document(http.StatusOK, table, tableKind)
+	c.Document(http.StatusOK, table, call.TableKind)
 	return nil
 }
 
 // listObject makes a list of the client's version that shares its items with the store.
-func (x *exchange) listObject(revs []*store.Revision, listMeta metav1.ListMeta) (runtime.Object, error) {
-	list, err := api.Scheme.New(x.t.listKind())
+func listObject(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) (runtime.Object, error) {
+	list, err := api.Scheme.New(c.Target.ListKind())
 	if err != nil {
 		return nil, err
 	}
 	items := make([]runtime.Object, len(revs))
 	for i, rev := range revs {
-		if items[i], err = api.Convert(rev.Object, x.t.gv()); err != nil {
+		if items[i], err = api.Convert(rev.Object, c.Target.GV()); err != nil {
 			return nil, err
 		}
 	}
@@ -114,8 +116,8 @@ func (x *exchange) listObject(revs []*store.Revision, listMeta metav1.ListMeta) 
 }
 
 // includeObjects makes the objects in a table's rows what the client wants of them: nothing, metadata (the default), or all.
-func (x *exchange) includeObjects(table *metav1.Table) error {
-	include := metav1.IncludeObjectPolicy(x.q.Get("includeObject"))
+func includeObjects(c *call.Call, table *metav1.Table) error {
+	include := metav1.IncludeObjectPolicy(c.Query.Get("includeObject"))
 	switch include {
 	case "", metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject:
 	default:
@@ -127,13 +129,13 @@ func (x *exchange) includeObjects(table *metav1.Table) error {
 		case metav1.IncludeNone:
 			row.Object = runtime.RawExtension{}
 		case metav1.IncludeObject:
-			row.Object.Object = wire.Named(row.Object.Object, x.t.kind())
+			row.Object.Object = wire.Named(row.Object.Object, c.Target.Kind())
 		default:
 			m, err := meta.Accessor(row.Object.Object)
 			if err != nil {
 				return err
 			}
-			row.Object.Object = partial(m)
+			row.Object.Object = call.Partial(m)
 		}
 	}
 	return nil

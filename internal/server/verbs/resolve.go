@@ -1,57 +1,58 @@
-package server
+package verbs
 
 import (
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 )
 
 // resolve finds the resource and checks that scope, subresource and verb exist. Res is set only if they do: metrics trust
 // it.
-func (t *target) resolve() error {
-	err := t.find()
+func resolve(t *call.Target) error {
+	err := find(t)
 	if err != nil {
 		t.Res = nil
 	}
 	return err
 }
 
-func (t *target) find() error {
-	res, ok := api.Find(t.gv().WithResource(t.Resource))
+func find(t *call.Target) error {
+	res, ok := api.Find(t.GV().WithResource(t.Resource))
 	if !ok {
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	t.Res = res
 	switch {
 	case t.Resource == "namespaces":
 		// A namespace's own rights are those within it; its key has none.
 	case !res.Namespaced && t.Namespace != "":
-		return errNoPath()
+		return call.ErrNoPath()
 	case res.Namespaced && t.Namespace == "" && t.Name != "":
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	if t.Subresource != "" {
-		return t.resolveSubresource()
+		return resolveSubresource(t)
 	}
 	if t.Rest != "" {
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	if !allowed(res.Verbs, t.Verb) || (t.Verb == "create" && t.Name != "") ||
 		(t.Verb == "create" && res.Namespaced && t.Namespace == "") || ((t.Verb == "update" || t.Verb == "patch") && t.Name == "") {
-		return errMethod(t)
+		return call.ErrMethod(t)
 	}
 	return nil
 }
 
-func (t *target) resolveSubresource() error {
+func resolveSubresource(t *call.Target) error {
 	if t.Subresource != "proxy" && t.Rest != "" {
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	verbs, ok := subresourceVerbs(t.Res, t.Subresource)
 	if !ok {
-		return errNoPath()
+		return call.ErrNoPath()
 	}
 	// What a proxied pod does with OPTIONS is its own business; discovery does not list it.
 	if !allowed(verbs, t.Verb) && (t.Subresource != "proxy" || t.Verb != "options") {
-		return errMethod(t)
+		return call.ErrMethod(t)
 	}
 	return nil
 }

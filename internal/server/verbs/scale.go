@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	"encoding/json"
@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/patch"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
@@ -21,33 +22,33 @@ import (
 var scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 
 // scale reads and writes the number of replicas, in the same terms for every kind that has one.
-func (x *exchange) scale() error {
-	switch x.t.Verb {
+func (v *Verbs) scale(c *call.Call) error {
+	switch c.Target.Verb {
 	case "get":
-		rev, err := x.s.cfg.Registry.Get(x.r.Context(), x.t.Res, x.t.key())
+		rev, err := v.cfg.Registry.Get(c.R.Context(), c.Target.Res, c.Target.Key())
 		if err != nil {
 			return err
 		}
-		scale := x.scaleOf(rev.Object)
-		if x.accept.As == tableKind {
-			return x.scaleTable(scale)
+		scale := scaleOf(c, rev.Object)
+		if c.Accept.As == call.TableKind {
+			return scaleTable(c, scale)
 		}
-		x.document(http.StatusOK, scale, scaleKind)
+		c.Document(http.StatusOK, scale, scaleKind)
 		return nil
 	case "update":
-		return x.updateScale()
+		return v.updateScale(c)
 	}
-	return x.patchScale()
+	return v.patchScale(c)
 }
 
 // scaleTable answers with the columns that Kubernetes prints for a Scale.
-func (x *exchange) scaleTable(scale *autoscalingv1.Scale) error {
+func scaleTable(c *call.Call, scale *autoscalingv1.Scale) error {
 	table, err := api.Table(scale)
 	if err != nil {
 		return err
 	}
 	table.ResourceVersion = scale.ResourceVersion
-	include := metav1.IncludeObjectPolicy(x.q.Get("includeObject"))
+	include := metav1.IncludeObjectPolicy(c.Query.Get("includeObject"))
 	for i := range table.Rows {
 		switch include {
 		case metav1.IncludeNone:
@@ -55,16 +56,16 @@ func (x *exchange) scaleTable(scale *autoscalingv1.Scale) error {
 		case metav1.IncludeObject:
 			table.Rows[i].Object.Object = wire.Named(scale, scaleKind)
 		default:
-			table.Rows[i].Object.Object = partial(scale)
+			table.Rows[i].Object.Object = call.Partial(scale)
 		}
 	}
-	x.document(http.StatusOK, table, tableKind)
+	c.Document(http.StatusOK, table, call.TableKind)
 	return nil
 }
 
 // scaleOf is obj as a Scale.
-func (x *exchange) scaleOf(obj api.Object) *autoscalingv1.Scale {
-	spec, status, selector := x.t.Res.Scale.Get(obj)
+func scaleOf(c *call.Call, obj api.Object) *autoscalingv1.Scale {
+	spec, status, selector := c.Target.Res.Scale.Get(obj)
 	return &autoscalingv1.Scale{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
@@ -75,57 +76,57 @@ func (x *exchange) scaleOf(obj api.Object) *autoscalingv1.Scale {
 	}
 }
 
-func (x *exchange) updateScale() error {
+func (v *Verbs) updateScale(c *call.Call) error {
 	opts := metav1.UpdateOptions{}
-	if err := x.parameters(&opts); err != nil {
+	if err := c.Parameters(&opts); err != nil {
 		return err
 	}
 	if errs := metav1validation.ValidateUpdateOptions(&opts); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("UpdateOptions"), "", errs)
 	}
-	obj, err := x.decode(scaleKind, &autoscalingv1.Scale{}, fieldValidation(opts.FieldValidation))
+	obj, err := c.Decode(scaleKind, &autoscalingv1.Scale{}, call.FieldValidation(opts.FieldValidation))
 	if err != nil {
 		return err
 	}
 	wanted := obj.(*autoscalingv1.Scale)
-	if wanted.Name != x.t.Name {
-		return x.named(wanted)
+	if wanted.Name != c.Target.Name {
+		return named(c, wanted)
 	}
-	return x.writeScale(opts, func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error) { return wanted, nil })
+	return v.writeScale(c, opts, func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error) { return wanted, nil })
 }
 
-func (x *exchange) patchScale() error {
-	kind, err := x.patchType()
+func (v *Verbs) patchScale(c *call.Call) error {
+	kind, err := patchType(c)
 	if err != nil {
 		return err
 	}
 	opts := metav1.PatchOptions{}
-	if err := x.parameters(&opts); err != nil {
+	if err := c.Parameters(&opts); err != nil {
 		return err
 	}
 	if errs := metav1validation.ValidatePatchOptions(&opts, kind); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("PatchOptions"), "", errs)
 	}
-	body, err := x.body()
+	body, err := c.Body()
 	if err != nil {
 		return err
 	}
 	if kind == types.ApplyYAMLPatchType || kind == types.ApplyCBORPatchType {
 		// A Scale has three fields; applying one is the merge of what is given.
-		c, err := readConfiguration(kind, body)
+		applied, err := readConfiguration(kind, body)
 		if err != nil {
 			return err
 		}
-		if err := x.checkConfiguration(c.Unstructured, scaleKind); err != nil {
+		if err := checkConfiguration(c, applied.Unstructured, scaleKind); err != nil {
 			return err
 		}
-		if body, err = json.Marshal(c.Object); err != nil {
+		if body, err = json.Marshal(applied.Object); err != nil {
 			return err
 		}
 		kind = types.MergePatchType
 	}
 	update := metav1.UpdateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager, FieldValidation: opts.FieldValidation}
-	return x.writeScale(update, func(current *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+	return v.writeScale(c, update, func(current *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
 		original, err := json.Marshal(wire.Named(current, scaleKind))
 		if err != nil {
 			return nil, err
@@ -134,39 +135,39 @@ func (x *exchange) patchScale() error {
 		if err != nil {
 			return nil, err
 		}
-		out, warnings, err := x.s.decoder.Decode(patched, wire.JSON, scaleKind, &autoscalingv1.Scale{}, fieldValidation(opts.FieldValidation))
+		out, warnings, err := c.Decoder.Decode(patched, wire.JSON, scaleKind, &autoscalingv1.Scale{}, call.FieldValidation(opts.FieldValidation))
 		if err != nil {
-			return nil, x.patchedError(err)
+			return nil, patchedError(c, err)
 		}
-		x.warn(warnings)
+		c.Warn(warnings)
 		return out.(*autoscalingv1.Scale), nil
 	})
 }
 
 // writeScale sets the replicas that change asks for.
-func (x *exchange) writeScale(opts metav1.UpdateOptions, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) error {
+func (v *Verbs) writeScale(c *call.Call, opts metav1.UpdateOptions, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) error {
 	transform := func(current api.Object) (api.Object, error) {
-		wanted, err := change(x.scaleOf(current))
+		wanted, err := change(scaleOf(c, current))
 		if err != nil {
 			return nil, err
 		}
 		if wanted.Spec.Replicas < 0 {
-			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), x.t.Name, field.ErrorList{
+			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), c.Target.Name, field.ErrorList{
 				field.Invalid(field.NewPath("spec", "replicas"), wanted.Spec.Replicas, "must be greater than or equal to 0")})
 		}
 		obj := current.DeepCopyObject().(api.Object)
-		x.t.Res.Scale.Set(obj, wanted.Spec.Replicas)
+		c.Target.Res.Scale.Set(obj, wanted.Spec.Replicas)
 		obj.SetResourceVersion(wanted.ResourceVersion)
 		if wanted.UID != "" {
 			obj.SetUID(wanted.UID)
 		}
-		return x.record(current, obj, x.manager(opts.FieldManager))
+		return v.record(c, current, obj, managerOf(c, opts.FieldManager))
 	}
 	// The registry knows no scale: it is a write of the object itself.
-	out, _, err := x.s.cfg.Registry.Update(x.r.Context(), x.t.Res, x.t.key(), "", transform, registry.UpdateOptions{UpdateOptions: opts})
+	out, _, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), "", transform, registry.UpdateOptions{UpdateOptions: opts})
 	if err != nil {
 		return err
 	}
-	x.document(http.StatusOK, x.scaleOf(out), scaleKind)
+	c.Document(http.StatusOK, scaleOf(c, out), scaleKind)
 	return nil
 }

@@ -1,17 +1,17 @@
-package server
+package verbs
 
 import (
 	"fmt"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
@@ -23,106 +23,106 @@ func metaKind(kind string) schema.GroupKind {
 }
 
 // create stores the object in the body.
-func (x *exchange) create() error {
+func (v *Verbs) create(c *call.Call) error {
 	opts := metav1.CreateOptions{}
-	if err := x.parameters(&opts); err != nil {
+	if err := c.Parameters(&opts); err != nil {
 		return err
 	}
 	if errs := metav1validation.ValidateCreateOptions(&opts); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("CreateOptions"), "", errs)
 	}
-	obj, err := x.decodeObject(fieldValidation(opts.FieldValidation))
+	obj, err := decodeObject(c, call.FieldValidation(opts.FieldValidation))
 	if err != nil {
 		return err
 	}
-	if err := x.place(obj); err != nil {
+	if err := place(c, obj); err != nil {
 		return err
 	}
-	if obj, err = x.s.managers.Update(x.t.Res.GroupVersionKind, "", nil, obj, x.manager(opts.FieldManager)); err != nil {
+	if obj, err = v.managers.Update(c.Target.Res.GroupVersionKind, "", nil, obj, managerOf(c, opts.FieldManager)); err != nil {
 		return err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	out, err := x.s.cfg.Registry.Create(x.r.Context(), x.t.Res, obj, opts)
+	out, err := v.cfg.Registry.Create(c.R.Context(), c.Target.Res, obj, opts)
 	if err != nil {
 		return err
 	}
-	return x.written(http.StatusCreated, out)
+	return v.written(c, http.StatusCreated, out)
 }
 
 // place puts an object where the URL says, or refuses it if it says otherwise itself.
-func (x *exchange) place(obj api.Object) error {
-	if !x.t.Res.Namespaced {
+func place(c *call.Call, obj api.Object) error {
+	if !c.Target.Res.Namespaced {
 		return nil // the registry refuses a namespace
 	}
 	switch obj.GetNamespace() {
 	case "":
-		obj.SetNamespace(x.t.Namespace)
-	case x.t.Namespace:
+		obj.SetNamespace(c.Target.Namespace)
+	case c.Target.Namespace:
 	default:
-		return apierrors.NewBadRequest(fmt.Sprintf("the namespace of the provided object does not match the namespace sent on the request (%s vs %s)", obj.GetNamespace(), x.t.Namespace))
+		return apierrors.NewBadRequest(fmt.Sprintf("the namespace of the provided object does not match the namespace sent on the request (%s vs %s)", obj.GetNamespace(), c.Target.Namespace))
 	}
 	return nil
 }
 
 // named refuses an object whose name is not that of the URL.
-func (x *exchange) named(obj api.Object) error {
+func named(c *call.Call, obj api.Object) error {
 	switch obj.GetName() {
-	case x.t.Name:
+	case c.Target.Name:
 	case "":
-		return apierrors.NewBadRequest("name must be provided in the object, as in the URL: " + x.t.Name)
+		return apierrors.NewBadRequest("name must be provided in the object, as in the URL: " + c.Target.Name)
 	default:
-		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), x.t.Name))
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Target.Name))
 	}
 	return nil
 }
 
 // written answers with an object that a write returned, from the shared bytes of its revision if it is still the newest.
-func (x *exchange) written(code int, obj api.Object) error {
-	if rev, err := x.s.cfg.Registry.Get(x.r.Context(), x.t.Res, api.KeyOf(obj)); err == nil && rev.Object == store.Object(obj) {
-		return x.object(code, obj, rev)
+func (v *Verbs) written(c *call.Call, code int, obj api.Object) error {
+	if rev, err := v.cfg.Registry.Get(c.R.Context(), c.Target.Res, api.KeyOf(obj)); err == nil && rev.Object == store.Object(obj) {
+		return sendObject(c, code, obj, rev)
 	}
-	return x.object(code, obj, nil)
+	return sendObject(c, code, obj, nil)
 }
 
 // update replaces the object, or what its subresource writes, by the one in the body.
-func (x *exchange) update() error {
+func (v *Verbs) update(c *call.Call) error {
 	opts := metav1.UpdateOptions{}
-	if err := x.parameters(&opts); err != nil {
+	if err := c.Parameters(&opts); err != nil {
 		return err
 	}
 	if errs := metav1validation.ValidateUpdateOptions(&opts); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("UpdateOptions"), "", errs)
 	}
-	wanted, err := x.decodeObject(fieldValidation(opts.FieldValidation))
+	wanted, err := decodeObject(c, call.FieldValidation(opts.FieldValidation))
 	if err != nil {
 		return err
 	}
-	if err := x.place(wanted); err != nil {
+	if err := place(c, wanted); err != nil {
 		return err
 	}
-	if err := x.named(wanted); err != nil {
+	if err := named(c, wanted); err != nil {
 		return err
 	}
-	manager := x.manager(opts.FieldManager)
+	manager := managerOf(c, opts.FieldManager)
 	transform := func(current api.Object) (api.Object, error) {
 		if current == nil {
-			if err := x.mayCreate(); err != nil {
+			if err := v.mayCreate(c); err != nil {
 				return nil, err
 			}
 		}
 		obj := wanted.DeepCopyObject().(api.Object) // the registry changes it, and may ask again
-		return x.record(current, obj, manager)
+		return v.record(c, current, obj, manager)
 	}
-	out, created, err := x.s.cfg.Registry.Update(x.r.Context(), x.t.Res, x.t.key(), x.t.Subresource, transform, registry.UpdateOptions{
-		UpdateOptions: opts, Create: x.t.Subresource == "" && createOnUpdate[x.t.Res.Kind],
+	out, created, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), c.Target.Subresource, transform, registry.UpdateOptions{
+		UpdateOptions: opts, Create: c.Target.Subresource == "" && createOnUpdate[c.Target.Res.Kind],
 	})
 	if err != nil {
 		return err
 	}
 	if created {
-		return x.written(http.StatusCreated, out)
+		return v.written(c, http.StatusCreated, out)
 	}
-	return x.written(http.StatusOK, out)
+	return v.written(c, http.StatusOK, out)
 }
 
 // createOnUpdate are the kinds that Kubernetes lets a PUT create.
@@ -132,15 +132,15 @@ var createOnUpdate = map[string]bool{
 }
 
 // mayCreate checks that a user whose update or apply finds no object may create one.
-func (x *exchange) mayCreate() error {
-	a := authz.AttributesOf(&x.t.Info)
+func (v *Verbs) mayCreate(c *call.Call) error {
+	a := authz.AttributesOf(&c.Target.Info)
 	a.Verb = "create"
-	return authz.Check(x.r.Context(), x.s.cfg.Authorizer, a)
+	return authz.Check(c.R.Context(), v.cfg.Authorizer, a)
 }
 
 // record keeps managedFields for a write of obj over current and returns obj without its TypeMeta.
-func (x *exchange) record(current, obj api.Object, manager string) (api.Object, error) {
-	obj, err := x.s.managers.Update(x.t.Res.GroupVersionKind, x.t.Subresource, current, obj, manager)
+func (v *Verbs) record(c *call.Call, current, obj api.Object, manager string) (api.Object, error) {
+	obj, err := v.managers.Update(c.Target.Res.GroupVersionKind, c.Target.Subresource, current, obj, manager)
 	if err != nil {
 		return nil, err
 	}
@@ -149,22 +149,22 @@ func (x *exchange) record(current, obj api.Object, manager string) (api.Object, 
 }
 
 // deleteOptions reads the options of a deletion from the body, or from the query where there is none.
-func (x *exchange) deleteOptions() (metav1.DeleteOptions, error) {
+func deleteOptions(c *call.Call) (metav1.DeleteOptions, error) {
 	opts := metav1.DeleteOptions{}
-	b, err := x.body()
+	b, err := c.Body()
 	if err != nil {
 		return opts, err
 	}
 	if len(b) == 0 {
-		if err := x.parameters(&opts); err != nil {
+		if err := c.Parameters(&opts); err != nil {
 			return opts, err
 		}
 	} else {
-		f, ok := wire.FormatOf(x.r.Header.Get("Content-Type"))
+		f, ok := wire.FormatOf(c.R.Header.Get("Content-Type"))
 		if !ok {
-			return opts, errUnsupportedMedia(wire.TypeJSON, wire.TypeYAML, wire.TypeProtobuf, wire.TypeCBOR)
+			return opts, call.ErrUnsupportedMedia(wire.TypeJSON, wire.TypeYAML, wire.TypeProtobuf, wire.TypeCBOR)
 		}
-		if err := x.decodeDeleteOptions(b, f, &opts); err != nil {
+		if err := decodeDeleteOptions(c, b, f, &opts); err != nil {
 			return opts, err
 		}
 	}
@@ -175,11 +175,11 @@ func (x *exchange) deleteOptions() (metav1.DeleteOptions, error) {
 }
 
 // decodeDeleteOptions accepts DeleteOptions as of any group, as clients send them: v1, policy/v1, the resource's own.
-func (x *exchange) decodeDeleteOptions(b []byte, f wire.Format, into *metav1.DeleteOptions) error {
+func decodeDeleteOptions(c *call.Call, b []byte, f wire.Format, into *metav1.DeleteOptions) error {
 	var err error
-	for _, gv := range []schema.GroupVersion{{Version: "v1"}, metav1.SchemeGroupVersion, x.t.gv()} {
+	for _, gv := range []schema.GroupVersion{{Version: "v1"}, metav1.SchemeGroupVersion, c.Target.GV()} {
 		*into = metav1.DeleteOptions{}
-		_, _, e := x.s.decoder.Decode(b, f, gv.WithKind("DeleteOptions"), into, metav1.FieldValidationIgnore)
+		_, _, e := c.Decoder.Decode(b, f, gv.WithKind("DeleteOptions"), into, metav1.FieldValidationIgnore)
 		if e == nil {
 			return nil
 		}
@@ -191,22 +191,22 @@ func (x *exchange) decodeDeleteOptions(b []byte, f wire.Format, into *metav1.Del
 }
 
 // delete removes an object or begins to.
-func (x *exchange) delete() error {
-	opts, err := x.deleteOptions()
+func (v *Verbs) delete(c *call.Call) error {
+	opts, err := deleteOptions(c)
 	if err != nil {
 		return err
 	}
-	obj, gone, err := x.s.cfg.Registry.Delete(x.r.Context(), x.t.Res, x.t.key(), opts)
+	obj, gone, err := v.cfg.Registry.Delete(c.R.Context(), c.Target.Res, c.Target.Key(), opts)
 	if err != nil {
 		return err
 	}
-	if !gone || returnsDeleted(x.t.Res) {
-		return x.written(http.StatusOK, obj)
+	if !gone || returnsDeleted(c.Target.Res) {
+		return v.written(c, http.StatusOK, obj)
 	}
-	x.document(http.StatusOK, &metav1.Status{
+	c.Document(http.StatusOK, &metav1.Status{
 		Status: metav1.StatusSuccess, Code: http.StatusOK,
-		Details: &metav1.StatusDetails{Name: obj.GetName(), Group: x.t.Group, Kind: x.t.Resource, UID: obj.GetUID()},
-	}, statusKind)
+		Details: &metav1.StatusDetails{Name: obj.GetName(), Group: c.Target.Group, Kind: c.Target.Resource, UID: obj.GetUID()},
+	}, call.StatusKind)
 	return nil
 }
 
@@ -220,16 +220,16 @@ func returnsDeleted(res *api.Resource) bool {
 }
 
 // deleteCollection deletes everything that the query selects and answers with it.
-func (x *exchange) deleteCollection() error {
-	listOpts, err := x.listOptions()
+func (v *Verbs) deleteCollection(c *call.Call) error {
+	listOpts, err := listOptions(c)
 	if err != nil {
 		return err
 	}
-	opts, err := x.collectionDeleteOptions(listOpts)
+	opts, err := collectionDeleteOptions(c)
 	if err != nil {
 		return err
 	}
-	objs, err := x.s.cfg.Registry.DeleteCollection(x.r.Context(), x.t.Res, x.selection(listOpts), opts)
+	objs, err := v.cfg.Registry.DeleteCollection(c.R.Context(), c.Target.Res, selection(c, listOpts), opts)
 	if err != nil {
 		return err
 	}
@@ -237,16 +237,16 @@ func (x *exchange) deleteCollection() error {
 	for i, o := range objs {
 		revs[i] = &store.Revision{Object: o}
 	}
-	meta := metav1.ListMeta{ResourceVersion: x.s.cfg.Registry.Revision()}
-	if x.accept.As.Kind != "" {
-		return x.transformedList(revs, meta)
+	meta := metav1.ListMeta{ResourceVersion: v.cfg.Registry.Revision()}
+	if c.Accept.As.Kind != "" {
+		return sendTransformedList(c, revs, meta)
 	}
-	return x.plainList(revs, meta)
+	return plainList(c, revs, meta)
 }
 
 // collectionDeleteOptions drops preconditions, which speak of one object.
-func (x *exchange) collectionDeleteOptions(*metainternal.ListOptions) (metav1.DeleteOptions, error) {
-	opts, err := x.deleteOptions()
+func collectionDeleteOptions(c *call.Call) (metav1.DeleteOptions, error) {
+	opts, err := deleteOptions(c)
 	opts.Preconditions = nil
 	return opts, err
 }

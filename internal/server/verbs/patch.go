@@ -1,4 +1,4 @@
-package server
+package verbs
 
 import (
 	"encoding/json"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/patch"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
@@ -27,44 +28,44 @@ var patchTypes = []string{
 }
 
 // patch changes the object as its body says, again from its newest state when somebody wrote in between.
-func (x *exchange) patch() error {
-	kind, err := x.patchType()
+func (v *Verbs) patch(c *call.Call) error {
+	kind, err := patchType(c)
 	if err != nil {
 		return err
 	}
 	opts := metav1.PatchOptions{}
-	if err := x.parameters(&opts); err != nil {
+	if err := c.Parameters(&opts); err != nil {
 		return err
 	}
 	if errs := metav1validation.ValidatePatchOptions(&opts, kind); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("PatchOptions"), "", errs)
 	}
-	body, err := x.body()
+	body, err := c.Body()
 	if err != nil {
 		return err
 	}
 	update := registry.UpdateOptions{UpdateOptions: metav1.UpdateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager, FieldValidation: opts.FieldValidation}}
 	var transform registry.Transform
 	if kind == types.ApplyYAMLPatchType || kind == types.ApplyCBORPatchType {
-		if transform, err = x.applier(kind, body, opts); err != nil {
+		if transform, err = v.applier(c, kind, body, opts); err != nil {
 			return err
 		}
-		update.Create = x.t.Subresource == ""
+		update.Create = c.Target.Subresource == ""
 	} else {
-		transform = x.patcher(kind, body, fieldValidation(opts.FieldValidation), x.manager(opts.FieldManager))
+		transform = v.patcher(c, kind, body, call.FieldValidation(opts.FieldValidation), managerOf(c, opts.FieldManager))
 	}
-	out, created, err := x.s.cfg.Registry.Update(x.r.Context(), x.t.Res, x.t.key(), x.t.Subresource, transform, update)
+	out, created, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), c.Target.Subresource, transform, update)
 	if err != nil {
 		return err
 	}
 	if created {
-		return x.written(http.StatusCreated, out)
+		return v.written(c, http.StatusCreated, out)
 	}
-	return x.written(http.StatusOK, out)
+	return v.written(c, http.StatusOK, out)
 }
 
-func (x *exchange) patchType() (types.PatchType, error) {
-	media, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type"))
+func patchType(c *call.Call) (types.PatchType, error) {
+	media, _, err := mime.ParseMediaType(c.R.Header.Get("Content-Type"))
 	if err == nil {
 		for _, t := range patchTypes {
 			if t == media {
@@ -72,12 +73,12 @@ func (x *exchange) patchType() (types.PatchType, error) {
 			}
 		}
 	}
-	return "", errUnsupportedMedia(patchTypes...)
+	return "", call.ErrUnsupportedMedia(patchTypes...)
 }
 
 // patcher returns the function that applies a JSON, merge or strategic merge patch in the client's version.
-func (x *exchange) patcher(kind types.PatchType, body []byte, validation, manager string) registry.Transform {
-	gvk := x.t.kind()
+func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validation, manager string) registry.Transform {
+	gvk := c.Target.Kind()
 	warned := false
 	return func(current api.Object) (api.Object, error) {
 		versioned, err := api.Convert(current, gvk.GroupVersion())
@@ -96,39 +97,39 @@ func (x *exchange) patcher(kind types.PatchType, body []byte, validation, manage
 		if err != nil {
 			return nil, err
 		}
-		obj, warnings, err := x.s.decoder.Decode(patched, wire.JSON, gvk, typ, validation)
+		obj, warnings, err := c.Decoder.Decode(patched, wire.JSON, gvk, typ, validation)
 		if err != nil {
-			return nil, x.patchedError(err)
+			return nil, patchedError(c, err)
 		}
 		if validation != metav1.FieldValidationIgnore {
 			if len(duplicates) > 0 && validation == metav1.FieldValidationStrict {
 				return nil, apierrors.NewBadRequest("strict decoding error: " + strings.Join(wire.Messages(duplicates), ", "))
 			}
 			if !warned { // once, however often somebody gets in between
-				x.warn(append(wire.Messages(duplicates), warnings...))
+				c.Warn(append(wire.Messages(duplicates), warnings...))
 				warned = true
 			}
 		}
-		wanted, err := x.stored(obj)
+		wanted, err := stored(c, obj)
 		if err != nil {
 			return nil, err
 		}
-		return x.record(current, wanted, manager)
+		return v.record(c, current, wanted, manager)
 	}
 }
 
 // patchedError names the patch as the origin of a field that the kind does not have.
-func (x *exchange) patchedError(err error) error {
-	st := statusOf(err)
+func patchedError(c *call.Call, err error) error {
+	st := call.StatusOf(err)
 	if _, after, ok := strings.Cut(st.ErrStatus.Message, "strict decoding error:"); ok {
 		return apierrors.NewBadRequest("strict decoding error:" + after)
 	}
-	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "patch", x.t.groupResource(), x.t.Name, st.ErrStatus.Message, 0, false)
+	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "patch", c.Target.GroupResource(), c.Target.Name, st.ErrStatus.Message, 0, false)
 }
 
 // applier returns the function that merges an applied configuration (server-side apply, KEP-555).
-func (x *exchange) applier(kind types.PatchType, body []byte, opts metav1.PatchOptions) (registry.Transform, error) {
-	gvk := x.t.kind()
+func (v *Verbs) applier(c *call.Call, kind types.PatchType, body []byte, opts metav1.PatchOptions) (registry.Transform, error) {
+	gvk := c.Target.Kind()
 	applied, err := readConfiguration(kind, body)
 	if err != nil {
 		return nil, err
@@ -138,10 +139,10 @@ func (x *exchange) applier(kind types.PatchType, body []byte, opts metav1.PatchO
 			if opts.FieldValidation == metav1.FieldValidationStrict {
 				return nil, apierrors.NewBadRequest(strings.Join(wire.Messages(dup), ", "))
 			}
-			x.warn(wire.Messages(dup))
+			c.Warn(wire.Messages(dup))
 		}
 	}
-	if err := x.checkConfiguration(applied.Unstructured, gvk); err != nil {
+	if err := checkConfiguration(c, applied.Unstructured, gvk); err != nil {
 		return nil, err
 	}
 	force := opts.Force != nil && *opts.Force
@@ -154,22 +155,22 @@ func (x *exchange) applier(kind types.PatchType, body []byte, opts metav1.PatchO
 			}
 			live = versioned.(api.Object)
 		} else if applied.GetUID() != "" {
-			return nil, apierrors.NewConflict(x.t.groupResource(), x.t.Name, errUIDOfNothing(string(applied.GetUID())))
-		} else if err := x.mayCreate(); err != nil {
+			return nil, apierrors.NewConflict(c.Target.GroupResource(), c.Target.Name, errUIDOfNothing(string(applied.GetUID())))
+		} else if err := v.mayCreate(c); err != nil {
 			return nil, err
 		}
-		merged, err := x.s.managers.Apply(gvk, x.t.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
+		merged, err := v.managers.Apply(gvk, c.Target.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
 		if err != nil {
 			return nil, err
 		}
-		wanted, err := x.stored(merged)
+		wanted, err := stored(c, merged)
 		if err != nil {
 			return nil, err
 		}
 		if current == nil {
-			wanted.SetName(x.t.Name)
-			if x.t.Res.Namespaced {
-				wanted.SetNamespace(x.t.Namespace)
+			wanted.SetName(c.Target.Name)
+			if c.Target.Res.Namespaced {
+				wanted.SetNamespace(c.Target.Namespace)
 			}
 			wanted.SetResourceVersion("")
 		}
@@ -204,18 +205,18 @@ func readConfiguration(kind types.PatchType, body []byte) (*configuration, error
 }
 
 // checkConfiguration refuses a configuration that is for another object than the URL's, or that brings its own managedFields.
-func (x *exchange) checkConfiguration(u *unstructured.Unstructured, gvk schema.GroupVersionKind) error {
+func checkConfiguration(c *call.Call, u *unstructured.Unstructured, gvk schema.GroupVersionKind) error {
 	if have := u.GroupVersionKind(); have != gvk {
 		return apierrors.NewBadRequest("the applied configuration is a " + have.String() + ", the URL names a " + gvk.String())
 	}
 	if len(u.GetManagedFields()) > 0 {
 		return apierrors.NewBadRequest("metadata.managedFields must be nil")
 	}
-	if name := u.GetName(); name != "" && name != x.t.Name {
-		return apierrors.NewBadRequest("the name of the object (" + name + ") does not match the name on the URL (" + x.t.Name + ")")
+	if name := u.GetName(); name != "" && name != c.Target.Name {
+		return apierrors.NewBadRequest("the name of the object (" + name + ") does not match the name on the URL (" + c.Target.Name + ")")
 	}
-	if ns := u.GetNamespace(); ns != "" && x.t.Res.Namespaced && ns != x.t.Namespace {
-		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request (" + ns + " vs " + x.t.Namespace + ")")
+	if ns := u.GetNamespace(); ns != "" && c.Target.Res.Namespaced && ns != c.Target.Namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request (" + ns + " vs " + c.Target.Namespace + ")")
 	}
 	return nil
 }

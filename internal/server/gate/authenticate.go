@@ -1,0 +1,26 @@
+package gate
+
+import (
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/call"
+)
+
+// authenticate sets the request's user, after impersonation.
+func (g *Gate) authenticate(c *call.Call) error {
+	who, ok, err := g.cfg.Authenticator.Authenticate(c.R)
+	if !ok {
+		if err != nil {
+			g.cfg.Log.Debug("authentication failed", "path", c.R.URL.Path, "err", err)
+		}
+		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	as, err := authz.Impersonate(c.R.Context(), g.cfg.Authorizer, c.R.Header, who)
+	if err != nil {
+		return err
+	}
+	c.Target.User = as
+	c.R.Header.Del("Authorization") // nobody behind this may come to see it
+	return nil
+}

@@ -1,0 +1,122 @@
+// Package gate is what every request passes before it is answered: who sends it, whether they may, and whether there is room
+// for it.
+//
+// What flows through it: an HTTP request becomes a call (package call), gets its user (authenticate.go), the right to go on
+// (authorize.go), a bound on its time and a slot (limit.go), and goes on to [Config.Next]; what was answered is counted
+// (metrics.go). What must stay true: nothing but health is given to someone who is not authenticated and authorized; a body is
+// not read before its sender is known to be allowed to send it.
+package gate
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/warning"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/authn"
+	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/call"
+	"github.com/knarr-io/knarr/internal/server/request"
+	"github.com/knarr-io/knarr/internal/server/wire"
+)
+
+// Config is what a Gate works with. Authenticator, Authorizer, Next and Log are required.
+type Config struct {
+	Authenticator authn.Authenticator
+	// Authorizer decides about every request but health.
+	Authorizer authz.Authorizer
+	// Ready are the checks of /readyz, in order. /livez and /healthz report that the process answers.
+	Ready []Check
+	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
+	// and 200 as in Kubernetes.
+	MaxReads, MaxWrites int
+	// Next answers the requests that may go on.
+	Next call.Handler
+	Log  *slog.Logger
+}
+
+// Gate lets requests in.
+type Gate struct {
+	cfg     Config
+	decoder *wire.Decoder
+	limits  *limits
+	metrics *metrics
+	failing sync.Map // names of health checks that failed when they were last asked
+}
+
+// New returns a Gate.
+func New(cfg Config) *Gate {
+	g := &Gate{cfg: cfg, decoder: wire.NewDecoder(api.Scheme), limits: newLimits(cfg.MaxReads, cfg.MaxWrites)}
+	g.metrics = newMetrics(g.limits)
+	return g
+}
+
+// ServeHTTP implements http.Handler.
+func (g *Gate) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	begin := time.Now()
+	c := &call.Call{W: &call.Recorder{ResponseWriter: rw}, R: r, Query: r.URL.Query(), Decoder: g.decoder, Log: g.cfg.Log}
+	c.Target = call.Parse(r.Method, r.URL.Path, c.Query)
+	defer func() {
+		p := recover()
+		begun := c.W.Code != 0
+		if p != nil && p != http.ErrAbortHandler {
+			g.cfg.Log.Error("a request made the server panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			if !begun {
+				c.Fail(apierrors.NewInternalError(fmt.Errorf("panic while serving %s %s: %v", r.Method, r.URL.Path, p)))
+			}
+		}
+		g.metrics.observe(c.Target, c.W, time.Since(begin))
+		if p == http.ErrAbortHandler || (p != nil && begun) {
+			panic(http.ErrAbortHandler) // net/http ends the connection without a word
+		}
+	}()
+	if err := g.serve(c); err != nil {
+		c.Fail(err)
+	}
+}
+
+// serve lets the request through the gates and hands it to who answers it.
+func (g *Gate) serve(c *call.Call) error {
+	if g.health(c) {
+		return nil
+	}
+	if err := g.authenticate(c); err != nil {
+		return err
+	}
+	ctx, cancel := deadline(c)
+	defer cancel()
+	c.R = c.R.WithContext(warning.WithWarningRecorder(request.With(ctx, &c.Target.Info), &call.Warnings{Header: c.W.Header()}))
+	if err := g.authorize(c); err != nil {
+		return err
+	}
+	release, err := g.limits.acquire(c.Target)
+	if err != nil {
+		c.W.Header().Set("Retry-After", "1")
+		return err
+	}
+	defer release()
+	return g.cfg.Next(c)
+}
+
+// answerWithin bounds how long a request other than a watch or a stream may take, as in Kubernetes.
+const answerWithin = time.Minute
+
+// deadline returns the context of the request, bounded where the request is one that should end soon.
+func deadline(c *call.Call) (context.Context, context.CancelFunc) {
+	if c.Target.Verb == "watch" || c.Target.Connects() || strings.HasPrefix(c.R.URL.Path, "/debug/") {
+		return c.R.Context(), func() {}
+	}
+	within := answerWithin
+	if d, err := time.ParseDuration(c.Query.Get("timeout")); err == nil && d > 0 && d < within {
+		within = d
+	}
+	return context.WithTimeout(c.R.Context(), within)
+}

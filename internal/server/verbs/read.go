@@ -1,0 +1,86 @@
+package verbs
+
+import (
+	"net/http"
+
+	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/wire"
+	"github.com/knarr-io/knarr/internal/store"
+
+	"github.com/knarr-io/knarr/internal/server/call"
+)
+
+// get answers with one object.
+func (v *Verbs) get(c *call.Call) error {
+	rev, err := v.cfg.Registry.Get(c.R.Context(), c.Target.Res, c.Target.Key())
+	if err != nil {
+		return err
+	}
+	return sendObject(c, http.StatusOK, rev.Object, rev)
+}
+
+// selection is what the options of a list or watch choose.
+func selection(c *call.Call, opts *metainternal.ListOptions) registry.Selection {
+	sel := registry.Selection{Labels: opts.LabelSelector, Fields: opts.FieldSelector, Version: c.Target.GV()}
+	if c.Target.Res.Namespaced {
+		sel.Namespace = c.Target.Namespace
+	}
+	return sel
+}
+
+// list answers with a list made of the shared bytes of its items.
+func (v *Verbs) list(c *call.Call) error {
+	opts, err := listOptions(c)
+	if err != nil {
+		return err
+	}
+	result, err := v.cfg.Registry.List(c.R.Context(), c.Target.Res, registry.ListOptions{
+		Selection: selection(c, opts), Limit: opts.Limit, Continue: opts.Continue,
+		ResourceVersion: opts.ResourceVersion, ResourceVersionMatch: opts.ResourceVersionMatch,
+	})
+	if err != nil {
+		return err
+	}
+	meta := metav1.ListMeta{ResourceVersion: store.FormatRevision(result.Revision), Continue: result.Continue, RemainingItemCount: result.Remaining}
+	if c.Accept.As.Kind != "" {
+		return sendTransformedList(c, result.Items, meta)
+	}
+	f := c.Accept.Format
+	if f == wire.YAML || f == wire.CBOR || (f == wire.JSON && c.Pretty()) {
+		return plainList(c, result.Items, meta)
+	}
+	return fastList(c, result.Items, meta)
+}
+
+// fastList concatenates cached items under a hand-written envelope.
+func fastList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
+	items := make([][]byte, len(revs))
+	size := 0
+	for i, rev := range revs {
+		b, err := itemBytes(c, rev)
+		if err != nil {
+			return err
+		}
+		items[i] = b
+		size += len(b)
+	}
+	w, done := c.Begin(http.StatusOK, c.Accept.Format.MediaType(), size)
+	defer done()
+	if err := wire.WriteList(w, c.Target.ListKind(), meta, items, c.Accept.Format); err != nil {
+		c.Log.Debug("a client went away during a list", "path", c.R.URL.Path, "err", err)
+	}
+	return nil
+}
+
+// plainList makes a list object, for the formats that cannot be put together from pieces.
+func plainList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
+	list, err := listObject(c, revs, meta)
+	if err != nil {
+		return err
+	}
+	c.Document(http.StatusOK, list, c.Target.ListKind())
+	return nil
+}
