@@ -4,66 +4,40 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
-	"sync"
-	"sync/atomic"
+	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/node/diskuse"
+	"github.com/knarr-io/knarr/internal/node/endpoint"
 	"github.com/knarr-io/knarr/internal/node/events"
 	"github.com/knarr-io/knarr/internal/node/images"
 	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/machine"
+	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/podspec"
-	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/report"
 	"github.com/knarr-io/knarr/internal/node/sources"
-	"github.com/knarr-io/knarr/internal/node/stats"
 	"github.com/knarr-io/knarr/internal/node/task"
+	"github.com/knarr-io/knarr/internal/node/upkeep"
 )
 
-// Agent runs the pods of one node.
+// Agent runs the pods of one node. Its rooms are wired up by New; the agent itself follows the API's pods and the runtime's events.
 type Agent struct {
-	cfg     Config
-	log     *slog.Logger
-	rt      runtime.Runtime
-	volumes Volumes
-	cgroups Cgroups
-	prober  Prober
-	tasks   task.Group // every goroutine but Run's own
-	events  *events.Recorder
-	ledger  *ledger.Ledger
-	status  *statusWriter
-	images  *images.Store
-	sources *sources.Sources
-	dns     podspec.DNS
-	userns  userNamespaces
-	stats   stats.Collector
-	disks   disks
-	// imagesChecked is when the disk was last looked at for images to remove.
-	imagesChecked time.Time
-	// evicting says that it is being looked whether pods have to be evicted.
-	evicting atomic.Bool
-	// booted is when the machine started; endpoints answer [Agent.ServeNode].
-	booted    time.Time
-	endpoints func() http.Handler
+	*endpoint.Endpoint // what the API server asks of the node
 
-	capacity, allocatable corev1.ResourceList
-
-	mu       sync.Mutex
-	workers  map[types.UID]*worker
-	byKey    map[api.Key]*worker
-	node     *corev1.Node
-	deleted  bool // the node, for good
-	pressure lifecycle.Held
-	// synced: the API's pods are known; listed: the runtime's are, and found says which it had then.
-	synced, listed bool
-	found          map[types.UID]orphan
+	cfg    Config
+	log    *slog.Logger
+	tasks  task.Group // every goroutine but Run's own
+	pods   *pod.Set
+	report *report.Node
+	// upkeep is called with each heartbeat.
+	upkeep *upkeep.Keeper
+	host   *pod.Host
 }
 
 // New returns an agent; [Agent.Run] runs it.
@@ -71,120 +45,89 @@ func New(cfg Config) (*Agent, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	a := &Agent{
-		cfg: cfg, log: cfg.Logger.With("component", "node", "node", cfg.NodeName), rt: cfg.Runtime,
-		volumes: cfg.volumes(), prober: cfg.prober(),
-		workers: map[types.UID]*worker{}, byKey: map[api.Key]*worker{},
-	}
-	var err error
-	if a.cgroups, err = cfg.cgroups(); err != nil {
+	a := &Agent{cfg: cfg, log: cfg.Logger.With("component", "node", "node", cfg.NodeName)}
+	facts, err := cfg.facts()
+	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	a.dns = podspec.DNS{ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain}
-	if !cfg.Hollow {
-		if f, err := os.Open(cfg.ResolvConf); err == nil {
-			a.dns.Host, err = podspec.ParseResolvConf(f)
-			f.Close()
-			if err != nil {
-				return nil, fmt.Errorf("node: reading %s: %w", cfg.ResolvConf, err)
-			}
-		}
-	}
-	if err := a.measure(); err != nil {
+	cgroups, err := cfg.cgroups()
+	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	a.events = events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow})
-	a.status = newStatusWriter(a)
-	a.sources = sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow})
-	a.images = images.New(images.Settings{Runtime: cfg.Runtime, Events: a.events, Secrets: a.sources, Log: a.log})
-	a.ledger = ledger.New(a.allocatable, &a.tasks)
-	a.userns.load(&cfg)
-	a.stats.Measure, a.endpoints = a.sample, sync.OnceValue(a.newEndpoints)
-	if !cfg.Hollow {
-		a.booted = machine.BootTime()
+	rec := events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow})
+	a.report = report.NewNode(report.Settings{
+		Name: cfg.NodeName, Client: cfg.Client, Runtime: cfg.Runtime, Events: rec, Tasks: &a.tasks, Log: a.log,
+		IPs: cfg.NodeIPs, PodCIDRs: cfg.PodCIDRs, Capacity: facts.Capacity, Allocatable: facts.Allocatable,
+		Labels: cfg.Labels, Taints: cfg.Taints, Version: cfg.Version, DataDir: cfg.DataDir, Hollow: cfg.Hollow,
+		Interval: cfg.HeartbeatInterval, StatusInterval: cfg.StatusInterval, Deleted: cfg.Deleted,
+		Tend: func(ctx context.Context, now time.Time) { a.upkeep.Tend(ctx, now) },
+	})
+	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow})
+	a.host = &pod.Host{
+		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Prober: cfg.prober(),
+		Ledger: ledger.New(facts.Allocatable, &a.tasks), Sources: src, Events: rec, Tasks: &a.tasks, Log: a.log,
+		Images:   images.New(images.Settings{Runtime: cfg.Runtime, Events: rec, Secrets: src, Log: a.log}),
+		Statuses: report.NewStatuses(cfg.Client, &a.tasks, a.log), Self: a.report,
 	}
+	a.pods = pod.NewSet(a.host)
+	rooms := func() lifecycle.Rooms { return machine.Rooms(cfg.DataDir, facts.Capacity.Memory().Value()) }
+	disks := &diskuse.Meter{Volumes: a.host.Volumes, Cgroups: cgroups}
+	a.upkeep = upkeep.New(upkeep.Settings{
+		Pods: a.pods, Client: cfg.Client, Runtime: cfg.Runtime, Cgroups: cgroups, Images: a.host.Images, Disks: disks, Tasks: &a.tasks, Log: a.log,
+		DataDir: cfg.DataDir, Rooms: rooms, MaxLogSize: cfg.MaxLogSize, MaxLogFiles: cfg.MaxLogFiles,
+		ImageGCHigh: cfg.ImageGCHigh, ImageGCLow: cfg.ImageGCLow, Hollow: cfg.Hollow,
+	})
+	a.Endpoint = endpoint.New(endpoint.Settings{
+		Node: cfg.NodeName, Version: cfg.Version, Pods: a.pods, Runtime: cfg.Runtime, Cgroups: cgroups, Disks: disks, Capacity: facts.Capacity,
+		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate,
+	})
 	return a, nil
 }
 
 // Run runs the agent until ctx is cancelled, and returns nil then. The containers keep running.
 func (a *Agent) Run(ctx context.Context) error {
 	a.tasks.Open(ctx)
-	a.log.Info("node agent starting", "maxPods", a.cfg.MaxPods, "cpu", a.allocatable.Cpu().String(), "memory", a.allocatable.Memory().String())
-	a.tasks.Go(func() { a.heartbeats(ctx) })
+	may := a.host.Node.Allocatable
+	a.log.Info("node agent starting", "maxPods", a.cfg.MaxPods, "cpu", may.Cpu().String(), "memory", may.Memory().String())
+	a.tasks.Go(func() { a.report.Beat(ctx) })
 	a.tasks.Go(func() { a.watchRuntime(ctx) })
 	a.tasks.Go(func() { a.watchPods(ctx) })
 	<-ctx.Done()
 	a.tasks.Close()
-	for _, w := range a.allWorkers() {
-		w.stopTimer()
-	}
+	a.pods.Close()
 	a.tasks.Wait()
 	return nil
 }
 
-// snapshot returns all workers. a.mu must be held.
-func (a *Agent) snapshot() []*worker {
-	out := make([]*worker, 0, len(a.workers))
-	for _, w := range a.workers {
-		out = append(out, w)
-	}
-	return out
-}
+// Hasten makes the node heard of by way of another server each time lost says that the connection with one was lost or is back.
+func (a *Agent) Hasten(ctx context.Context, lost <-chan struct{}) { a.report.Hasten(ctx, lost) }
 
-func (a *Agent) allWorkers() []*worker {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.snapshot()
-}
-
-// pods returns the pods of all workers.
-func (a *Agent) pods() []*corev1.Pod {
-	var out []*corev1.Pod
-	for _, w := range a.allWorkers() {
-		out = append(out, w.podNow())
+// facts returns what does not change about the node.
+func (c *Config) facts() (*pod.Node, error) {
+	n := &pod.Node{IPs: c.NodeIPs, Hollow: c.Hollow, LogDir: filepath.Join(c.DataDir, "pods-logs"), SeccompDir: filepath.Join(c.DataDir, "seccomp"),
+		Capacity: c.Capacity.DeepCopy(), DNS: podspec.DNS{ClusterDNS: c.ClusterDNS, ClusterDomain: c.ClusterDomain}}
+	if n.Capacity == nil {
+		n.Capacity = corev1.ResourceList{}
 	}
-	return out
-}
-
-func (a *Agent) worker(uid types.UID) *worker {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.workers[uid]
-}
-
-// forget ends the bookkeeping of a pod of which nothing is left.
-func (a *Agent) forget(w *worker) {
-	w.stopTimer()
-	a.mu.Lock()
-	if a.workers[w.uid] == w {
-		delete(a.workers, w.uid)
-	}
-	if a.byKey[w.key] == w {
-		delete(a.byKey, w.key)
-	}
-	a.mu.Unlock()
-	a.sources.Release(w)
-	a.ledger.Release(w.uid)
-	a.userns.release(w.uid)
-}
-
-// measure finds out what the machine has and what of it pods may use.
-func (a *Agent) measure() error {
-	a.capacity = a.cfg.Capacity.DeepCopy()
-	if a.capacity == nil {
-		a.capacity = corev1.ResourceList{}
-	}
-	reserved := a.cfg.Reserved
-	if !a.cfg.Hollow {
-		if err := machine.Measure(a.capacity, a.cfg.DataDir); err != nil {
-			return err
+	reserved := c.Reserved
+	if !c.Hollow {
+		n.PodDir = c.podDir()
+		if err := machine.Measure(n.Capacity, c.DataDir); err != nil {
+			return nil, err
 		}
 		if reserved == nil {
 			reserved = machine.DefaultReserved()
 		}
+		if f, err := os.Open(c.ResolvConf); err == nil {
+			n.DNS.Host, err = podspec.ParseResolvConf(f)
+			f.Close()
+			if err != nil {
+				return nil, fmt.Errorf("reading %s: %w", c.ResolvConf, err)
+			}
+		}
 	}
-	machine.Default(a.capacity, corev1.ResourcePods, *resource.NewQuantity(int64(a.cfg.MaxPods), resource.DecimalSI))
+	machine.Default(n.Capacity, corev1.ResourcePods, *resource.NewQuantity(int64(c.MaxPods), resource.DecimalSI))
 	var err error
-	a.allocatable, err = machine.Allocatable(a.capacity, reserved)
-	return err
+	n.Allocatable, err = machine.Allocatable(n.Capacity, reserved)
+	return n, err
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -27,4 +28,31 @@ func (w *world) lease() time.Time {
 		w.t.Fatal(err)
 	}
 	return l.Spec.RenewTime.Time
+}
+
+// readyStatus returns the status of the Ready condition.
+func readyStatus(list []corev1.NodeCondition) string {
+	for _, c := range list {
+		if c.Type == corev1.NodeReady {
+			return string(c.Status)
+		}
+	}
+	return ""
+}
+
+// expectEvent demands an event of a pod with a reason, whose message begins as said.
+func (w *world) expectEvent(pod, reason, message string) {
+	w.t.Helper()
+	list, err := client.List[*corev1.Event](context.Background(), w.c, client.ListOptions{Namespace: "default"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var all []string
+	for _, e := range list {
+		if e.InvolvedObject.Name == pod && e.Reason == reason && strings.HasPrefix(e.Message, message) {
+			return
+		}
+		all = append(all, e.InvolvedObject.Name+" "+e.Reason+": "+e.Message)
+	}
+	w.t.Errorf("no event %s of %s with %q:\n%s", reason, pod, message, strings.Join(all, "\n"))
 }

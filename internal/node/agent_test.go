@@ -175,7 +175,7 @@ func TestPodRunsAndIsDeleted(t *testing.T) {
 		if left := w.rt.ContainerIDs(); len(left) > 0 {
 			t.Errorf("containers left: %v", left)
 		}
-		if n := len(w.agent.allWorkers()); n != 0 {
+		if n := len(w.agent.pods.All()); n != 0 {
 			t.Errorf("%d workers left", n)
 		}
 	})
@@ -360,7 +360,7 @@ func TestRuntimeAwayRestartsNothing(t *testing.T) {
 		w.rt.SetDown(true)
 		w.wait(30 * time.Second)
 		n, _ := client.Get[*corev1.Node](context.Background(), w.c, api.Key{Name: "n1"})
-		if r := readyReason(n.Status.Conditions); r != "False" {
+		if r := readyStatus(n.Status.Conditions); r != "False" {
 			t.Errorf("node Ready=%s while the runtime is down", r)
 		}
 		w.rt.SetDown(false)
@@ -400,7 +400,7 @@ func TestReadinessAndLiveness(t *testing.T) {
 		return &corev1.Probe{PeriodSeconds: 5, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{cmd}}}}
 	}
 	inBubble(t, opts, func(w *world) {
-		w.agent.prober = execProber{w.rt}
+		w.agent.host.Prober = execProber{w.rt}
 		w.create(testPod("a", func(p *corev1.Pod) {
 			p.Spec.Containers[0].ReadinessProbe, p.Spec.Containers[0].LivenessProbe = probe("ready"), probe("live")
 		}))
@@ -425,7 +425,7 @@ func TestReadinessIsAskedUntilTheEnd(t *testing.T) {
 			return &runtime.ExecResult{ExitCode: code.Load()}, nil
 		}}
 	inBubble(t, opts, func(w *world) {
-		w.agent.prober = execProber{w.rt}
+		w.agent.host.Prober = execProber{w.rt}
 		w.create(testPod("a", func(p *corev1.Pod) {
 			grace := int64(60)
 			p.Spec.TerminationGracePeriodSeconds = &grace
@@ -490,7 +490,7 @@ func TestNodeIsRegisteredAndAlive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n.Labels[corev1.LabelHostname] != "n1" || readyReason(n.Status.Conditions) != "True" || n.Status.Allocatable.Pods().Value() != 250 {
+		if n.Labels[corev1.LabelHostname] != "n1" || readyStatus(n.Status.Conditions) != "True" || n.Status.Allocatable.Pods().Value() != 250 {
 			t.Errorf("node %+v", n)
 		}
 		version := n.ResourceVersion
@@ -544,7 +544,7 @@ func TestNodeBecomesReadyAtOnce(t *testing.T) {
 		w.wait(11 * time.Second)
 		ready := func() string {
 			n, _ := client.Get[*corev1.Node](context.Background(), w.c, api.Key{Name: "n1"})
-			return readyReason(n.Status.Conditions)
+			return readyStatus(n.Status.Conditions)
 		}
 		if ready() != "False" {
 			t.Error("the node is ready without a network")
@@ -553,6 +553,28 @@ func TestNodeBecomesReadyAtOnce(t *testing.T) {
 		w.wait(300 * time.Millisecond)
 		if ready() != "True" {
 			t.Error("the node is not ready 300 ms after its network")
+		}
+	})
+}
+
+// What the runtime has of a pod that the API does not know is ended, once both are known.
+func TestOrphansAreEnded(t *testing.T) {
+	inBubble(t, runtime.FakeOptions{}, func(w *world) {
+		w.create(testPod("kept"))
+		w.create(testPod("orphan"))
+		w.stop()
+		var zero int64
+		if err := client.Delete[*corev1.Pod](context.Background(), w.c, api.Key{Namespace: "default", Name: "orphan"}, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.wait(5 * time.Second)
+		ids := w.rt.ContainerIDs()
+		if len(ids) != 1 || ids["kept/c"] == "" {
+			t.Errorf("containers: %v, want the one that the API knows", ids)
+		}
+		if n := len(w.agent.pods.All()); n != 1 {
+			t.Errorf("%d workers", n)
 		}
 	})
 }

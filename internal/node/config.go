@@ -1,19 +1,18 @@
 package node
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/cgroup"
-	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/runtime"
 	"github.com/knarr-io/knarr/internal/node/sources"
@@ -71,40 +70,6 @@ type Config struct {
 	ImageGCHigh, ImageGCLow int
 }
 
-// Volumes makes pods' volumes; [volume.Disk], or nothing on hollow nodes.
-type Volumes interface {
-	Setup(ctx context.Context, pod *corev1.Pod, src volume.Source, facts podspec.Facts) (map[string]volume.Mounted, time.Time, error)
-	Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]volume.Mounted, env []*cri.KeyValue) ([]*cri.Mount, error)
-	Hosts(uid string, content []byte) (string, error)
-	MessageFile(uid, container string, attempt int32) (string, error)
-	Message(uid, container string, attempt int32) string
-	Teardown(uid string) error
-	Pods() []string
-	// Uses measures what the pod's volumes take, by name.
-	Uses(ctx context.Context, pod *corev1.Pod) map[string]volume.Use
-}
-
-// Cgroups makes pods' control groups; [cgroup.Manager], or nothing on hollow nodes.
-type Cgroups interface {
-	Setup(uid string, r podspec.PodResources) (parent string, err error)
-	// Raise raises the limits that are lower than r's.
-	Raise(uid string, r podspec.PodResources) error
-	Remove(uid string) error
-	Pods() []string
-	V2() bool
-	// PodUsage and MachineUsage tell what the processes of a pod, and all of the machine, use.
-	PodUsage(uid string) (cgroup.Usage, error)
-	MachineUsage() (cgroup.Usage, error)
-	// Processes are those of one container of a pod.
-	Processes(uid, container string) ([]int, error)
-}
-
-// Prober runs probes; [probe.Prober], or one that always succeeds on hollow nodes.
-type Prober interface {
-	Run(ctx context.Context, p *corev1.Probe, t probe.Target) (ok bool, output string)
-	Get(ctx context.Context, a *corev1.HTTPGetAction, timeout time.Duration, t probe.Target) (code int, body string, err error)
-}
-
 func (c *Config) defaults() error {
 	switch {
 	case c.NodeName == "":
@@ -140,25 +105,38 @@ func setDefault[T comparable](p *T, v T) {
 	}
 }
 
-func (c *Config) volumes() Volumes {
+func (c *Config) podDir() string { return filepath.Join(c.DataDir, "pods") }
+
+func (c *Config) volumes() pod.Volumes {
 	if c.Hollow {
 		return noVolumes{}
 	}
-	return &volume.Disk{Dir: filepath.Join(c.DataDir, "pods"), Memory: filepath.Join(c.DataDir, "pods-memory")}
+	return &volume.Disk{Dir: c.podDir(), Memory: filepath.Join(c.DataDir, "pods-memory")}
 }
 
-func (c *Config) cgroups() (Cgroups, error) {
+func (c *Config) cgroups() (pod.Cgroups, error) {
 	if c.Hollow {
 		return noCgroups{}, nil
 	}
 	return cgroup.New("/sys/fs/cgroup", c.CgroupRoot)
 }
 
-func (c *Config) prober() Prober {
+func (c *Config) prober() pod.Prober {
 	if c.Hollow {
 		return healthy{}
 	}
 	return &probe.Prober{Exec: c.Runtime, Version: c.Version}
 }
 
-func (c *Config) logDir() string { return filepath.Join(c.DataDir, "pods-logs") }
+// kubelet returns the settings under the names that a kubelet's configuration has.
+func (c *Config) kubelet() map[string]any {
+	return map[string]any{
+		"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+		"clusterDNS": c.ClusterDNS, "clusterDomain": c.ClusterDomain, "resolvConf": c.ResolvConf, "maxPods": c.MaxPods,
+		"cgroupRoot": c.CgroupRoot, "cgroupDriver": "cgroupfs", "cgroupsPerQOS": true,
+		"containerLogMaxSize": strconv.FormatInt(c.MaxLogSize, 10), "containerLogMaxFiles": c.MaxLogFiles,
+		"imageGCHighThresholdPercent": c.ImageGCHigh, "imageGCLowThresholdPercent": c.ImageGCLow,
+		"nodeStatusUpdateFrequency": c.HeartbeatInterval.String(), "nodeStatusReportFrequency": c.StatusInterval.String(),
+		"nodeLeaseDurationSeconds": int(4 * c.HeartbeatInterval / time.Second),
+	}
+}

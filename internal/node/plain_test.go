@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,27 +15,6 @@ import (
 	"github.com/knarr-io/knarr/internal/node/runtime"
 )
 
-func TestNodeConditions(t *testing.T) {
-	t0 := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	first := nodeConditions(nil, health{}, t0)
-	foreign := corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse}
-	second := nodeConditions(append(first, foreign), health{network: "no network", disk: "disk is full"}, t0.Add(time.Minute))
-	var got []string
-	for _, c := range second {
-		got = append(got, fmt.Sprintf("%s=%s@%s", c.Type, c.Status, c.LastTransitionTime.Sub(t0)))
-	}
-	want := "MemoryPressure=False@0s DiskPressure=True@1m0s PIDPressure=False@0s Ready=False@1m0s NetworkUnavailable=False@"
-	if !strings.HasPrefix(strings.Join(got, " "), want) {
-		t.Errorf("%v", got)
-	}
-	if second[3].Message != "no network" || second[3].Reason != "KubeletNotReady" {
-		t.Errorf("%+v", second[3])
-	}
-	if !sameConditions(first, nodeConditions(first, health{}, t0.Add(time.Hour))) || sameConditions(first, second) {
-		t.Error("sameConditions")
-	}
-}
-
 func TestImagesThatAreVolumes(t *testing.T) {
 	inBubble(t, runtime.FakeOptions{Images: []string{"docker.io/library/img:1", "docker.io/library/x:1"}}, func(w *world) {
 		with := func(reference string, policy corev1.PullPolicy) func(*corev1.Pod) {
@@ -49,7 +26,7 @@ func TestImagesThatAreVolumes(t *testing.T) {
 		w.expect("a", "Running c=running+ready")
 		w.create(testPod("b", with("other", corev1.PullNever)))
 		w.expect("b", "Pending c=waiting:ErrImageNeverPull")
-		if err := w.agent.images.Collect(context.Background(), w.agent.pods(), 85, 80, func() (int, error) { return 90, nil }); err != nil {
+		if err := w.agent.host.Images.Collect(context.Background(), w.agent.pods.Pods(), 85, 80, func() (int, error) { return 90, nil }); err != nil {
 			t.Fatal(err)
 		}
 		left, err := w.rt.ListImages(context.Background(), nil)
@@ -62,27 +39,6 @@ func TestImagesThatAreVolumes(t *testing.T) {
 			t.Errorf("images left on a full disk: %v, %v; want those that pods use, %v", names, err, want)
 		}
 	})
-}
-
-func TestUserNamespaceBlocks(t *testing.T) {
-	cfg := &Config{DataDir: t.TempDir()}
-	var u userNamespaces
-	u.load(cfg)
-	a, err1 := u.block("a")
-	b, err2 := u.block("b")
-	again, _ := u.block("a")
-	if err1 != nil || err2 != nil || a == b || a != again || a == 0 {
-		t.Error(a, b, again, err1, err2)
-	}
-	var after userNamespaces // the agent was restarted
-	after.load(cfg)
-	if n, _ := after.block("b"); n != b {
-		t.Errorf("block %d became %d", b, n)
-	}
-	after.release("b")
-	if n, _ := after.block("c"); n != b {
-		t.Errorf("block %d was not given out again: %d", b, n)
-	}
 }
 
 // flaky is a client whose writes fail while it is off.

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,18 +26,9 @@ func TestRuntimeHandler(t *testing.T) {
 		if err != nil || len(list) != 1 || list[0].RuntimeHandler != "gvisor" {
 			t.Errorf("sandboxes: %v, %v", list, err)
 		}
-		// A runtime that is really there is asked first what it has.
-		w.agent.cfg.Hollow = false
-		_, err = w.agent.runtimeHandler(context.Background(), testPod("q", withClass("boxed")))
-		w.agent.cfg.Hollow = true
-		if err == nil || !strings.Contains(err.Error(), `RuntimeClass "boxed" asks for handler "gvisor", which the container runtime of this node does not have; it has:`) {
-			t.Errorf("an unknown handler: %v", err)
-		}
-		if _, err := w.agent.runtimeHandler(context.Background(), testPod("r", withClass("nothing"))); err == nil || !strings.Contains(err.Error(), `"nothing" not found`) {
-			t.Errorf("an unknown class: %v", err)
-		}
-		if h, err := w.agent.runtimeHandler(context.Background(), testPod("s")); h != "" || err != nil {
-			t.Errorf("no class: %q, %v", h, err)
-		}
+		// The class decides when the pod starts, and a missing one is said.
+		w.create(testPod("r", withClass("nothing")))
+		w.wait(5 * time.Second)
+		w.expectEvent("r", "FailedCreatePodSandBox", `Failed to create pod sandbox: the RuntimeClass of the pod: runtimeclasses.node.k8s.io "nothing" not found`)
 	})
 }

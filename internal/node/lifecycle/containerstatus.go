@@ -18,12 +18,12 @@ func containerStatus(in *Input, c *corev1.Container, init bool, waiting map[stri
 		neverRan(in, &s, c, old, waiting, idle)
 		return s
 	}
-	s.RestartCount, s.ContainerID, s.ImageID = run.Attempt, "containerd://"+run.ID, run.ImageID
+	s.RestartCount, s.ContainerID, s.ImageID = run.Attempt, in.Node.ContainerID(run.ID), run.ImageID
 	if run.Image != "" {
 		s.Image = run.Image
 	}
 	if prev := in.Observed.Previous(c.Name); prev != nil && prev.ID != run.ID && prev.State == Exited {
-		s.LastTerminationState.Terminated = terminated(prev)
+		s.LastTerminationState.Terminated = in.terminated(prev)
 	} else if old != nil && old.ContainerID != "" && old.ContainerID != s.ContainerID && old.State.Terminated != nil {
 		s.LastTerminationState = old.State // the run before is gone from the runtime already
 	} else if old != nil {
@@ -38,7 +38,7 @@ func containerStatus(in *Input, c *corev1.Container, init bool, waiting map[stri
 		s.AllocatedResources = c.Resources.Requests
 		s.User = user(run)
 	case Exited:
-		t := terminated(run)
+		t := in.terminated(run)
 		s.State.Terminated = t
 		s.Ready = init && !IsSidecar(c) && t.ExitCode == 0
 		if w, ok := waiting[c.Name]; ok {
@@ -84,9 +84,9 @@ func neverRan(in *Input, s *corev1.ContainerStatus, c *corev1.Container, old *co
 	s.State.Waiting = &corev1.ContainerStateWaiting{Reason: w.Reason, Message: w.Message}
 }
 
-func terminated(run *Container) *corev1.ContainerStateTerminated {
+func (in *Input) terminated(run *Container) *corev1.ContainerStateTerminated {
 	t := &corev1.ContainerStateTerminated{
-		ExitCode: run.ExitCode, Reason: run.Reason, Message: run.Message, ContainerID: "containerd://" + run.ID,
+		ExitCode: run.ExitCode, Reason: run.Reason, Message: run.Message, ContainerID: in.Node.ContainerID(run.ID),
 		StartedAt: metav1.NewTime(run.StartedAt.Truncate(1e9)), FinishedAt: metav1.NewTime(run.FinishedAt.Truncate(1e9)),
 	}
 	if t.Reason == "" {

@@ -154,7 +154,13 @@ type Input struct {
 // Node is what a pod's status says about its node.
 type Node struct {
 	IPs []string
+	// Runtime is the name by which the container runtime calls itself (CRI's VersionResponse.runtime_name).
+	Runtime string
 }
+
+// ContainerID returns what a container is called in a pod's status: a URL whose scheme is the runtime's name
+// (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodStatus, containerStatuses.containerID).
+func (n Node) ContainerID(id string) string { return n.Runtime + "://" + id }
 
 // health returns what is known of a running container.
 func (in *Input) health(c *Container) Health {
