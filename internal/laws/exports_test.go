@@ -25,7 +25,7 @@ func TestExportedNamesAreUsed(t *testing.T) {
 		}
 	}
 	for _, pkg := range p.packages {
-		if !strings.HasPrefix(pkg.PkgPath, module+"internal/") || testing_(pkg.PkgPath) {
+		if !strings.HasPrefix(pkg.PkgPath, module+"internal/") || forTesting(pkg.PkgPath) {
 			continue
 		}
 		for _, file := range pkg.Syntax {
@@ -42,7 +42,7 @@ func TestExportedNamesAreUsed(t *testing.T) {
 	}
 }
 
-func testing_(path string) bool {
+func forTesting(path string) bool {
 	for _, f := range forTests {
 		if strings.HasSuffix(path, f) {
 			return true
