@@ -27,6 +27,7 @@ var rooms = [][]string{
 	{"store"},
 	{"pki"},
 	{"image"},
+	{"amount"},
 	{"laws"},
 }
 

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/diskuse"
 	"github.com/knarr-io/knarr/internal/node/endpoint"
 	"github.com/knarr-io/knarr/internal/node/events"
@@ -70,7 +71,7 @@ func New(cfg Config) (*Agent, error) {
 		Statuses: report.NewStatuses(cfg.Client, &a.tasks, a.log), Self: a.report,
 	}
 	a.pods = pod.NewSet(a.host)
-	rooms := func() lifecycle.Rooms { return machine.Rooms(cfg.DataDir, facts.Capacity.Memory().Value()) }
+	rooms := func() lifecycle.Rooms { return machine.Rooms(cfg.DataDir, amount.Units(*facts.Capacity.Memory())) }
 	disks := &diskuse.Meter{Volumes: a.host.Volumes, Cgroups: cgroups}
 	a.upkeep = upkeep.New(upkeep.Settings{
 		Pods: a.pods, Client: cfg.Client, Runtime: cfg.Runtime, Cgroups: cgroups, Images: a.host.Images, Disks: disks, Tasks: &a.tasks, Log: a.log,

@@ -9,6 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelet "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/cgroup"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/machine"
@@ -40,7 +41,7 @@ func (e *Endpoint) nodeSample(now time.Time) kubelet.NodeStats {
 	n := kubelet.NodeStats{NodeName: e.Node, StartTime: metav1.NewTime(e.booted)}
 	if u, err := e.Cgroups.MachineUsage(); err == nil {
 		n.CPU, n.Memory = cgroupUsage(u, now)
-		if total := uint64(e.Capacity.Memory().Value()); n.Memory.AvailableBytes == nil && total > u.WorkingSet {
+		if total := uint64(amount.Units(*e.Capacity.Memory())); n.Memory.AvailableBytes == nil && total > u.WorkingSet {
 			left := total - u.WorkingSet
 			n.Memory.AvailableBytes = &left
 		}

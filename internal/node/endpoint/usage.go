@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metrics "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/stats"
 )
 
@@ -55,7 +56,7 @@ func (e *Endpoint) serveCadvisor(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return sendMetrics(w, func(out io.Writer) error {
-		return stats.Cadvisor(out, &s.Summary, e.Capacity.Cpu().Value(), e.Capacity.Memory().Value())
+		return stats.Cadvisor(out, &s.Summary, amount.Units(*e.Capacity.Cpu()), amount.Units(*e.Capacity.Memory()))
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
@@ -18,7 +19,7 @@ func refuse(pod *corev1.Pod, c claim, node *corev1.Node, allocatable corev1.Reso
 			return &lifecycle.Failure{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 		}
 	}
-	if max := allocatable.Pods().Value(); max > 0 && int64(len(others)) >= max {
+	if max := amount.Units(*allocatable.Pods()); max > 0 && int64(len(others)) >= max {
 		return outOf(corev1.ResourcePods, 1, int64(len(others)), max)
 	}
 	for name, want := range c.requests {
@@ -31,21 +32,13 @@ func refuse(pod *corev1.Pod, c claim, node *corev1.Node, allocatable corev1.Reso
 		if want.IsZero() {
 			continue
 		}
-		used := have.DeepCopy()
-		used.Sub(have)
+		var used amount.Sum
 		for _, o := range others {
-			used.Add(o.requests[name])
+			used.Add(amount.Of(name, o.requests[name]))
 		}
-		sum := used.DeepCopy()
-		sum.Add(want)
-		if sum.Cmp(have) > 0 {
-			value := func(q interface{ Value() int64 }, milli int64) int64 {
-				if name == corev1.ResourceCPU {
-					return milli
-				}
-				return q.Value()
-			}
-			return outOf(name, value(&want, want.MilliValue()), value(&used, used.MilliValue()), value(&have, have.MilliValue()))
+		requested, capacity := amount.Of(name, want), amount.Of(name, have)
+		if requested > used.Left(capacity) {
+			return outOf(name, requested, used.Int64(), capacity)
 		}
 	}
 	for _, p := range c.ports {

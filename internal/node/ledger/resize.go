@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
@@ -38,31 +39,23 @@ func (l *Ledger) Resize(pod *corev1.Pod, wake func()) (pending lifecycle.Waiting
 func grow(want, had, allocatable corev1.ResourceList, claims map[types.UID]claim) lifecycle.Waiting {
 	deferred := lifecycle.Waiting{}
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		ask, have := want[name], had[name]
 		room, known := allocatable[name]
-		if !known || ask.Cmp(have) <= 0 {
+		ask, have, capacity := amount.Of(name, want[name]), amount.Of(name, had[name]), amount.Of(name, room)
+		if !known || ask <= have {
 			continue
 		}
-		figure := func(milli, value int64) int64 {
-			if name == corev1.ResourceCPU {
-				return milli
-			}
-			return value
+		if ask > capacity {
+			return lifecycle.Waiting{Reason: corev1.PodReasonInfeasible,
+				Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, ask, capacity)}
 		}
-		if ask.Cmp(room) > 0 {
-			return lifecycle.Waiting{Reason: corev1.PodReasonInfeasible, Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d",
-				name, figure(ask.MilliValue(), ask.Value()), figure(room.MilliValue(), room.Value()))}
-		}
-		free := room.DeepCopy()
+		var used amount.Sum
 		for _, o := range claims {
-			free.Sub(o.requests[name])
+			used.Add(amount.Of(name, o.requests[name]))
 		}
-		free.Add(have)
-		if ask.Cmp(free) > 0 && deferred.Reason == "" {
-			used := room.DeepCopy()
-			used.Sub(free)
-			deferred = lifecycle.Waiting{Reason: corev1.PodReasonDeferred, Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-				name, figure(ask.MilliValue(), ask.Value()), figure(used.MilliValue(), used.Value()), figure(room.MilliValue(), room.Value()))}
+		used.Sub(have)
+		if ask > used.Left(capacity) && deferred.Reason == "" {
+			deferred = lifecycle.Waiting{Reason: corev1.PodReasonDeferred,
+				Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, ask, used.Int64(), capacity)}
 		}
 	}
 	return deferred

@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	helper "k8s.io/component-helpers/resource"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // ReasonEvicted is the status reason of a pod that the node ended because something ran short.
@@ -40,7 +42,7 @@ func LimitsDisk(pod *corev1.Pod) bool {
 // (https://kubernetes.io/docs/concepts/storage/ephemeral-storage/#resource-emphemeralstorage-consumption).
 func OverDisk(pod *corev1.Pod, use DiskUse) string {
 	over := func(bytes uint64, limit *resource.Quantity) bool {
-		return !limit.IsZero() && bytes > uint64(limit.Value())
+		return !limit.IsZero() && bytes > uint64(amount.Units(*limit))
 	}
 	var sum uint64
 	for i := range pod.Spec.Volumes {

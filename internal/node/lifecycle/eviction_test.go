@@ -42,6 +42,7 @@ func TestOverDisk(t *testing.T) {
 		{"a volume within its limit", []corev1.Volume{onDisk("v", "5Mi")}, nil, DiskUse{map[string]uint64{"v": 5 * mi}, nil}, true, ""},
 		{"a volume beyond it", []corev1.Volume{onDisk("v", "5Mi")}, nil, DiskUse{map[string]uint64{"v": 5*mi + 1}, nil}, true,
 			`Usage of EmptyDir volume "v" exceeds the limit "5Mi". `},
+		{"a volume within a limit beyond 64 bits", []corev1.Volume{onDisk("v", "12E")}, nil, DiskUse{map[string]uint64{"v": 6 * mi}, nil}, true, ""},
 		{"a container beyond its limit", nil, []corev1.Container{limited("a", "5Mi"), limited("b", "")}, DiskUse{nil, map[string]uint64{"a": 6 * mi}}, true,
 			`Container a exceeded its local ephemeral storage limit "5Mi". `},
 		{"another's use does not count", nil, []corev1.Container{limited("a", "5Mi"), limited("b", "")}, DiskUse{nil, map[string]uint64{"b": 6 * mi}}, true, ""},

@@ -5,6 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // Limits of the kernel's CPU controller (sched-design-CFS, sched-bwc).
@@ -12,11 +14,12 @@ const (
 	minShares, maxShares = 2, 262144
 	CPUPeriod            = 100000 // µs
 	minQuota             = 1000   // µs
+	maxQuota             = 1<<44 - 1
 )
 
 // Shares translates a CPU request into cgroup v1 cpu.shares.
 func Shares(milli int64) int64 {
-	return min(max(milli*1024/1000, minShares), maxShares)
+	return min(max(amount.Scale(milli, 1024, 1000), minShares), maxShares)
 }
 
 // Quota translates a CPU limit into µs of every 100 ms; 0 means none.
@@ -24,7 +27,7 @@ func Quota(milli int64) int64 {
 	if milli == 0 {
 		return 0
 	}
-	return max(milli*CPUPeriod/1000, minQuota)
+	return min(max(amount.Scale(milli, CPUPeriod, 1000), minQuota), maxQuota)
 }
 
 // Resize is where the change of a running pod's resources stands (KEP-1287). The zero value: there is none.
@@ -47,16 +50,16 @@ func Differs(c *corev1.Container, r *cri.LinuxContainerResources) (cpu, memory b
 	if r == nil {
 		return false, false
 	}
-	cpu = r.CpuShares != 0 && r.CpuShares != Shares(cpuRequest(c)) || max(r.CpuQuota, 0) != Quota(c.Resources.Limits.Cpu().MilliValue())
-	return cpu, max(r.MemoryLimitInBytes, 0) != c.Resources.Limits.Memory().Value()
+	cpu = r.CpuShares != 0 && r.CpuShares != Shares(cpuRequest(c)) || max(r.CpuQuota, 0) != Quota(amount.Milli(*c.Resources.Limits.Cpu()))
+	return cpu, max(r.MemoryLimitInBytes, 0) != amount.Units(*c.Resources.Limits.Memory())
 }
 
 // cpuRequest is what counts as the request: the limit, where there is no request.
 func cpuRequest(c *corev1.Container) int64 {
 	if q, ok := c.Resources.Requests[corev1.ResourceCPU]; ok {
-		return q.MilliValue()
+		return amount.Milli(q)
 	}
-	return c.Resources.Limits.Cpu().MilliValue()
+	return amount.Milli(*c.Resources.Limits.Cpu())
 }
 
 // ResizeRestarts tells whether c has to be restarted for what differs to be changed, by its resizePolicy.
@@ -109,7 +112,7 @@ func resources(c *corev1.Container, run *Container) *corev1.ResourceRequirements
 		if run.Resources.CpuShares != 0 && run.Resources.CpuShares != Shares(cpuRequest(c)) {
 			set(&r.Requests, corev1.ResourceCPU, resource.NewMilliQuantity((run.Resources.CpuShares*1000+1023)/1024, resource.DecimalSI), run.Resources.CpuShares > minShares)
 		}
-		if quota := max(run.Resources.CpuQuota, 0); quota != Quota(c.Resources.Limits.Cpu().MilliValue()) {
+		if quota := max(run.Resources.CpuQuota, 0); quota != Quota(amount.Milli(*c.Resources.Limits.Cpu())) {
 			period := max(run.Resources.CpuPeriod, 1)
 			set(&r.Limits, corev1.ResourceCPU, resource.NewMilliQuantity(quota*1000/period, resource.DecimalSI), quota > 0)
 		}

@@ -2,13 +2,14 @@ package podspec
 
 import (
 	"fmt"
-	"math"
 	"sort"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // Facts are what the downward API knows besides the pod itself.
@@ -101,17 +102,18 @@ func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelect
 	if divisor.IsZero() {
 		divisor = resource.MustParse("1")
 	}
-	if rn == corev1.ResourceCPU {
-		return ceilDiv(q.MilliValue(), divisor.MilliValue()), nil
-	}
-	return ceilDiv(q.Value(), divisor.Value()), nil
+	return ceilDiv(amount.Of(rn, q), amount.Of(rn, divisor)), nil
 }
 
 func ceilDiv(a, b int64) string {
 	if b == 0 {
 		b = 1
 	}
-	return strconv.FormatInt(int64(math.Ceil(float64(a)/float64(b))), 10)
+	n := a / b
+	if a%b > 0 {
+		n++
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func findContainer(pod *corev1.Pod, name string) *corev1.Container {

@@ -149,6 +149,9 @@ func TestResources(t *testing.T) {
 		{"limited", list("100m", "1Gi"), list("200m", "2Gi"), "shares 102 quota 20000 mem 2147483648 oom 900", "Burstable shares 102 quota 20000 mem 2147483648"},
 		{"guaranteed", list("1", "1Gi"), list("1", "1Gi"), "shares 1024 quota 100000 mem 1073741824 oom -997", "Guaranteed shares 1024 quota 100000 mem 1073741824"},
 		{"tiny", list("1m", ""), list("1m", ""), "shares 2 quota 1000 mem 0 oom 999", "Burstable shares 2 quota 1000 mem 0"},
+		{"a limit beyond 64 bits is a limit", list("1m", "1Mi"), list("10P", "12E"), "shares 2 quota 17592186044415 mem 9223372036854775807 oom 999",
+			"Burstable shares 2 quota 17592186044415 mem 9223372036854775807"},
+		{"a request beyond 64 bits", list("10P", "12E"), nil, "shares 262144 quota 0 mem 0 oom 3", "Burstable shares 262144 quota 0 mem 0"},
 	} {
 		pod := envPod(func(c *corev1.Container) { c.Resources.Requests, c.Resources.Limits = tc.req, tc.lim })
 		r, p := ContainerResources(pod, &pod.Spec.Containers[0], capacity), ForPod(pod)

@@ -5,20 +5,21 @@ import (
 	"k8s.io/component-helpers/resource"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
 // ContainerResources returns what a container's requests and limits mean to the kernel.
 func ContainerResources(pod *corev1.Pod, c *corev1.Container, capacity corev1.ResourceList) *cri.LinuxContainerResources {
-	cpuLimit := c.Resources.Limits.Cpu().MilliValue()
-	cpuRequest := c.Resources.Requests.Cpu().MilliValue()
+	cpuLimit := amount.Milli(*c.Resources.Limits.Cpu())
+	cpuRequest := amount.Milli(*c.Resources.Requests.Cpu())
 	if _, ok := c.Resources.Requests[corev1.ResourceCPU]; !ok {
 		cpuRequest = cpuLimit
 	}
 	r := &cri.LinuxContainerResources{
 		CpuShares:          lifecycle.Shares(cpuRequest),
-		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
-		OomScoreAdj:        OOMScoreAdj(pod, c, capacity.Memory().Value()),
+		MemoryLimitInBytes: amount.Units(*c.Resources.Limits.Memory()),
+		OomScoreAdj:        OOMScoreAdj(pod, c, amount.Units(*capacity.Memory())),
 	}
 	if q := lifecycle.Quota(cpuLimit); q > 0 {
 		r.CpuQuota, r.CpuPeriod = q, lifecycle.CPUPeriod
@@ -43,7 +44,7 @@ func OOMScoreAdj(pod *corev1.Pod, c *corev1.Container, capacity int64) int64 {
 	if capacity <= 0 {
 		return bestEffort - 1
 	}
-	adj := 1000 - 1000*c.Resources.Requests.Memory().Value()/capacity
+	adj := 1000 - amount.Scale(amount.Units(*c.Resources.Requests.Memory()), 1000, capacity)
 	return min(max(adj, 1000+guaranteed), bestEffort-1)
 }
 
@@ -59,7 +60,7 @@ type PodResources struct {
 func ForPod(pod *corev1.Pod) PodResources {
 	req := resource.PodRequests(pod, resource.PodResourcesOptions{})
 	lim := resource.PodLimits(pod, resource.PodResourcesOptions{})
-	out := PodResources{QOS: lifecycle.QOS(pod), Shares: lifecycle.Shares(req.Cpu().MilliValue())}
+	out := PodResources{QOS: lifecycle.QOS(pod), Shares: lifecycle.Shares(amount.Milli(*req.Cpu()))}
 	cpu, mem := true, true
 	each := func(c *corev1.Container) {
 		cpu = cpu && !c.Resources.Limits.Cpu().IsZero()
@@ -80,10 +81,10 @@ func ForPod(pod *corev1.Pod) PodResources {
 		return out
 	}
 	if cpu {
-		out.Quota = lifecycle.Quota(lim.Cpu().MilliValue())
+		out.Quota = lifecycle.Quota(amount.Milli(*lim.Cpu()))
 	}
 	if mem {
-		out.MemoryLimit = lim.Memory().Value()
+		out.MemoryLimit = amount.Units(*lim.Memory())
 	}
 	return out
 }

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/machine"
@@ -119,7 +120,7 @@ func (n *Node) checkHealth(ctx context.Context) health {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pressure = n.pressure.Next(lifecycle.Short(machine.Rooms(n.DataDir, n.Capacity.Memory().Value())), time.Now())
+	n.pressure = n.pressure.Next(lifecycle.Short(machine.Rooms(n.DataDir, amount.Units(*n.Capacity.Memory()))), time.Now())
 	h.memory, h.disk, h.pids = n.pressure.Memory, n.pressure.Disk, n.pressure.Processes
 	return h
 }

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
@@ -88,7 +89,7 @@ func (k *Keeper) evictOne(ctx context.Context, workers []*pod.Worker, name corev
 		p := w.Pod()
 		requests := ledger.Requests(p)
 		wanted := requests[name]
-		all, byPod[p] = append(all, lifecycle.Candidate{Pod: p, Use: use(w), Wanted: uint64(wanted.Value())}), w
+		all, byPod[p] = append(all, lifecycle.Candidate{Pod: p, Use: use(w), Wanted: uint64(amount.Units(wanted))}), w
 	}
 	victim := lifecycle.Victim(all)
 	if victim == nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
@@ -141,8 +142,8 @@ func emptyDir(dir string, e *corev1.EmptyDirVolumeSource, gid int, limit int64) 
 	case corev1.StorageMediumDefault:
 	case corev1.StorageMediumMemory:
 		options := "mode=0777"
-		if e.SizeLimit != nil && !e.SizeLimit.IsZero() && (limit == 0 || e.SizeLimit.Value() < limit) {
-			limit = e.SizeLimit.Value()
+		if e.SizeLimit != nil && !e.SizeLimit.IsZero() && (limit == 0 || amount.Units(*e.SizeLimit) < limit) {
+			limit = amount.Units(*e.SizeLimit)
 		}
 		if limit > 0 {
 			options += fmt.Sprintf(",size=%d", limit)

@@ -90,14 +90,14 @@ func (c *class) judgeLocal(st *State, n *node, s *static, gone *victims) int32 {
 		return s.why
 	}
 	sh := c.example
-	var held resources
+	var held totals
 	heldPods := 0
 	if len(n.nominated) > 0 {
 		held, heldPods = n.held(sh.priority)
 	}
 	var without []*podInfo
 	if gone != nil {
-		held.add(&gone.freed, -1)
+		held.subAll(&gone.freed)
 		heldPods -= len(gone.pods)
 		without = gone.pods
 	}

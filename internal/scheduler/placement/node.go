@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // node is a machine and what is placed on it.
@@ -18,9 +20,9 @@ type node struct {
 	// open says that the node is schedulable and has no taints: then only pods that choose their nodes need to look at obj.
 	open bool
 
-	used          resources
-	assumedCPU    int64 // used, with assumed amounts for containers that state none; see scoreFit
-	assumedMemory int64
+	used          totals
+	assumedCPU    amount.Sum // used, with assumed amounts for containers that state none; see scoreFit
+	assumedMemory amount.Sum
 	pods          int
 	ports         map[hostPort]int
 	infos         []*podInfo
@@ -47,25 +49,34 @@ type nomination struct {
 	node  *node
 }
 
-// add accounts for pi on n (times 1) or takes it away (-1).
-func (n *node) add(pi *podInfo, times int64) {
+// add accounts for pi on n.
+func (n *node) add(pi *podInfo) {
 	sh := pi.shape
-	n.used.add(&sh.requests, times)
-	n.assumedCPU += times * sh.assumedCPU
-	n.assumedMemory += times * sh.assumedMemory
-	n.pods += int(times)
+	n.used.add(&sh.requests)
+	n.assumedCPU.Add(sh.assumedCPU)
+	n.assumedMemory.Add(sh.assumedMemory)
+	n.pods++
+	if len(sh.ports) > 0 && n.ports == nil {
+		n.ports = map[hostPort]int{}
+	}
 	for _, p := range sh.ports {
-		if n.ports == nil {
-			n.ports = map[hostPort]int{}
-		}
-		if n.ports[p] += int(times); n.ports[p] == 0 {
+		n.ports[p]++
+	}
+	pi.slot = len(n.infos)
+	n.infos = append(n.infos, pi)
+}
+
+// sub is add undone.
+func (n *node) sub(pi *podInfo) {
+	sh := pi.shape
+	n.used.sub(&sh.requests)
+	n.assumedCPU.Sub(sh.assumedCPU)
+	n.assumedMemory.Sub(sh.assumedMemory)
+	n.pods--
+	for _, p := range sh.ports {
+		if n.ports[p]--; n.ports[p] == 0 {
 			delete(n.ports, p)
 		}
-	}
-	if times > 0 {
-		pi.slot = len(n.infos)
-		n.infos = append(n.infos, pi)
-		return
 	}
 	last := n.infos[len(n.infos)-1]
 	n.infos[pi.slot] = last
@@ -75,14 +86,14 @@ func (n *node) add(pi *podInfo, times int64) {
 }
 
 // held returns what nominated pods of at least this priority will need.
-func (n *node) held(priority int32) (r resources, pods int) {
+func (n *node) held(priority int32) (t totals, pods int) {
 	for _, nom := range n.nominated {
 		if nom.shape.priority >= priority {
-			r.add(&nom.shape.requests, 1)
+			t.add(&nom.shape.requests)
 			pods++
 		}
 	}
-	return r, pods
+	return t, pods
 }
 
 // sameToPlacement says that nothing about the node changed that matters here: most updates of a node are heartbeats.
@@ -113,7 +124,7 @@ func (st *State) SetNode(obj *corev1.Node) bool {
 	}
 	n.obj = obj
 	n.alloc = st.scalars.parse(obj.Status.Allocatable)
-	n.maxPods = int(obj.Status.Allocatable.Pods().Value())
+	n.maxPods = int(amount.Units(*obj.Status.Allocatable.Pods()))
 	n.open = !obj.Spec.Unschedulable && len(obj.Spec.Taints) == 0
 	for _, t := range st.topologies {
 		t.update(n.index, n)

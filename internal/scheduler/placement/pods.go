@@ -105,13 +105,13 @@ func (st *State) wait(pi *podInfo) {
 
 func (st *State) settle(pi *podInfo, n *node) {
 	pi.node = n
-	n.add(pi, 1)
+	n.add(pi)
 	st.count(pi, n.index, 1)
 }
 
 func (st *State) unsettle(pi *podInfo) {
 	n := pi.node
-	n.add(pi, -1)
+	n.sub(pi)
 	pi.node = nil
 	st.count(pi, n.index, -1)
 }

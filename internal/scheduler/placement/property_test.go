@@ -81,6 +81,14 @@ func TestAgreesWithReference(t *testing.T) {
 					compare(t, st, ref, pod)
 				}
 			},
+			"assign": func(t *rapid.T) { // by hand, without asking anybody whether there is room
+				serial++
+				pod := drawPod(t)
+				pod.Name, pod.UID = fmt.Sprintf("p%d", serial), types.UID(fmt.Sprintf("u%d", serial))
+				pod.Spec.NodeName = fmt.Sprintf("n%d", rapid.IntRange(0, 7).Draw(t, "i"))
+				st.SetPod(pod)
+				ref.placed = append(ref.placed, pod)
+			},
 			"": func(t *rapid.T) { checkCommitments(t, st, ref) },
 		})
 	})
@@ -138,7 +146,7 @@ func checkCommitments(t *rapid.T, st *State, ref *reference) {
 		if !ok {
 			t.Fatalf("node %s is missing", name)
 		}
-		if got, want := st.nodes[i].used.milliCPU, ref.used(name, corev1.ResourceCPU); got != want {
+		if got, want := st.nodes[i].used.milliCPU.Int64(), ref.used(name, corev1.ResourceCPU); got != want && want < enormous {
 			t.Fatalf("node %s has %dm in use, should be %dm", name, got, want)
 		}
 		if got, want := st.nodes[i].pods, len(ref.on(name)); got != want {
@@ -250,6 +258,12 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	}
 	if mem := rapid.IntRange(0, 4).Draw(t, "mem"); mem > 0 {
 		requests[corev1.ResourceMemory] = *resource.NewQuantity(int64(mem)<<28, resource.BinarySI)
+	}
+	switch rapid.IntRange(0, 15).Draw(t, "enormous") { // beyond what an int64 holds, in bytes or in thousandths
+	case 0:
+		requests[corev1.ResourceMemory] = resource.MustParse("12E")
+	case 1:
+		requests[corev1.ResourceCPU] = resource.MustParse("10P")
 	}
 	if rapid.IntRange(0, 6).Draw(t, "gpu") == 0 {
 		requests["example.com/gpu"] = *resource.NewQuantity(1, resource.DecimalSI)

@@ -100,13 +100,19 @@ func (r *reference) portConflict(pod *corev1.Pod, n *corev1.Node) bool {
 func (r *reference) used(node string, name corev1.ResourceName) int64 {
 	var sum int64
 	for _, p := range r.on(node) {
-		sum += amount(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{}), name)
+		sum += inList(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{}), name)
 	}
 	return sum
 }
 
-func amount(list corev1.ResourceList, name corev1.ResourceName) int64 {
+// enormous is more than any node has. Quantities beyond it count as it, so that sums of them stay numbers.
+const enormous = 1 << 52
+
+func inList(list corev1.ResourceList, name corev1.ResourceName) int64 {
 	q := list[name]
+	if q.CmpInt64(enormous/1000) > 0 {
+		return enormous
+	}
 	if name == corev1.ResourceCPU {
 		return q.MilliValue()
 	}
@@ -120,7 +126,7 @@ func (r *reference) fit(pod *corev1.Pod, n *corev1.Node) []string {
 	}
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	for name := range requests {
-		if want := amount(requests, name); want > 0 && want+r.used(n.Name, name) > amount(n.Status.Allocatable, name) {
+		if want := inList(requests, name); want > 0 && want+r.used(n.Name, name) > inList(n.Status.Allocatable, name) {
 			why = append(why, "Insufficient "+string(name))
 		}
 	}
@@ -407,7 +413,7 @@ func (r *reference) local(pod *corev1.Pod, n *corev1.Node) int64 {
 	score := (free(cpu, allocCPU) + free(mem, allocMem)) / 2
 
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	wantCPU, wantMem := amount(requests, corev1.ResourceCPU), amount(requests, corev1.ResourceMemory)
+	wantCPU, wantMem := inList(requests, corev1.ResourceCPU), inList(requests, corev1.ResourceMemory)
 	if wantCPU == 0 && wantMem == 0 {
 		return score
 	}

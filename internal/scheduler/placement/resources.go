@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // Requests that scores assume of containers which state none, so that pods without requests spread too
@@ -13,28 +15,12 @@ const (
 	unstatedMemory   = 200 << 20
 )
 
-// resources is an amount of everything a node can run out of, except the number of pods.
+// resources is what one pod asks for, or one node has, of everything that a node can run out of, except the number of pods.
 type resources struct {
 	milliCPU  int64
 	memory    int64   // bytes
 	ephemeral int64   // bytes of local storage
 	scalar    []int64 // extended resources, hugepages, ... by number, see scalars
-}
-
-// add adds times (1 or -1) other.
-func (r *resources) add(other *resources, times int64) {
-	r.milliCPU += times * other.milliCPU
-	r.memory += times * other.memory
-	r.ephemeral += times * other.ephemeral
-	for i, v := range other.scalar {
-		if v == 0 {
-			continue
-		}
-		for len(r.scalar) <= i {
-			r.scalar = append(r.scalar, 0)
-		}
-		r.scalar[i] += times * v
-	}
 }
 
 // at returns the amount of scalar resource i.
@@ -45,7 +31,7 @@ func (r *resources) at(i int) int64 {
 	return 0
 }
 
-// exceeds says that r is more than other of anything.
+// exceeds reports whether r is more than other of anything.
 func (r *resources) exceeds(other *resources) bool {
 	if r.milliCPU > other.milliCPU || r.memory > other.memory || r.ephemeral > other.ephemeral {
 		return true
@@ -56,6 +42,59 @@ func (r *resources) exceeds(other *resources) bool {
 		}
 	}
 	return false
+}
+
+// totals is a sum of resources.
+type totals struct {
+	milliCPU  amount.Sum
+	memory    amount.Sum
+	ephemeral amount.Sum
+	scalar    []amount.Sum
+}
+
+func (t *totals) add(r *resources) {
+	t.milliCPU.Add(r.milliCPU)
+	t.memory.Add(r.memory)
+	t.ephemeral.Add(r.ephemeral)
+	t.grow(len(r.scalar))
+	for i, v := range r.scalar {
+		t.scalar[i].Add(v)
+	}
+}
+
+func (t *totals) sub(r *resources) {
+	t.milliCPU.Sub(r.milliCPU)
+	t.memory.Sub(r.memory)
+	t.ephemeral.Sub(r.ephemeral)
+	t.grow(len(r.scalar))
+	for i, v := range r.scalar {
+		t.scalar[i].Sub(v)
+	}
+}
+
+// subAll takes another total out.
+func (t *totals) subAll(o *totals) {
+	t.milliCPU.SubSum(o.milliCPU)
+	t.memory.SubSum(o.memory)
+	t.ephemeral.SubSum(o.ephemeral)
+	t.grow(len(o.scalar))
+	for i, v := range o.scalar {
+		t.scalar[i].SubSum(v)
+	}
+}
+
+func (t *totals) grow(n int) {
+	for len(t.scalar) < n {
+		t.scalar = append(t.scalar, amount.Sum{})
+	}
+}
+
+// at returns the total of scalar resource i.
+func (t *totals) at(i int) amount.Sum {
+	if i < len(t.scalar) {
+		return t.scalar[i]
+	}
+	return amount.Sum{}
 }
 
 // scalars numbers the names of extended resources, so that amounts are slices and not maps.
@@ -80,18 +119,18 @@ func (s *scalars) parse(list corev1.ResourceList) resources {
 	for name, q := range list {
 		switch name {
 		case corev1.ResourceCPU:
-			r.milliCPU = q.MilliValue()
+			r.milliCPU = amount.Milli(q)
 		case corev1.ResourceMemory:
-			r.memory = q.Value()
+			r.memory = amount.Units(q)
 		case corev1.ResourceEphemeralStorage:
-			r.ephemeral = q.Value()
+			r.ephemeral = amount.Units(q)
 		case corev1.ResourcePods:
 		default:
 			i := s.number(name)
 			for len(r.scalar) <= i {
 				r.scalar = append(r.scalar, 0)
 			}
-			r.scalar[i] = q.Value()
+			r.scalar[i] = amount.Units(q)
 		}
 	}
 	return r
@@ -112,5 +151,5 @@ func statedOrAssumed(pod *corev1.Pod) (milliCPU, memory int64) {
 			corev1.ResourceMemory: *resource.NewQuantity(unstatedMemory, resource.BinarySI),
 		},
 	})
-	return list.Cpu().MilliValue(), list.Memory().Value()
+	return amount.Milli(*list.Cpu()), amount.Units(*list.Memory())
 }

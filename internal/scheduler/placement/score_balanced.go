@@ -1,6 +1,10 @@
 package placement
 
-import "math"
+import (
+	"math"
+
+	"github.com/knarr-io/knarr/internal/amount"
+)
 
 // scoreBalance prefers nodes on which the pod brings the shares of cpu and memory in use closer together: 75 leaves
 // them as they are, up to 100 improves, down to 50 worsens. Pods without requests have no preference.
@@ -8,8 +12,9 @@ func scoreBalance(n *node, sh *shape) int64 {
 	if sh.requests.milliCPU == 0 && sh.requests.memory == 0 {
 		return 0
 	}
-	with := evenness(n.used.milliCPU+sh.requests.milliCPU, n.used.memory+sh.requests.memory, n)
-	without := evenness(n.used.milliCPU, n.used.memory, n)
+	milliCPU, memory := n.used.milliCPU.Int64(), n.used.memory.Int64()
+	with := evenness(amount.Add(milliCPU, sh.requests.milliCPU), amount.Add(memory, sh.requests.memory), n)
+	without := evenness(milliCPU, memory, n)
 	return maxScore/2 + (maxScore/2+with-without)/2
 }
 

@@ -1,5 +1,7 @@
 package placement
 
+import "github.com/knarr-io/knarr/internal/amount"
+
 // maxScore is the best score that one rule gives.
 const maxScore = 100
 
@@ -16,16 +18,16 @@ const (
 // scoreFit scores free (or, with MostAllocated, used) cpu and memory after the pod was added.
 func scoreFit(n *node, sh *shape, packing Packing) int64 {
 	var sum, weight int64
-	one := func(used, want, alloc int64) {
+	one := func(used amount.Sum, want, alloc int64) {
 		if alloc == 0 {
 			return
 		}
 		weight++
-		after := used + want
+		used.Add(want)
 		if packing == MostAllocated {
-			sum += min(after, alloc) * maxScore / alloc
-		} else if after <= alloc {
-			sum += (alloc - after) * maxScore / alloc
+			sum += amount.Scale(min(used.Int64(), alloc), maxScore, alloc)
+		} else if left := used.Left(alloc); left > 0 {
+			sum += amount.Scale(left, maxScore, alloc)
 		}
 	}
 	one(n.assumedCPU, sh.assumedCPU, n.alloc.milliCPU)

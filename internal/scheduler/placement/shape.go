@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // shape is everything about a pod that matters to the placing of pods, itself or others. The replicas of a ReplicaSet
@@ -106,11 +108,7 @@ func (w *keyWriter) resources(list corev1.ResourceList) {
 	for _, name := range names {
 		q := list[corev1.ResourceName(name)]
 		w.string(name)
-		if name == string(corev1.ResourceCPU) {
-			w.int(q.MilliValue())
-		} else {
-			w.int(q.Value())
-		}
+		w.int(amount.Of(corev1.ResourceName(name), q))
 	}
 }
 

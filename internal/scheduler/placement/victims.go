@@ -14,7 +14,7 @@ import (
 type victims struct {
 	node       *node
 	pods       []*podInfo
-	freed      resources
+	freed      totals
 	violations int // of PodDisruptionBudgets
 }
 
@@ -40,12 +40,12 @@ func (v *victims) of(t *table) int32 {
 
 func (v *victims) take(pi *podInfo) {
 	v.pods = append(v.pods, pi)
-	v.freed.add(&pi.shape.requests, 1)
+	v.freed.add(&pi.shape.requests)
 }
 
 func (v *victims) spare(pi *podInfo) {
 	v.pods = slices.DeleteFunc(v.pods, func(other *podInfo) bool { return other == pi })
-	v.freed.add(&pi.shape.requests, -1)
+	v.freed.sub(&pi.shape.requests)
 }
 
 // victimsOn returns the fewest, least important pods whose removal from n makes room; or the reason why even the
