@@ -12,6 +12,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/controller/ownership"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
+	"github.com/knarr-io/knarr/internal/controller/refusal"
 )
 
 // observed is what a plan is made from.
@@ -26,6 +27,7 @@ type observed struct {
 type actions struct {
 	Adopt, Release []*corev1.Pod
 	Create         int
+	Pause          refusal.Pause // before pods that nodes refused are replaced
 	Delete         []*corev1.Pod
 	More           bool // the burst limit cut the step short
 
@@ -57,6 +59,12 @@ func plan(rs *appsv1.ReplicaSet, obs observed, now time.Time) actions {
 	switch {
 	case diff < 0:
 		act.Create = step
+		if act.Pause = refusal.Judge(controlled(rs, obs.pods), now); act.Pause.Tries > 0 {
+			act.Create, act.More = 1, false // by this one it is seen how the others would fare
+		}
+		if act.Pause.Holds(now) {
+			act.Create = 0
+		}
 	case diff > 0:
 		if step < len(have) {
 			rank(have, obs.related(), now)
@@ -66,6 +74,14 @@ func plan(rs *appsv1.ReplicaSet, obs observed, now time.Time) actions {
 	return act
 }
 
+// controlled returns the pods that rs controls.
+func controlled(rs *appsv1.ReplicaSet, pods []*corev1.Pod) []*corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool { return !metav1.IsControlledBy(p, rs) })
+}
+
+// reasonRefused is the reason of the condition ReplicaFailure, and of the events, where nodes refuse the pods.
+const reasonRefused = "PodsRefused"
+
 // failure is why pods could not be made or removed.
 type failure struct {
 	reason, message string
@@ -74,6 +90,8 @@ type failure struct {
 // failureOf names the failure of the step act after which diff pods are too many or too few.
 func failureOf(err error, act actions, diff int) *failure {
 	switch {
+	case err == nil && act.Pause.Tries > 0:
+		return &failure{reasonRefused, act.Pause.Message()}
 	case err == nil:
 		return nil
 	case act.Create > 0 || diff < 0:
@@ -110,8 +128,14 @@ func newStatus(rs *appsv1.ReplicaSet, active, terminating []*corev1.Pod, failed 
 			status.Conditions = append(status.Conditions, c)
 		}
 	}
-	has := slices.ContainsFunc(status.Conditions, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure })
-	if failed != nil && !has {
+	at := slices.IndexFunc(status.Conditions, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure })
+	switch {
+	case failed == nil:
+	case at >= 0:
+		c := status.Conditions[at]
+		c.Reason, c.Message = failed.reason, failed.message
+		status.Conditions[at] = c
+	default:
 		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
 			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
 			Reason: failed.reason, Message: failed.message,

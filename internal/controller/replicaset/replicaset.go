@@ -4,7 +4,7 @@
 // release, create and delete; the changes are written in bulk and the status counted again. What must stay true:
 // planning is a pure function of what was read; never more than [burstReplicas] pods are created or deleted in one step, and
 // creation begins with one pod and doubles, so that a quota or a webhook that refuses every pod is asked once and not five
-// hundred times.
+// hundred times; pods that nodes refused are replaced with back-off (internal/controller/refusal).
 package replicaset
 
 import (
@@ -110,18 +110,40 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 			return 0, err
 		}
 		again := plan(rs, obs, time.Now())
-		act.Active, act.Terminating = again.Active, again.Terminating
+		act.Active, act.Terminating, act.Pause = again.Active, again.Terminating, again.Pause
 	}
 	diff := len(act.Active) - int(*rs.Spec.Replicas)
-	status, next := newStatus(rs, act.Active, act.Terminating, failureOf(manageErr, act, diff), time.Now())
+	failed := failureOf(manageErr, act, diff)
+	status, next := newStatus(rs, act.Active, act.Terminating, failed, time.Now())
+	r.tellRefused(ctx, rs, failed)
 	r.pace.Wrote(key, time.Now())
 	if err := r.writeStatus(ctx, rs, status); err != nil {
 		return 0, errors.Join(manageErr, err)
 	}
-	if after == 0 || next > 0 && next < after {
-		after = next
+	return soonest(after, next, act.Pause.After(time.Now())), manageErr
+}
+
+// soonest returns the shortest of waits that is not 0.
+func soonest(waits ...time.Duration) (first time.Duration) {
+	for _, w := range waits {
+		if w > 0 && (first == 0 || w < first) {
+			first = w
+		}
 	}
-	return after, manageErr
+	return first
+}
+
+// tellRefused writes an event for every try that nodes refused, once: the condition has what was told last.
+func (r *reconciler) tellRefused(ctx context.Context, rs *appsv1.ReplicaSet, failed *failure) {
+	if failed == nil || failed.reason != reasonRefused {
+		return
+	}
+	for _, c := range rs.Status.Conditions {
+		if c.Reason == reasonRefused && c.Message == failed.message {
+			return
+		}
+	}
+	event.Write(ctx, r.client, component, time.Now(), event.Warning(rs, reasonRefused, "%s", failed.message))
 }
 
 // observe reads the pods that matter to rs.
