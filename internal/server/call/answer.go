@@ -9,20 +9,14 @@ import (
 	"strings"
 	"sync"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
-// Kinds of answers that are no stored objects.
-var (
-	StatusKind      = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
-	TableKind       = metav1.SchemeGroupVersion.WithKind("Table")
-	PartialKind     = metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata")
-	PartialListKind = metav1.SchemeGroupVersion.WithKind("PartialObjectMetadataList")
-)
+// StatusKind is the kind of answers to what failed.
+var StatusKind = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
 
 // Fail answers with err as a metav1.Status, unless the answer has begun.
 func (c *Call) Fail(err error) {

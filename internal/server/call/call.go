@@ -26,6 +26,8 @@ type Call struct {
 
 	Decoder *wire.Decoder
 	Log     *slog.Logger
+
+	body []byte
 }
 
 // Handler answers a call, or returns the error to answer with.

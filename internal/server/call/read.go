@@ -1,10 +1,12 @@
 package call
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,23 +21,44 @@ import (
 // maxBody is the largest request body, as in Kubernetes: twice what etcd takes, since JSON is larger than what is stored.
 const maxBody = 3 << 20
 
-// Body reads the request's body.
-func (c *Call) Body() ([]byte, error) {
+// Receive reads the request's body, in pieces of which grow hears before room is made for them; its error ends the reading.
+func (c *Call) Receive(grow func(n int) error) error {
 	if c.R.ContentLength > maxBody {
-		return nil, errTooLarge()
+		return errTooLarge()
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(c.W, c.R.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, errTooLarge()
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the body of the request ended after %d bytes, but Content-Length announced %d: send it again in full", len(b), c.R.ContentLength))
-	case err != nil:
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
+	b, r := []byte(nil), http.MaxBytesReader(c.W, c.R.Body, maxBody)
+	for {
+		if len(b) == cap(b) {
+			more := max(512, len(b))
+			if left := int(c.R.ContentLength) - len(b); left > 0 {
+				more = min(more, left) + 1
+			}
+			if err := grow(more); err != nil {
+				return err
+			}
+			b = append(make([]byte, 0, len(b)+more), b...)
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		var tooLarge *http.MaxBytesError
+		switch {
+		case err == io.EOF:
+			c.body, c.R.Body = b, io.NopCloser(bytes.NewReader(b))
+			return nil
+		case errors.As(err, &tooLarge):
+			return errTooLarge()
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return apierrors.NewBadRequest(fmt.Sprintf("the body of the request ended after %d bytes, but Content-Length announced %d: send it again in full", len(b), c.R.ContentLength))
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case err != nil:
+			return apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
+		}
 	}
-	return b, nil
 }
+
+// Body is the request's body, as far as the gate has received one.
+func (c *Call) Body() []byte { return c.body }
 
 func errTooLarge() error {
 	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBody))
@@ -47,11 +70,7 @@ func (c *Call) Decode(gvk schema.GroupVersionKind, into runtime.Object, validati
 	if !ok {
 		return nil, ErrUnsupportedMedia(wire.TypeJSON, wire.TypeYAML, wire.TypeProtobuf, wire.TypeCBOR)
 	}
-	b, err := c.Body()
-	if err != nil {
-		return nil, err
-	}
-	obj, warnings, err := c.Decoder.Decode(b, f, gvk, into, validation)
+	obj, warnings, err := c.Decoder.Decode(c.Body(), f, gvk, into, validation)
 	if err != nil {
 		return nil, err
 	}

@@ -88,18 +88,27 @@ func (g *Gate) serve(c *call.Call) error {
 	if g.health(c) {
 		return nil
 	}
+	arrived := limitBody(c)
 	if err := g.authenticate(c); err != nil {
 		return err
 	}
-	ctx, cancel := deadline(c)
+	ctx, cancel, err := deadline(c)
+	if err != nil {
+		return err
+	}
 	defer cancel()
 	c.R = c.R.WithContext(warning.WithWarningRecorder(request.With(ctx, &c.Target.Info), &call.Warnings{Header: c.W.Header()}))
 	if err := g.authorize(c); err != nil {
 		return err
 	}
+	forget, err := g.receive(c)
+	if err != nil {
+		return err
+	}
+	defer forget()
+	arrived()
 	release, err := g.limits.acquire(c.Target)
 	if err != nil {
-		c.W.Header().Set("Retry-After", "1")
 		return err
 	}
 	defer release()
@@ -110,13 +119,20 @@ func (g *Gate) serve(c *call.Call) error {
 const answerWithin = time.Minute
 
 // deadline returns the context of the request, bounded where the request is one that should end soon.
-func deadline(c *call.Call) (context.Context, context.CancelFunc) {
+func deadline(c *call.Call) (context.Context, context.CancelFunc, error) {
 	if c.Target.Verb == "watch" || c.Target.Connects() || strings.HasPrefix(c.R.URL.Path, "/debug/") {
-		return c.R.Context(), func() {}
+		return c.R.Context(), func() {}, nil
 	}
 	within := answerWithin
-	if d, err := time.ParseDuration(c.Query.Get("timeout")); err == nil && d > 0 && d < within {
-		within = d
+	if v := c.Query.Get("timeout"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return nil, nil, apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+		}
+		if d > 0 && d < within { // 0 is the client's wish for none
+			within = d
+		}
 	}
-	return context.WithTimeout(c.R.Context(), within)
+	ctx, cancel := context.WithTimeout(c.R.Context(), within)
+	return ctx, cancel, nil
 }

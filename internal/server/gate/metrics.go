@@ -34,11 +34,11 @@ func newMetrics(l *limits) *metrics {
 		}, []string{"verb", "resource"}),
 	}
 	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for kind, slots := range map[string]chan struct{}{"readOnly": l.reads, "mutating": l.writes} {
+	for kind, slots := range map[string]*share{"readOnly": l.reads, "mutating": l.writes} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apiserver_current_inflight_requests", Help: "Requests being served, without watches and streams.",
 			ConstLabels: prometheus.Labels{"request_kind": kind},
-		}, func() float64 { return float64(len(slots)) }))
+		}, func() float64 { return float64(slots.taken()) }))
 	}
 	return m
 }

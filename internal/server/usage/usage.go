@@ -81,7 +81,7 @@ func (m *Meter) Serve(c *call.Call) error {
 		return call.ErrMethod(c.Target)
 	}
 	list := c.Target.Verb == "list"
-	if err := c.Negotiate(func(a wire.Accepted) bool { return a.As == call.TableKind && a.Format != wire.Protobuf }); err != nil {
+	if err := c.Negotiate(func(a wire.Accepted) bool { return call.MetaKind(a.As) == "Table" && a.Format != wire.Protobuf }); err != nil {
 		return err
 	}
 	sel, err := m.selection(c)
@@ -132,8 +132,8 @@ func answer[T any, P interface {
 	if !all && len(items) == 0 {
 		return apierrors.NewNotFound(GroupVersion.WithResource(c.Target.Resource).GroupResource(), c.Target.Name)
 	}
-	if c.Accept.As == call.TableKind {
-		c.Document(http.StatusOK, table(c.Target.Resource, items, func(i *T) any { return i }), call.TableKind)
+	if call.MetaKind(c.Accept.As) == "Table" {
+		c.Document(http.StatusOK, table(c, items, func(i *T) any { return i }), c.Accept.As)
 		return nil
 	}
 	if !all {
@@ -148,7 +148,7 @@ func answer[T any, P interface {
 }
 
 // table has the columns that metrics-server prints.
-func table[T any](resource string, items []T, as func(*T) any) *metav1.Table {
+func table[T any](c *call.Call, items []T, as func(*T) any) *metav1.Table {
 	t := &metav1.Table{ColumnDefinitions: []metav1.TableColumnDefinition{
 		{Name: "Name", Type: "string", Format: "name", Description: "Name of the resource"},
 		{Name: "CPU", Type: "string", Format: "quantity", Description: "Processor time used per second, in cores"},
@@ -175,7 +175,7 @@ func table[T any](resource string, items []T, as func(*T) any) *metav1.Table {
 		cpu, memory := use[corev1.ResourceCPU], use[corev1.ResourceMemory]
 		t.Rows = append(t.Rows, metav1.TableRow{
 			Cells:  []any{meta.Name, cpu.String(), memory.String(), window.String()},
-			Object: runtime.RawExtension{Object: call.Partial(&meta)},
+			Object: runtime.RawExtension{Object: call.Partial(&meta, c.Accept.As.Version)},
 		})
 	}
 	return t

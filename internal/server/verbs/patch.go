@@ -40,10 +40,7 @@ func (v *Verbs) patch(c *call.Call) error {
 	if errs := metav1validation.ValidatePatchOptions(&opts, kind); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("PatchOptions"), "", errs)
 	}
-	body, err := c.Body()
-	if err != nil {
-		return err
-	}
+	body := c.Body()
 	update := registry.UpdateOptions{UpdateOptions: metav1.UpdateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager, FieldValidation: opts.FieldValidation}}
 	var transform registry.Transform
 	if kind == types.ApplyYAMLPatchType || kind == types.ApplyCBORPatchType {

@@ -30,7 +30,7 @@ func (v *Verbs) scale(c *call.Call) error {
 			return err
 		}
 		scale := scaleOf(c, rev.Object)
-		if c.Accept.As == call.TableKind {
+		if call.MetaKind(c.Accept.As) == "Table" {
 			return scaleTable(c, scale)
 		}
 		c.Document(http.StatusOK, scale, scaleKind)
@@ -56,10 +56,10 @@ func scaleTable(c *call.Call, scale *autoscalingv1.Scale) error {
 		case metav1.IncludeObject:
 			table.Rows[i].Object.Object = wire.Named(scale, scaleKind)
 		default:
-			table.Rows[i].Object.Object = call.Partial(scale)
+			table.Rows[i].Object.Object = call.Partial(scale, c.Accept.As.Version)
 		}
 	}
-	c.Document(http.StatusOK, table, call.TableKind)
+	c.Document(http.StatusOK, table, c.Accept.As)
 	return nil
 }
 
@@ -107,10 +107,7 @@ func (v *Verbs) patchScale(c *call.Call) error {
 	if errs := metav1validation.ValidatePatchOptions(&opts, kind); len(errs) > 0 {
 		return apierrors.NewInvalid(metaKind("PatchOptions"), "", errs)
 	}
-	body, err := c.Body()
-	if err != nil {
-		return err
-	}
+	body := c.Body()
 	if kind == types.ApplyYAMLPatchType || kind == types.ApplyCBORPatchType {
 		// A Scale has three fields; applying one is the merge of what is given.
 		applied, err := readConfiguration(kind, body)

@@ -1,13 +1,16 @@
 package verbs
 
 import (
+	"encoding/json"
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/yaml"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
@@ -20,12 +23,12 @@ func offers(t *call.Target) func(wire.Accepted) bool {
 	// Some subresources do not answer with the object itself.
 	plain := t.Subresource != "scale" && t.Subresource != "binding" && t.Subresource != "eviction" && t.Subresource != "token"
 	return func(a wire.Accepted) bool {
-		switch a.As {
-		case call.TableKind:
+		switch call.MetaKind(a.As) {
+		case "Table":
 			return a.Format != wire.Protobuf && (t.Verb == "get" || t.Verb == "list" || t.Verb == "watch") && (plain || t.Subresource == "scale")
-		case call.PartialKind:
+		case "PartialObjectMetadata":
 			return t.Verb != "list" && t.Verb != "deletecollection" && plain
-		case call.PartialListKind:
+		case "PartialObjectMetadataList":
 			return t.Verb == "list"
 		}
 		return false
@@ -44,8 +47,8 @@ func sendTransformed(c *call.Call, code int, obj api.Object) error {
 
 // transform turns obj, of the stored version, into what the client asked for. Column definitions are sent once a stream.
 func transform(c *call.Call, obj api.Object, columns bool) (runtime.Object, error) {
-	if c.Accept.As == call.PartialKind {
-		return call.Partial(obj), nil
+	if call.MetaKind(c.Accept.As) == "PartialObjectMetadata" {
+		return call.Partial(obj, c.Accept.As.Version), nil
 	}
 	versioned, err := api.Convert(obj, c.Target.GV())
 	if err != nil {
@@ -66,28 +69,104 @@ func transform(c *call.Call, obj api.Object, columns bool) (runtime.Object, erro
 
 // sendTransformedList answers with a list as a table or as metadata.
 func sendTransformedList(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) error {
-	if c.Accept.As == call.PartialListKind {
-		list := &metav1.PartialObjectMetadataList{ListMeta: listMeta, Items: make([]metav1.PartialObjectMetadata, len(revs))}
-		for i, rev := range revs {
-			list.Items[i] = *call.Partial(rev.Object)
-		}
-		c.Document(http.StatusOK, list, call.PartialListKind)
-		return nil
+	if call.MetaKind(c.Accept.As) == "Table" {
+		return streamTable(c, revs, listMeta)
 	}
-	list, err := listObject(c, revs, listMeta)
+	if c.Accept.Format == wire.Protobuf || c.Accept.Format == wire.CBOR {
+		return partialList(c, revs, listMeta)
+	}
+	w, err := newListWriter(c, c.Accept.As, "items", len(revs), entry{"metadata", listMeta})
 	if err != nil {
 		return err
+	}
+	for _, rev := range revs {
+		p := call.Partial(rev.Object, c.Accept.As.Version)
+		b, err := wire.Item(p, p.GroupVersionKind(), c.Accept.Format)
+		if err != nil {
+			return w.abort(err)
+		}
+		if err := w.item(b); err != nil {
+			return w.abort(err)
+		}
+	}
+	return w.end()
+}
+
+// partialList answers with metadata in a format that is not put together from pieces.
+func partialList(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) error {
+	items := make([]metav1.PartialObjectMetadata, len(revs))
+	for i, rev := range revs {
+		items[i] = *call.Partial(rev.Object, c.Accept.As.Version)
+	}
+	var list runtime.Object = &metav1.PartialObjectMetadataList{ListMeta: listMeta, Items: items}
+	if c.Accept.As.Version == metav1beta1.SchemeGroupVersion.Version { // another message in protobuf
+		list = &metav1beta1.PartialObjectMetadataList{ListMeta: listMeta, Items: items}
+	}
+	c.Document(http.StatusOK, list, c.Accept.As)
+	return nil
+}
+
+// rowsAtOnce is how many objects are turned into rows at a time.
+const rowsAtOnce = 250
+
+// streamTable answers with a table, made and sent a part at a time.
+func streamTable(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) error {
+	first, err := tableOf(c, revs[:min(len(revs), rowsAtOnce)])
+	if err != nil {
+		return err
+	}
+	if c.Accept.Format == wire.CBOR {
+		if first, err = tableOf(c, revs); err != nil {
+			return err
+		}
+		first.ListMeta = listMeta
+		c.Document(http.StatusOK, first, c.Accept.As)
+		return nil
+	}
+	w, err := newListWriter(c, c.Accept.As, "rows", len(revs), entry{"metadata", listMeta}, entry{"columnDefinitions", first.ColumnDefinitions})
+	if err != nil {
+		return err
+	}
+	for at, table := 0, first; ; {
+		for i := range table.Rows {
+			if err := row(w, &table.Rows[i]); err != nil {
+				return w.abort(err)
+			}
+		}
+		if at += rowsAtOnce; at >= len(revs) {
+			return w.end()
+		}
+		if table, err = tableOf(c, revs[at:min(len(revs), at+rowsAtOnce)]); err != nil {
+			return w.abort(err)
+		}
+	}
+}
+
+// row sends one row.
+func row(w *listWriter, r *metav1.TableRow) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if w.yaml {
+		if b, err = yaml.JSONToYAML(b); err != nil {
+			return err
+		}
+	}
+	return w.item(b)
+}
+
+// tableOf makes rows of objects.
+func tableOf(c *call.Call, revs []*store.Revision) (*metav1.Table, error) {
+	list, err := listObject(c, revs, metav1.ListMeta{})
+	if err != nil {
+		return nil, err
 	}
 	table, err := api.Table(list)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	table.ListMeta = listMeta
-	if err := includeObjects(c, table); err != nil {
-		return err
-	}
-	c.Document(http.StatusOK, table, call.TableKind)
-	return nil
+	return table, includeObjects(c, table)
 }
 
 // listObject makes a list of the client's version that shares its items with the store.
@@ -125,17 +204,18 @@ func includeObjects(c *call.Call, table *metav1.Table) error {
 	}
 	for i := range table.Rows {
 		row := &table.Rows[i]
-		switch include {
-		case metav1.IncludeNone:
+		m, err := meta.Accessor(row.Object.Object)
+		if err != nil {
+			return err
+		}
+		_, initial := m.GetAnnotations()[metav1.InitialEventsAnnotationKey] // is for everyone who watches
+		switch {
+		case include == metav1.IncludeNone && !initial:
 			row.Object = runtime.RawExtension{}
-		case metav1.IncludeObject:
+		case include == metav1.IncludeObject:
 			row.Object.Object = wire.Named(row.Object.Object, c.Target.Kind())
 		default:
-			m, err := meta.Accessor(row.Object.Object)
-			if err != nil {
-				return err
-			}
-			row.Object.Object = call.Partial(m)
+			row.Object.Object = call.Partial(m, c.Accept.As.Version)
 		}
 	}
 	return nil

@@ -41,13 +41,13 @@ func (v *Verbs) watch(c *call.Call) error {
 		return call.ErrNotAcceptable()
 	}
 	life := watchAtLeast + rand.N(watchAtLeast)
-	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
+	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds != 0 { // below 0 it has passed already
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
 	ctx, cancel := context.WithTimeout(c.R.Context(), life)
 	defer cancel()
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents
-	w, err := v.cfg.Registry.Watch(ctx, c.Target.Res, registry.WatchOptions{
+	w, err := v.cfg.Registry.Watch(c.R.Context(), c.Target.Res, registry.WatchOptions{
 		Selection: selection(c, opts), ResourceVersion: opts.ResourceVersion,
 		Initial: initial, None: opts.SendInitialEvents != nil && !*opts.SendInitialEvents,
 	})
@@ -172,20 +172,18 @@ func (o *feed) bookmark(rev int64, annotations map[string]string) error {
 	obj := empty.(api.Object)
 	obj.SetResourceVersion(store.FormatRevision(rev))
 	obj.SetAnnotations(annotations)
-	switch as := o.c.Accept.As; as {
-	case call.TableKind:
-		// A table without rows: a row would be shown as an object.
-		item, err := wire.Item(&metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, Rows: []metav1.TableRow{}}, as, o.c.Accept.Format)
+	if o.c.Accept.As.Kind != "" {
+		// As a table it is a row, too: that is where its annotations are found.
+		as, err := transform(o.c, obj, o.columns)
 		if err != nil {
 			return err
 		}
-		return o.append("BOOKMARK", as, item)
-	case call.PartialKind:
-		item, err := wire.Item(call.Partial(obj), as, o.c.Accept.Format)
+		o.columns = false
+		item, err := wire.Item(as, o.c.Accept.As, o.c.Accept.Format)
 		if err != nil {
 			return err
 		}
-		return o.append("BOOKMARK", as, item)
+		return o.append("BOOKMARK", o.c.Accept.As, item)
 	}
 	item, err := wire.Item(obj, gvk, o.c.Accept.Format)
 	if err != nil {

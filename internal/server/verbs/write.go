@@ -151,10 +151,7 @@ func (v *Verbs) record(c *call.Call, current, obj api.Object, manager string) (a
 // deleteOptions reads the options of a deletion from the body, or from the query where there is none.
 func deleteOptions(c *call.Call) (metav1.DeleteOptions, error) {
 	opts := metav1.DeleteOptions{}
-	b, err := c.Body()
-	if err != nil {
-		return opts, err
-	}
+	b := c.Body()
 	if len(b) == 0 {
 		if err := c.Parameters(&opts); err != nil {
 			return opts, err
@@ -241,7 +238,7 @@ func (v *Verbs) deleteCollection(c *call.Call) error {
 	if c.Accept.As.Kind != "" {
 		return sendTransformedList(c, revs, meta)
 	}
-	return plainList(c, revs, meta)
+	return sendList(c, revs, meta)
 }
 
 // collectionDeleteOptions drops preconditions, which speak of one object.

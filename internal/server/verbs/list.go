@@ -5,6 +5,7 @@ import (
 
 	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
@@ -12,15 +13,6 @@ import (
 
 	"github.com/knarr-io/knarr/internal/server/call"
 )
-
-// get answers with one object.
-func (v *Verbs) get(c *call.Call) error {
-	rev, err := v.cfg.Registry.Get(c.R.Context(), c.Target.Res, c.Target.Key())
-	if err != nil {
-		return err
-	}
-	return sendObject(c, http.StatusOK, rev.Object, rev)
-}
 
 // selection is what the options of a list or watch choose.
 func selection(c *call.Call, opts *metainternal.ListOptions) registry.Selection {
@@ -48,11 +40,18 @@ func (v *Verbs) list(c *call.Call) error {
 	if c.Accept.As.Kind != "" {
 		return sendTransformedList(c, result.Items, meta)
 	}
-	f := c.Accept.Format
-	if f == wire.YAML || f == wire.CBOR || (f == wire.JSON && c.Pretty()) {
-		return plainList(c, result.Items, meta)
+	return sendList(c, result.Items, meta)
+}
+
+// sendList answers with a list in the form the client asked for.
+func sendList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
+	switch f := c.Accept.Format; {
+	case f == wire.CBOR:
+		return plainList(c, revs, meta)
+	case f == wire.YAML || f == wire.JSON && c.Pretty():
+		return streamList(c, c.Target.ListKind(), meta, revs)
 	}
-	return fastList(c, result.Items, meta)
+	return fastList(c, revs, meta)
 }
 
 // fastList concatenates cached items under a hand-written envelope.
@@ -60,6 +59,9 @@ func fastList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error 
 	items := make([][]byte, len(revs))
 	size := 0
 	for i, rev := range revs {
+		if err := c.R.Context().Err(); err != nil {
+			return err // nobody waits for it
+		}
 		b, err := itemBytes(c, rev)
 		if err != nil {
 			return err
@@ -75,7 +77,25 @@ func fastList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error 
 	return nil
 }
 
-// plainList makes a list object, for the formats that cannot be put together from pieces.
+// streamList sends items one after the other, so that a large list in a format that people read does not pile up.
+func streamList(c *call.Call, gvk schema.GroupVersionKind, meta metav1.ListMeta, revs []*store.Revision) error {
+	w, err := newListWriter(c, gvk, "items", len(revs), entry{"metadata", meta})
+	if err != nil {
+		return err
+	}
+	for _, rev := range revs {
+		b, err := itemBytes(c, rev)
+		if err != nil {
+			return w.abort(err)
+		}
+		if err := w.item(b); err != nil {
+			return w.abort(err)
+		}
+	}
+	return w.end()
+}
+
+// plainList makes a list object, for formats that are not put together from pieces.
 func plainList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
 	list, err := listObject(c, revs, meta)
 	if err != nil {
