@@ -2,7 +2,7 @@
 // the front door, either in the same process ([Local]) or, for a machine that joined,
 // over TLS ([Remote]).
 //
-// What flows through it: typed reads ([Get], [List], [Watch]) that return shared, immutable objects - DeepCopy before
+// What flows through it: typed reads ([Get], [List], [Follow], [Await]) that return shared, immutable objects - DeepCopy before
 // changing one - and writes that pass the same defaulting, admission and validation as HTTP requests do. What must
 // stay true: nobody above keeps an informer cache of their own; a write that returned is visible to the next read of
 // the same client.
@@ -72,30 +72,26 @@ const (
 	IndexService = registry.IndexService
 )
 
-// Watcher delivers what happens to the watched objects: first the current state as Added events, then Synced, then each
-// change in order.
+// Watcher delivers what happens to the watched objects: first the present state, then each change in order. Use [Follow],
+// [FollowOnce] or [Await] rather than a loop around it.
 type Watcher interface {
-	// Next blocks for the next batch of events. The slice is the caller's until the next call; the objects are
-	// shared. It returns ctx's error, or ErrStopped after Stop.
-	Next(ctx context.Context) ([]Event, error)
+	// Next blocks for the next batch. Its slice is the caller's until the next call; the objects are shared. Next returns
+	// ctx's error, or ErrStopped after Stop.
+	Next(ctx context.Context) (Batch, error)
 	Stop()
 }
 
-// EventType says what an Event tells.
+// EventType is the kind of a change.
 type EventType int
 
-// Event types. Reset means that the watcher fell behind or lost its connection: forget all known objects; the full state
-// follows as Added events and another Synced.
+// Event types.
 const (
 	Added EventType = iota
 	Modified
 	Deleted
-	Synced
-	Reset
 )
 
-// Event is one change. Object is the new state, or the last one for Deleted; Old is the state before, where known (nil for
-// Added, Synced, Reset).
+// Event is one change. Object is the new state, or the last one for Deleted; Old is the state before, nil for Added.
 type Event struct {
 	Type   EventType
 	Object api.Object
@@ -128,11 +124,6 @@ func List[T api.Object](ctx context.Context, c Client, opts ListOptions) ([]T, e
 		out[i] = o.(T)
 	}
 	return out, nil
-}
-
-// Watch watches the objects of type T that opts choose.
-func Watch[T api.Object](ctx context.Context, c Client, opts ListOptions) (Watcher, error) {
-	return c.Watch(ctx, ResourceOf[T](), opts)
 }
 
 // Delete deletes the object of type T named key with default options.

@@ -27,22 +27,22 @@ func onNode(name, node string) *corev1.Pod {
 }
 
 var eventNames = map[client.EventType]string{
-	client.Added: "+", client.Modified: "~", client.Deleted: "-", client.Synced: "synced", client.Reset: "reset",
+	client.Added: "+", client.Modified: "~", client.Deleted: "-",
 }
 
-// next returns n events of w in short.
+// next returns n events of w in short, and "full" before those of a full batch.
 func next(t *testing.T, w client.Watcher, n int) (out []string) {
 	t.Helper()
 	for len(out) < n {
-		events, err := w.Next(t.Context())
+		b, err := w.Next(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range events {
-			s := eventNames[e.Type]
-			if e.Object != nil {
-				s += e.Object.GetName()
-			}
+		if b.Full {
+			out = append(out, "full")
+		}
+		for _, e := range b.Events {
+			s := eventNames[e.Type] + e.Object.GetName()
 			if (e.Type == client.Modified || e.Type == client.Deleted) && e.Old == nil {
 				t.Errorf("%s: the state before is missing", s)
 			}
@@ -63,11 +63,11 @@ func TestWatchOfSelection(t *testing.T) {
 	c := clienttest.New(t)
 	clienttest.Create(t, c, labelled("a", "red"))
 	clienttest.Create(t, c, labelled("b", "blue"))
-	w, err := client.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{Namespace: "default", Labels: labels.SelectorFromSet(labels.Set{"color": "red"})})
+	w, err := clienttest.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{Namespace: "default", Labels: labels.SelectorFromSet(labels.Set{"color": "red"})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, w, "+a", "synced")
+	expect(t, w, "full", "+a")
 	paint := func(name, color string) {
 		t.Helper()
 		if _, err := client.Mutate(t.Context(), c, api.Key{Namespace: "default", Name: name}, "", func(m *corev1.ConfigMap) bool {
@@ -92,12 +92,12 @@ func TestWatchOfSelection(t *testing.T) {
 func TestWatchOfIndex(t *testing.T) {
 	c := clienttest.New(t)
 	clienttest.Create(t, c, onNode("a", "n1"))
-	w, err := client.Watch[*corev1.Pod](t.Context(), c, client.ListOptions{Index: client.IndexNode, Value: "n1"})
+	w, err := clienttest.Watch[*corev1.Pod](t.Context(), c, client.ListOptions{Index: client.IndexNode, Value: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	expect(t, w, "+a", "synced")
+	expect(t, w, "full", "+a")
 	clienttest.Create(t, c, onNode("b", "n2"))
 	clienttest.Create(t, c, onNode("c", ""))
 	c.BindMany(t.Context(), []client.Binding{{Pod: api.Key{Namespace: "default", Name: "c"}, Node: "n1"}})
@@ -109,7 +109,7 @@ func TestWatchOfIndex(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Name != "c" {
 		t.Errorf("the index holds %v, %v", list, err)
 	}
-	if _, err := client.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{Index: client.IndexNode, Value: "n1"}); err == nil {
+	if _, err := clienttest.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{Index: client.IndexNode, Value: "n1"}); err == nil {
 		t.Error("ConfigMaps have no nodes")
 	}
 }
@@ -118,19 +118,19 @@ func TestWatchOfIndex(t *testing.T) {
 func TestWatcherThatFellBehindBeginsAnew(t *testing.T) {
 	c := clienttest.New(t)
 	clienttest.Create(t, c, labelled("a", "red"))
-	w, err := client.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{})
+	w, err := clienttest.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	other, err := client.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{})
+	other, err := clienttest.Watch[*corev1.ConfigMap](t.Context(), c, client.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, w, "+a", "synced")
-	expect(t, other, "+a", "synced")
+	expect(t, w, "full", "+a")
+	expect(t, other, "full", "+a")
 	flood(t, c)
-	expect(t, w, "reset", "+a", "synced")
+	expect(t, w, "full", "+a")
 	clienttest.Create(t, c, labelled("b", "red"))
 	expect(t, w, "+b")
 

@@ -17,7 +17,8 @@ type localWatcher struct {
 	table      *store.Table
 	opts       ListOptions
 	namespaced bool
-	first      []Event // the present state and Synced, until delivered
+	begun      bool // the present state is in first, and not yet delivered
+	first      []Event
 	out        []Event
 
 	mu      sync.Mutex // Next replaces the watcher when it fell behind, Stop may come at the same time
@@ -60,35 +61,35 @@ func (w *localWatcher) begin() {
 		}
 		snap.Ascend(prefix, "", add)
 	}
-	w.first = append(w.first, Event{Type: Synced})
+	w.begun = true
 }
 
 // Next implements Watcher.
-func (w *localWatcher) Next(ctx context.Context) ([]Event, error) {
+func (w *localWatcher) Next(ctx context.Context) (Batch, error) {
 	clear(w.out) // a watcher that waits must not keep old objects alive
 	if w.out = w.out[:0]; cap(w.out) > largeBatch {
 		w.out = nil
 	}
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return Batch{}, err
 		}
-		if first := w.first; first != nil {
-			w.first = nil
-			return first, nil
+		if w.begun {
+			first := w.first
+			w.begun, w.first = false, nil
+			return Batch{Full: true, Events: first}, nil
 		}
 		events, err := w.watcher.Next(ctx) // only Next itself replaces it
 		if errors.Is(err, store.ErrTooOld) {
 			w.watcher.Stop()
-			w.first = []Event{{Type: Reset}}
 			w.begin()
 			continue
 		}
 		if errors.Is(err, store.ErrStopped) {
-			return nil, ErrStopped
+			return Batch{}, ErrStopped
 		}
 		if err != nil {
-			return nil, err
+			return Batch{}, err
 		}
 		for _, e := range events {
 			if e, ok := e.Filter(w.sees); ok {
@@ -96,12 +97,12 @@ func (w *localWatcher) Next(ctx context.Context) ([]Event, error) {
 			}
 		}
 		if len(w.out) > 0 {
-			return w.out, nil
+			return Batch{Events: w.out}, nil
 		}
 	}
 }
 
-// sees tells whether an object is in view; an index may hold it under another value by now.
+// sees reports whether an object is in view; an index may hold it under another value by now.
 func (w *localWatcher) sees(o store.Object) bool {
 	if !w.opts.matches(o) {
 		return false

@@ -71,13 +71,13 @@ func configMap(name, value string) *corev1.ConfigMap {
 func until(t *testing.T, w client.Watcher, name, value string) {
 	t.Helper()
 	for {
-		events, err := w.Next(t.Context())
+		b, err := w.Next(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range events {
-			cm, ok := e.Object.(*corev1.ConfigMap)
-			if ok && cm.Name == name && (e.Type == client.Deleted && value == "" || e.Type != client.Deleted && cm.Data["k"] == value) {
+		for _, e := range b.Events {
+			cm := e.Object.(*corev1.ConfigMap)
+			if cm.Name == name && (e.Type == client.Deleted && value == "" || e.Type != client.Deleted && cm.Data["k"] == value) {
 				return
 			}
 		}
@@ -91,7 +91,7 @@ func TestRemoteReadsWhatItWatchesFromMemory(t *testing.T) {
 	if _, err := client.Get[*corev1.ConfigMap](ctx, r, api.Key{Namespace: "default", Name: "a"}); err != nil || gets.Load() != 1 {
 		t.Fatalf("an unwatched read: %v, %d requests", err, gets.Load())
 	}
-	w, err := client.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default"})
+	w, err := clienttest.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestRemoteReadsWhatItWatchesFromMemory(t *testing.T) {
 func TestRemoteSeesItsOwnWrites(t *testing.T) {
 	r, local, _, _ := remote(t)
 	ctx := t.Context()
-	w, err := client.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{})
+	w, err := clienttest.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestRemoteRidesOutAServerThatIsAway(t *testing.T) {
 	ctx := t.Context()
 	clienttest.Create(t, local, configMap("stays", "1"))
 	clienttest.Create(t, local, configMap("goes", "1"))
-	w, err := client.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default"})
+	w, err := clienttest.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,20 +197,20 @@ func TestRemoteSelections(t *testing.T) {
 		}
 	}
 	check("unwatched")
-	all, err := client.Watch[*discoveryv1.EndpointSlice](ctx, r, client.ListOptions{})
+	all, err := clienttest.Watch[*discoveryv1.EndpointSlice](ctx, r, client.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer all.Stop()
 	check("watched")
-	one, err := client.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default", Name: "b"})
+	one, err := clienttest.Watch[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default", Name: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer one.Stop()
-	events, err := one.Next(ctx)
-	if err != nil || len(events) != 2 || events[0].Object.GetName() != "b" || events[1].Type != client.Synced {
-		t.Errorf("a watch of one object: %v %v", err, events)
+	b, err := one.Next(ctx)
+	if err != nil || !b.Full || len(b.Events) != 1 || b.Events[0].Object.GetName() != "b" {
+		t.Errorf("a watch of one object: %v %v", err, b)
 	}
 	if list, err := client.List[*corev1.ConfigMap](ctx, r, client.ListOptions{Namespace: "default"}); err != nil || len(list) != 2 {
 		t.Errorf("a wider list than what is watched: %v %d", err, len(list))

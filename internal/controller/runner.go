@@ -57,12 +57,9 @@ func (r *Runner) run(ctx context.Context, c Controller) error {
 	defer cancel()
 	failed := make(chan error, len(c.Watches))
 	for _, w := range c.Watches {
-		watcher, err := r.Client.Watch(ctx, w.Resource, client.ListOptions{})
-		if err != nil {
-			return fmt.Errorf("watching %s: %w", w.Resource.Plural, err)
-		}
-		defer watcher.Stop()
-		wg.Go(func() { failed <- pump(ctx, w, watcher, queue) })
+		wg.Go(func() {
+			failed <- client.FollowOnce(ctx, r.Client, w.Resource, client.ListOptions{}, func(b client.Batch) { enqueue(w, b, queue) })
+		})
 	}
 	if c.Follow != nil {
 		wg.Go(func() { c.Follow(ctx, queue.Add) })
@@ -81,23 +78,15 @@ func (r *Runner) run(ctx context.Context, c Controller) error {
 	}
 }
 
-// pump feeds the keys that events map to into the queue.
-func pump(ctx context.Context, w Watch, watcher client.Watcher, queue workqueue.TypedRateLimitingInterface[api.Key]) error {
-	for {
-		events, err := watcher.Next(ctx)
-		if err != nil {
-			return err
+// enqueue adds the keys to which w maps the events of a batch.
+func enqueue(w Watch, b client.Batch, queue workqueue.TypedRateLimitingInterface[api.Key]) {
+	for _, e := range b.Events {
+		if w.Keys == nil {
+			queue.Add(api.KeyOf(e.Object))
+			continue
 		}
-		for _, e := range events {
-			switch {
-			case e.Type == client.Synced || e.Type == client.Reset:
-			case w.Keys == nil:
-				queue.Add(api.KeyOf(e.Object))
-			default:
-				for _, k := range w.Keys(e) {
-					queue.Add(k)
-				}
-			}
+		for _, k := range w.Keys(e) {
+			queue.Add(k)
 		}
 	}
 }

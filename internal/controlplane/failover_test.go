@@ -18,6 +18,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/client/clienttest"
 	"github.com/knarr-io/knarr/internal/cluster/join"
 )
 
@@ -89,7 +90,7 @@ func TestWatchGoesOnAtAnotherServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	w, err := client.Watch[*corev1.Service](ctx, c, client.ListOptions{})
+	w, err := clienttest.Watch[*corev1.Service](ctx, c, client.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,11 +162,11 @@ func await(t *testing.T, w client.Watcher, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		events, err := w.Next(ctx)
+		batch, err := w.Next(ctx)
 		if err != nil {
 			t.Fatalf("waiting for Service %s: %v", name, err)
 		}
-		for _, e := range events {
+		for _, e := range batch.Events {
 			if s, ok := e.Object.(*corev1.Service); ok && s.Name == name {
 				return
 			}

@@ -3,7 +3,6 @@ package dns
 import (
 	"context"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -13,14 +12,11 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 )
 
-// retryTime is the pause before a watch that ended begins again.
-const retryTime = time.Second
-
-// batch is what one batch of watch events told.
+// batch is a batch of events of one of the watches.
 type batch struct {
-	watch         int
-	keys          []api.Key
-	synced, reset bool
+	watch int
+	keys  []api.Key // Services to read again
+	full  bool      // keys are all that the watch has
 }
 
 // watch keeps the index in step with the API until ctx ends, and closes synced once everything has been seen.
@@ -30,14 +26,22 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 	defer wg.Wait()
 	for i, w := range []struct {
 		resource *api.Resource
-		key      func(o api.Object) api.Key
+		key      func(o api.Object) (api.Key, bool)
 	}{
-		{api.Services, func(o api.Object) api.Key { return api.KeyOf(o) }},
-		{api.EndpointSlices, func(o api.Object) api.Key {
-			return api.Key{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]}
+		{api.Services, func(o api.Object) (api.Key, bool) { return api.KeyOf(o), true }},
+		{api.EndpointSlices, func(o api.Object) (api.Key, bool) {
+			name := o.GetLabels()[discoveryv1.LabelServiceName]
+			return api.Key{Namespace: o.GetNamespace(), Name: name}, name != ""
 		}},
 	} {
-		wg.Go(func() { s.watchOne(ctx, i, w.resource, w.key, batches) })
+		wg.Go(func() {
+			client.Follow(ctx, s.cfg.Log, s.cfg.Client, w.resource, client.ListOptions{}, func(b client.Batch) {
+				select {
+				case batches <- batch{watch: i, full: b.Full, keys: b.Keys(w.key)}:
+				case <-ctx.Done():
+				}
+			})
+		})
 	}
 	var seen [2]bool
 	done := false
@@ -47,7 +51,7 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 			return nil
 		case b := <-batches:
 			s.apply(ctx, b)
-			seen[b.watch] = seen[b.watch] || b.synced
+			seen[b.watch] = seen[b.watch] || b.full
 			if seen[0] && seen[1] && !done {
 				done = true
 				close(synced)
@@ -56,63 +60,15 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 	}
 }
 
-// watchOne sends the events of one resource, beginning again when the watch ends, until ctx does.
-func (s *Server) watchOne(ctx context.Context, i int, res *api.Resource, key func(api.Object) api.Key, out chan<- batch) {
-	for {
-		err := func() error {
-			w, err := s.cfg.Client.Watch(ctx, res, client.ListOptions{})
-			if err != nil {
-				return err
-			}
-			defer w.Stop()
-			b := batch{watch: i, reset: true}
-			for {
-				events, err := w.Next(ctx)
-				if err != nil {
-					return err
-				}
-				for _, e := range events {
-					switch e.Type {
-					case client.Reset:
-						b = batch{watch: i, reset: true}
-					case client.Synced:
-						b.synced = true
-					default:
-						b.keys = append(b.keys, key(e.Object))
-						if e.Old != nil && key(e.Old) != key(e.Object) {
-							b.keys = append(b.keys, key(e.Old))
-						}
-					}
-				}
-				select {
-				case out <- b:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-				b = batch{watch: i}
-			}
-		}()
-		if ctx.Err() != nil {
-			return
-		}
-		s.cfg.Log.Warn("watch ended, beginning again", "resource", res.Plural, "err", err)
-		select {
-		case <-time.After(retryTime):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // apply brings the Services that b names up to date in the index.
 func (s *Server) apply(ctx context.Context, b batch) {
 	keys := b.keys
-	if b.reset {
+	if b.full {
 		keys = append(keys, s.zone.Index.Keys()...)
 	}
 	done := make(map[api.Key]bool, len(keys))
 	for _, key := range keys {
-		if key.Name == "" || done[key] {
+		if done[key] {
 			continue
 		}
 		done[key] = true

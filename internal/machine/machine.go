@@ -198,28 +198,15 @@ func (m *machine) reclaim(ctx context.Context, net *network.Node, rt runtime.Run
 
 // podCIDR waits for the addresses that the control plane gives this node.
 func (m *machine) podCIDR(ctx context.Context) (netip.Prefix, error) {
-	w, err := client.Watch[*corev1.Node](ctx, m.client, client.ListOptions{Name: m.nodeName})
+	n, err := client.Await(ctx, m.client, api.Key{Name: m.nodeName}, func(n *corev1.Node) (bool, error) { return n != nil && n.Spec.PodCIDR != "", nil })
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	defer w.Stop()
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return netip.Prefix{}, err
-		}
-		for _, e := range events {
-			n, ok := e.Object.(*corev1.Node)
-			if !ok || n.Name != m.nodeName || n.Spec.PodCIDR == "" || e.Type == client.Deleted {
-				continue
-			}
-			p, err := netip.ParsePrefix(n.Spec.PodCIDR)
-			if err != nil {
-				return p, fmt.Errorf("node %s has an unusable spec.podCIDR: %w", n.Name, err)
-			}
-			return p, nil
-		}
+	p, err := netip.ParsePrefix(n.Spec.PodCIDR)
+	if err != nil {
+		return p, fmt.Errorf("node %s has an unusable spec.podCIDR: %w", n.Name, err)
 	}
+	return p, nil
 }
 
 // requestToken signs tokens for pods, as the serviceaccounts/token subresource does for agents elsewhere.

@@ -38,7 +38,7 @@ func hollowPods(b *testing.B, nodes int) {
 		}
 		wg.Go(func() { _ = a.Run(ctx) })
 	}
-	w, err := client.Watch[*corev1.Pod](ctx, c, client.ListOptions{})
+	w, err := clienttest.Watch[*corev1.Pod](ctx, c, client.ListOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -54,11 +54,11 @@ func hollowPods(b *testing.B, nodes int) {
 		}
 	})
 	for running := 0; running < b.N; {
-		events, err := w.Next(ctx)
+		batch, err := w.Next(ctx)
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, e := range events {
+		for _, e := range batch.Events {
 			if e.Type != client.Modified {
 				continue
 			}

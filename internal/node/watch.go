@@ -19,46 +19,23 @@ import (
 
 // watchPods follows the node's pods in the API.
 func (a *Agent) watchPods(ctx context.Context) {
-	var r task.Retry
-	for ctx.Err() == nil {
-		w, err := client.Watch[*corev1.Pod](ctx, a.cfg.Client, client.ListOptions{Index: client.IndexNode, Value: a.cfg.NodeName})
-		if err == nil {
-			err = a.followPods(ctx, w, &r)
-			w.Stop()
-		}
-		if ctx.Err() == nil {
-			a.log.Warn("watch of the node's pods was lost, trying again", "err", err)
-			r.Wait(ctx)
-		}
-	}
-}
-
-func (a *Agent) followPods(ctx context.Context, w client.Watcher, r *task.Retry) error {
-	seen := map[types.UID]bool{} // nil once synced
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return err
-		}
-		r.Reset()
-		for _, e := range events {
-			switch e.Type {
-			case client.Reset:
-				seen = map[types.UID]bool{}
-			case client.Synced:
-				a.pods.Synced(seen)
-				seen = nil
-			case client.Deleted:
+	mine := client.ListOptions{Index: client.IndexNode, Value: a.cfg.NodeName}
+	client.Follow(ctx, a.log, a.cfg.Client, api.Pods, mine, func(b client.Batch) {
+		for _, e := range b.Events {
+			if e.Type == client.Deleted {
 				a.pods.Gone(e.Object.GetUID())
-			default:
-				p := e.Object.(*corev1.Pod)
-				if seen != nil {
-					seen[p.UID] = true
-				}
-				a.pods.Update(p)
+			} else {
+				a.pods.Update(e.Object.(*corev1.Pod))
 			}
 		}
-	}
+		if b.Full {
+			seen := make(map[types.UID]bool, len(b.Events))
+			for _, e := range b.Events {
+				seen[e.Object.GetUID()] = true
+			}
+			a.pods.Synced(seen)
+		}
+	})
 }
 
 // watchRuntime follows the runtime's events; at the start and whenever the stream was lost, everything is looked at once.

@@ -44,11 +44,11 @@ func BenchmarkScheduler(b *testing.B) {
 				begun := time.Now()
 				go func() { done <- s.Run(ctx) }()
 				for bound := 0; bound < size.pods; {
-					events, err := w.Next(ctx)
+					batch, err := w.Next(ctx)
 					if err != nil {
 						b.Fatal(err)
 					}
-					for _, e := range events {
+					for _, e := range batch.Events {
 						if e.Type == client.Modified && e.Object.(*corev1.Pod).Spec.NodeName != "" {
 							bound++
 						}

@@ -2,8 +2,8 @@ package scheduler
 
 import (
 	"context"
-	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -18,16 +18,14 @@ type source struct {
 	resource *api.Resource
 	set      func(api.Object)
 	remove   func(api.Key)
-	keys     func() []api.Key // of all objects told
-
-	synced bool
-	before map[api.Key]bool // between Reset and Synced: those told earlier and not again
+	keys     func() []api.Key // of all objects taken in
+	synced   bool
 }
 
 // fed is a batch of events of one source.
 type fed struct {
-	from   *source
-	events []client.Event
+	from  *source
+	batch client.Batch
 }
 
 func (s *Scheduler) watched() []*source {
@@ -44,56 +42,44 @@ func (s *Scheduler) watched() []*source {
 
 // watch feeds the loop with one source's events.
 func (s *Scheduler) watch(ctx context.Context, src *source) error {
-	w, err := s.client.Watch(ctx, src.resource, client.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("watching %s: %w", src.resource.Plural, err)
-	}
-	defer w.Stop()
-	for {
-		events, err := w.Next(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("watching %s: %w", src.resource.Plural, err)
-		}
-		in := fed{src, append([]client.Event(nil), events...)} // the slice is ours only until the next call
+	return client.FollowOnce(ctx, s.client, src.resource, client.ListOptions{}, func(b client.Batch) {
+		b.Events = slices.Clone(b.Events) // they are ours only until we return
 		select {
-		case s.feed <- in:
+		case s.feed <- fed{src, b}:
 		case <-ctx.Done():
-			return nil
 		}
-	}
+	})
 }
 
-// apply takes events in.
+// apply takes events in. After a full batch, what was known before and is not in it is gone.
 func (s *Scheduler) apply(in fed) {
 	src := in.from
-	for _, e := range in.events {
-		switch e.Type {
-		case client.Added, client.Modified:
-			delete(src.before, api.KeyOf(e.Object))
-			src.set(e.Object)
-		case client.Deleted:
-			src.remove(api.KeyOf(e.Object))
-		case client.Reset:
-			src.synced, src.before = false, map[api.Key]bool{}
-			for _, key := range src.keys() {
-				src.before[key] = true
-			}
-		case client.Synced:
-			for key := range src.before {
-				src.remove(key)
-			}
-			src.before, src.synced = nil, true
-			if s.synced() {
-				s.restoreNominations()
-			}
+	before := map[api.Key]bool{}
+	if in.batch.Full {
+		for _, key := range src.keys() {
+			before[key] = true
 		}
+	}
+	for _, e := range in.batch.Events {
+		if e.Type == client.Deleted {
+			src.remove(api.KeyOf(e.Object))
+			continue
+		}
+		delete(before, api.KeyOf(e.Object))
+		src.set(e.Object)
+	}
+	if !in.batch.Full {
+		return
+	}
+	for key := range before {
+		src.remove(key)
+	}
+	if src.synced = true; s.synced() {
+		s.restoreNominations()
 	}
 }
 
-// synced says that the state is known in full; nothing is placed before.
+// synced reports whether the state is known in full; nothing is placed before.
 func (s *Scheduler) synced() bool {
 	for _, src := range s.sources {
 		if !src.synced {

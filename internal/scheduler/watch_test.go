@@ -38,8 +38,8 @@ func added(objs ...api.Object) []client.Event {
 	return out
 }
 
-// TestResetForgetsWhatIsGone loses the pod watch while one placed and one pending pod disappear.
-func TestResetForgetsWhatIsGone(t *testing.T) {
+// TestAFullBatchForgetsWhatIsGone loses the pod watch while one placed and one pending pod disappear.
+func TestAFullBatchForgetsWhatIsGone(t *testing.T) {
 	s := New(Config{})
 	pods, nodes := s.source(api.Pods), s.source(api.Nodes)
 	with := func(name, node string) *corev1.Pod {
@@ -48,19 +48,15 @@ func TestResetForgetsWhatIsGone(t *testing.T) {
 		})
 		return p
 	}
-	s.apply(fed{nodes, added(benchNode(0), benchNode(1))})
+	s.apply(fed{nodes, client.Batch{Events: added(benchNode(0), benchNode(1))}})
 	kept, gone, waits, left := with("kept", "node-0"), with("gone", "node-1"), with("waits", ""), with("left", "")
-	s.apply(fed{pods, append(added(kept, gone, waits, left), client.Event{Type: client.Synced})})
+	s.apply(fed{pods, client.Batch{Full: true, Events: added(kept, gone, waits, left)}})
 	if !pods.synced || s.synced() {
 		t.Fatalf("pods synced %t, all %t; want pods only", pods.synced, s.synced())
 	}
 
 	s.helps = 0
-	s.apply(fed{pods, append([]client.Event{{Type: client.Reset}}, added(kept)...)})
-	if pods.synced {
-		t.Fatal("synced after a reset")
-	}
-	s.apply(fed{pods, append(added(waits), client.Event{Type: client.Synced})})
+	s.apply(fed{pods, client.Batch{Full: true, Events: added(kept, waits)}})
 	if got := s.state.PodKeys(); len(got) != 1 || got[0].Name != "kept" {
 		t.Errorf("placed: %v, want kept", got)
 	}
@@ -75,19 +71,19 @@ func TestResetForgetsWhatIsGone(t *testing.T) {
 // TestStaleEventsDoNotUndoABinding delivers an older state of a pod after it was bound.
 func TestStaleEventsDoNotUndoABinding(t *testing.T) {
 	s := New(Config{})
-	s.apply(fed{s.source(api.Nodes), added(benchNode(0))})
+	s.apply(fed{s.source(api.Nodes), client.Batch{Events: added(benchNode(0))}})
 	pod := newPod("a", "1", func(p *corev1.Pod) { p.UID, p.Spec.SchedulerName = "u", Name })
-	s.apply(fed{s.source(api.Pods), added(pod)})
+	s.apply(fed{s.source(api.Pods), client.Batch{Events: added(pod)}})
 	s.round(time.Unix(0, 0))
 	flights := <-s.batches
 	s.landed(flights, []client.Result{{}})
-	s.apply(fed{s.source(api.Pods), []client.Event{{Type: client.Modified, Object: pod.DeepCopy()}}})
+	s.apply(fed{s.source(api.Pods), client.Batch{Events: []client.Event{{Type: client.Modified, Object: pod.DeepCopy()}}}})
 	if len(s.queue.pods) != 0 {
 		t.Error("the bound pod waits again")
 	}
 	again := pod.DeepCopy()
 	again.UID = "v" // another of that name is another pod
-	s.apply(fed{s.source(api.Pods), []client.Event{{Type: client.Deleted, Object: pod}, {Type: client.Added, Object: again}}})
+	s.apply(fed{s.source(api.Pods), client.Batch{Events: []client.Event{{Type: client.Deleted, Object: pod}, {Type: client.Added, Object: again}}}})
 	if len(s.queue.pods) != 1 || len(s.state.PodKeys()) != 0 {
 		t.Errorf("%d wait, %d placed; want the new pod to wait", len(s.queue.pods), len(s.state.PodKeys()))
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,28 +71,24 @@ func (a *availability) note() {
 // follow sees everything that happens to objects of type T until the returned function is called.
 func follow[T api.Object](w *world, a *availability) (stop func()) {
 	w.t.Helper()
-	watch, err := client.Watch[T](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	ctx, cancel := context.WithCancel(w.ctx)
 	done := make(chan struct{})
 	w.wg.Go(func() {
 		defer close(done)
-		synced := false
-		for {
-			events, err := watch.Next(w.ctx)
-			if err != nil {
-				return
-			}
-			for _, e := range events {
+		err := client.FollowOnce(ctx, w.Client, client.ResourceOf[T](), client.ListOptions{Namespace: "default"}, func(b client.Batch) {
+			for _, e := range b.Events {
 				a.see(e)
-				if synced = synced || e.Type == client.Synced; synced {
+				if !b.Full {
 					a.note()
 				}
 			}
+			a.note()
+		})
+		if err != nil {
+			w.t.Error(err)
 		}
 	})
-	return func() { watch.Stop(); <-done }
+	return func() { cancel(); <-done }
 }
 
 func TestRollingUpdateKeepsEnoughPods(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/client/clienttest"
 )
 
 // TestFaultyStoreConverges rolls out and scales while the store fails, answers late, loses answers and breaks its stream of changes.
@@ -64,7 +65,7 @@ func TestWatchThatFallsBehindBeginsAnew(t *testing.T) {
 			}
 		}
 		write(func(o []api.Object) []client.Result { return w.CreateMany(w.ctx, o) })
-		watch, err := client.Watch[*corev1.ConfigMap](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
+		watch, err := clienttest.Watch[*corev1.ConfigMap](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,23 +81,16 @@ func TestWatchThatFallsBehindBeginsAnew(t *testing.T) {
 			}
 			write(func(o []api.Object) []client.Result { return w.UpdateMany(w.ctx, o, "") })
 		}
-		events, err := watch.Next(w.ctx)
+		batch, err := watch.Next(w.ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if events[0].Type != client.Reset {
-			t.Fatalf("the first event after falling behind is %v, want Reset", events[0].Type)
+		if !batch.Full {
+			t.Fatalf("the first batch after falling behind is not the full state, but %d events", len(batch.Events))
 		}
 		current := 0
-		for events[len(events)-1].Type != client.Synced {
-			more, err := watch.Next(w.ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			events = append(events, more...)
-		}
-		for _, e := range events {
-			if c, ok := e.Object.(*corev1.ConfigMap); ok && c.Data["round"] == fmt.Sprint(rounds) {
+		for _, e := range batch.Events {
+			if e.Object.(*corev1.ConfigMap).Data["round"] == fmt.Sprint(rounds) {
 				current++
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/client/clienttest"
 	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/store"
 )
@@ -122,7 +123,7 @@ func rivals(t *testing.T, f func(w *world, first, second *rival)) {
 // created counts the pods that are ever made, by their UIDs, until the world ends.
 func (w *world) created() (count func() int) {
 	w.t.Helper()
-	pods, err := client.Watch[*corev1.Pod](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
+	pods, err := clienttest.Watch[*corev1.Pod](w.ctx, w.Client, client.ListOptions{Namespace: "default"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -131,16 +132,13 @@ func (w *world) created() (count func() int) {
 	w.wg.Go(func() {
 		defer pods.Stop()
 		for {
-			events, err := pods.Next(w.ctx)
+			batch, err := pods.Next(w.ctx)
 			if err != nil {
 				return
 			}
 			mu.Lock()
-			for _, e := range events {
-				p, ok := e.Object.(*corev1.Pod)
-				if !ok {
-					continue
-				}
+			for _, e := range batch.Events {
+				p := e.Object.(*corev1.Pod)
 				uid := string(p.UID)
 				uids[uid] = true
 				if before := bound[uid]; before != "" && before != p.Spec.NodeName {

@@ -66,3 +66,8 @@ func Create[T api.Object](t testing.TB, c client.Client, obj T) T {
 	}
 	return out.(T)
 }
+
+// Watch watches the objects of type T that opts choose, for tests that look at one batch after the other.
+func Watch[T api.Object](ctx context.Context, c client.Client, opts client.ListOptions) (client.Watcher, error) {
+	return c.Watch(ctx, client.ResourceOf[T](), opts)
+}

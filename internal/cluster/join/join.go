@@ -18,6 +18,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/server/agentlink"
 )
@@ -122,39 +123,29 @@ func request(ctx context.Context, server string, transport http.RoundTripper, no
 	if err != nil {
 		return nil, fmt.Errorf("asking for a certificate: %w", err)
 	}
-	w, err := client.Watch[*certificatesv1.CertificateSigningRequest](ctx, c, client.ListOptions{Name: made.GetName()})
+	request, err := client.Await(ctx, c, api.KeyOf(made), func(r *certificatesv1.CertificateSigningRequest) (bool, error) {
+		return answered(r, made.GetName())
+	})
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("waiting for the certificate: %w (request %s may wait for kubectl certificate approve)", ctx.Err(), made.GetName())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the certificate: %w", err)
 	}
-	defer w.Stop()
-	return await(ctx, w, made.GetName())
+	return request.Status.Certificate, nil
 }
 
-// await reads events until the request has been answered.
-func await(ctx context.Context, w client.Watcher, name string) ([]byte, error) {
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("waiting for the certificate: %w (request %s may wait for kubectl certificate approve)", err, name)
-		}
-		for _, e := range events {
-			r, ok := e.Object.(*certificatesv1.CertificateSigningRequest)
-			if !ok {
-				continue
-			}
-			if e.Type == client.Deleted {
-				return nil, fmt.Errorf("certificate request %s was deleted", name)
-			}
-			for _, c := range r.Status.Conditions {
-				if c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed {
-					return nil, fmt.Errorf("certificate request %s was refused: %s: %s", name, c.Reason, c.Message)
-				}
-			}
-			if len(r.Status.Certificate) > 0 {
-				return r.Status.Certificate, nil
-			}
+// answered reports whether r, the request called name, has got its certificate; that it never will is an error.
+func answered(r *certificatesv1.CertificateSigningRequest, name string) (bool, error) {
+	if r == nil {
+		return false, fmt.Errorf("certificate request %s was deleted", name)
+	}
+	for _, c := range r.Status.Conditions {
+		if c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed {
+			return false, fmt.Errorf("certificate request %s was refused: %s: %s", name, c.Reason, c.Message)
 		}
 	}
+	return len(r.Status.Certificate) > 0, nil
 }
 
 func newKey() (*ecdsa.PrivateKey, []byte, error) {

@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/pki"
 )
@@ -106,59 +107,32 @@ func choose(servers []string, failed map[string]time.Time, now time.Time, chance
 	return slices.MinFunc(servers, func(a, b string) int { return failed[a].Compare(failed[b]) })
 }
 
-// Follow keeps the list as the cluster has it until ctx ends.
+// Follow keeps the list as the cluster has it until ctx ends. It watches all slices, as the network does: so there is one watch for
+// both.
 func (s *Servers) Follow(ctx context.Context, c client.Client) error {
-	const retry = time.Second
-	for ctx.Err() == nil {
-		err := s.follow(ctx, c)
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.log.Warn("following the list of servers failed, trying again", "err", err)
-		select {
-		case <-time.After(retry):
-		case <-ctx.Done():
-		}
-	}
-	return nil
-}
-
-// follow watches all slices, as the network does: so there is one watch for both.
-func (s *Servers) follow(ctx context.Context, c client.Client) error {
-	w, err := client.Watch[*discoveryv1.EndpointSlice](ctx, c, client.ListOptions{})
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
 	bySlice := map[string]*discoveryv1.EndpointSlice{}
-	synced := false
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return err
+	client.Follow(ctx, s.log, c, api.EndpointSlices, client.ListOptions{}, func(b client.Batch) {
+		changed := b.Full
+		if b.Full {
+			clear(bySlice)
 		}
-		touched := false
-		for _, e := range events {
-			slice, _ := e.Object.(*discoveryv1.EndpointSlice)
-			switch {
-			case e.Type == client.Reset:
-				clear(bySlice)
-				synced = false
-			case e.Type == client.Synced:
-				synced, touched = true, true
-			case slice == nil || slice.Namespace != metav1.NamespaceDefault || slice.Labels[discoveryv1.LabelServiceName] != "kubernetes":
-			case e.Type == client.Deleted:
+		for _, e := range b.Events {
+			slice := e.Object.(*discoveryv1.EndpointSlice)
+			if slice.Namespace != metav1.NamespaceDefault || slice.Labels[discoveryv1.LabelServiceName] != "kubernetes" {
+				continue
+			}
+			changed = true
+			if e.Type == client.Deleted {
 				delete(bySlice, slice.Name)
-				touched = true
-			default:
+			} else {
 				bySlice[slice.Name] = slice
-				touched = true
 			}
 		}
-		if synced && touched {
+		if changed {
 			s.set(serversOf(bySlice))
 		}
-	}
+	})
+	return nil
 }
 
 // serversOf returns the URLs of the servers that slices of the Service kubernetes name.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/client/clienttest"
 	ct "github.com/knarr-io/knarr/internal/controller/controllertest"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
 )
@@ -112,7 +113,7 @@ func TestBurstsAreWrittenTogether(t *testing.T) {
 		ct.Make(c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
 		c.Start(New(c.Client))
 		makeService(c)
-		w, err := client.Watch[*discoveryv1.EndpointSlice](context.Background(), c.Client, client.ListOptions{})
+		w, err := clienttest.Watch[*discoveryv1.EndpointSlice](context.Background(), c.Client, client.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +139,7 @@ func TestBurstsAreWrittenTogether(t *testing.T) {
 			if err != nil {
 				break
 			}
-			events += len(batch)
+			events += len(batch.Events)
 		}
 		if events > 8 {
 			t.Errorf("90 pods made %d events of slices", events)

@@ -84,11 +84,10 @@ const (
 
 // change is what one batch of watch events brought.
 type change struct {
-	watch  int
-	keys   []api.Key // Services to plan again
-	zone   *string   // the node's, where that is what changed
-	synced bool
-	reset  bool
+	watch int
+	keys  []api.Key // Services to plan again
+	zone  *string   // the node's, where that is what changed
+	full  bool      // it is all that the watch has
 }
 
 // request asks for the elements of one host port owner.
@@ -226,7 +225,7 @@ func (b *Balancer) known() bool { return !slices.Contains(b.synced[:], false) }
 
 // observe takes in a batch of events.
 func (b *Balancer) observe(c change) {
-	again := c.reset && c.watch != watchNode
+	again := c.full && c.watch != watchNode
 	if c.zone != nil && *c.zone != b.node.Zone {
 		b.node.Zone = *c.zone
 		again = true // the hints of all Services have to be read anew
@@ -239,7 +238,7 @@ func (b *Balancer) observe(c change) {
 	for _, key := range c.keys {
 		b.dirty[key] = struct{}{}
 	}
-	b.synced[c.watch] = c.synced || b.synced[c.watch] && !c.reset
+	b.synced[c.watch] = b.synced[c.watch] || c.full
 }
 
 // planned returns the Services that have elements.

@@ -49,17 +49,19 @@ func (b *Balancer) watch(ctx context.Context) {
 	defer wg.Wait()
 	for _, w := range b.watches() {
 		wg.Go(func() {
-			for ctx.Err() == nil {
-				err := b.watchOne(ctx, w)
-				if ctx.Err() != nil {
-					return
+			client.Follow(ctx, b.cfg.Log, b.cfg.Client, w.resource, w.options, func(batch client.Batch) {
+				c := change{watch: w.id, full: batch.Full}
+				for _, e := range batch.Events {
+					if e.Old != nil {
+						w.observe(&c, e.Old) // a slice may move from one Service to another
+					}
+					w.observe(&c, e.Object)
 				}
-				b.cfg.Log.Warn("watch ended, beginning again", "resource", w.resource.Plural, "err", err)
 				select {
-				case <-time.After(retryTime):
+				case b.changes <- c:
 				case <-ctx.Done():
 				}
-			}
+			})
 		})
 	}
 }
@@ -81,43 +83,6 @@ func (b *Balancer) watchKernel(ctx context.Context, k Kernel) {
 			deleted()
 		case <-ctx.Done():
 		}
-	}
-}
-
-// watchOne sends the events of one watch to the loop, until it fails or ctx ends.
-func (b *Balancer) watchOne(ctx context.Context, of watched) error {
-	w, err := b.cfg.Client.Watch(ctx, of.resource, of.options)
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
-	c := change{watch: of.id, reset: true}
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return err
-		}
-		for _, e := range events {
-			switch e.Type {
-			case client.Reset:
-				c = change{watch: of.id, reset: true}
-			case client.Synced:
-				c.synced = true
-			default:
-				if e.Old != nil {
-					of.observe(&c, e.Old) // a slice may move from one Service to another
-				}
-				if e.Object != nil {
-					of.observe(&c, e.Object)
-				}
-			}
-		}
-		select {
-		case b.changes <- c:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		c = change{watch: of.id}
 	}
 }
 

@@ -2,11 +2,13 @@ package overlay
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 )
 
@@ -41,51 +43,30 @@ func (p Peer) equal(q Peer) bool {
 	return p.Name == q.Name && p.IP == q.IP && slices.Equal(p.PodCIDRs, q.PodCIDRs)
 }
 
-// watchNodes sends all peers to o.peers whenever something changed, once all are known, until the watch fails or ctx ends.
-func (o *Overlay) watchNodes(ctx context.Context) error {
-	w, err := client.Watch[*corev1.Node](ctx, o.cfg.Client, client.ListOptions{})
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
-	known, synced := map[string]Peer{}, false
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return err
+// watchNodes sends all peers to o.peers whenever something changed, once all are known, until ctx ends.
+func (o *Overlay) watchNodes(ctx context.Context) {
+	known := map[string]Peer{}
+	client.Follow(ctx, o.cfg.Log, o.cfg.Client, api.Nodes, client.ListOptions{}, func(b client.Batch) {
+		changed := b.Full
+		if b.Full {
+			clear(known)
 		}
-		changed := false
-		for _, e := range events {
-			switch e.Type {
-			case client.Reset:
-				known, synced = map[string]Peer{}, false
-			case client.Synced:
-				synced, changed = true, true
-			default:
-				changed = observe(known, e) || changed
-			}
+		for _, e := range b.Events {
+			changed = observe(known, e) || changed
 		}
-		if !synced || !changed {
-			continue
-		}
-		peers := make([]Peer, 0, len(known))
-		for _, p := range known {
-			peers = append(peers, p)
+		if !changed {
+			return
 		}
 		select {
-		case o.peers <- peers:
+		case o.peers <- slices.Collect(maps.Values(known)):
 		case <-ctx.Done():
-			return ctx.Err()
 		}
-	}
+	})
 }
 
-// observe takes an event into known and says whether that made a difference: most events of Nodes are heartbeats.
+// observe takes an event into known and reports whether that made a difference: most events of Nodes are heartbeats.
 func observe(known map[string]Peer, e client.Event) bool {
-	n, ok := e.Object.(*corev1.Node)
-	if !ok {
-		return false
-	}
+	n := e.Object.(*corev1.Node)
 	old, had := known[n.Name]
 	p, ok := peerOf(n)
 	if e.Type == client.Deleted || !ok {

@@ -100,7 +100,7 @@ func (o *Overlay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { o.again(ctx, "watching Nodes", o.watchNodes) })
+	wg.Go(func() { o.watchNodes(ctx) })
 	wg.Go(func() { o.again(ctx, "watching links and routes", o.watchKernel) })
 	o.loop(ctx)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -200,22 +201,22 @@ func (w *world) until(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod 
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
-	watch, err := client.Watch[*corev1.Pod](ctx, w.c, client.ListOptions{Namespace: "default"})
+	watch, err := clienttest.Watch[*corev1.Pod](ctx, w.c, client.ListOptions{Namespace: "default"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer watch.Stop()
 	var last *corev1.Pod
 	for {
-		events, err := watch.Next(ctx)
+		batch, err := watch.Next(ctx)
 		if err != nil {
 			w.t.Fatalf("pod %s is not %s: %+v\nevents:\n%s", name, what, statusOf(last), w.events(name))
 		}
-		for _, e := range events {
-			if e.Type == client.Synced && last == nil && ok(nil) {
-				return nil
-			}
-			if e.Object == nil || e.Object.GetName() != name {
+		if batch.Full && ok(nil) && !slices.ContainsFunc(batch.Events, func(e client.Event) bool { return e.Object.GetName() == name }) {
+			return nil
+		}
+		for _, e := range batch.Events {
+			if e.Object.GetName() != name {
 				continue
 			}
 			last = e.Object.(*corev1.Pod)

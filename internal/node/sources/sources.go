@@ -111,46 +111,8 @@ func (s *Sources) follow(ctx context.Context, k watchKey) {
 	if k.kind == "Secret" {
 		res = api.Secrets
 	}
-	var r task.Retry
-	for first := true; ctx.Err() == nil; first = false {
-		w, err := s.Client.Watch(ctx, res, client.ListOptions{Namespace: k.namespace, Name: k.name})
-		if err == nil {
-			err = s.events(ctx, w, k, first, &r)
-			w.Stop()
-		}
-		if ctx.Err() == nil {
-			s.Log.Warn("watch was lost, trying again", "kind", k.kind, "namespace", k.namespace, "name", k.name, "err", err)
-			r.Wait(ctx)
-		}
-	}
-}
-
-// events hands changes to the pods. The state at the very beginning is what they were set up with or later: all are looked at once after
-// it, which costs a comparison where nothing changed.
-func (s *Sources) events(ctx context.Context, w client.Watcher, k watchKey, first bool, r *task.Retry) error {
-	synced := false
-	for {
-		events, err := w.Next(ctx)
-		if err != nil {
-			return err
-		}
-		r.Reset()
-		for _, e := range events {
-			switch e.Type {
-			case client.Reset:
-				synced, first = false, false
-			case client.Synced:
-				synced = true
-				if !first {
-					s.wake(k)
-				}
-			default:
-				if synced {
-					s.wake(k)
-				}
-			}
-		}
-	}
+	// The first batch wakes, too: a pod may have been set up from a state before it. That costs a comparison where nothing changed.
+	client.Follow(ctx, s.Log, s.Client, res, client.ListOptions{Namespace: k.namespace, Name: k.name}, func(client.Batch) { s.wake(k) })
 }
 
 // wake makes the pods that use the object bring their volumes up to date.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,6 +94,12 @@ func TestAWatchEndsWithTheLastPodThatNeedsIt(t *testing.T) {
 		synctest.Wait()
 		if n := len(w.watches); n != 2 {
 			t.Errorf("%d watches, want one for the ConfigMap and one for the Secret", n)
+		}
+		for _, u := range []*user{a, b} { // they may have been set up from a state before the watch
+			if slices.Sort(u.changes); fmt.Sprint(u.changes) != "[ConfigMap/m Secret/s]" {
+				t.Errorf("%s: %v, want a look at each when its watch begins", u.uid, u.changes)
+			}
+			u.changes = nil
 		}
 		w.configMap("m", "1")
 		w.configMap("other", "1")

@@ -107,12 +107,12 @@ func TestGracefulDeletionAndFinalizers(t *testing.T) {
 
 func TestWatchIndexFollowsBinding(t *testing.T) {
 	c := clienttest.New(t)
-	w, err := client.Watch[*corev1.Pod](t.Context(), c, client.ListOptions{Index: client.IndexNode, Value: "n1"})
+	w, err := clienttest.Watch[*corev1.Pod](t.Context(), c, client.ListOptions{Index: client.IndexNode, Value: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	if first, _ := w.Next(t.Context()); len(first) != 1 || first[0].Type != client.Synced {
+	if first, _ := w.Next(t.Context()); !first.Full || len(first.Events) != 0 {
 		t.Fatalf("first events: %+v", first)
 	}
 	clienttest.Create(t, c, pod("a"))
@@ -121,9 +121,9 @@ func TestWatchIndexFollowsBinding(t *testing.T) {
 	if res[0].Err != nil || res[1].Err != nil || !apierrors.IsNotFound(res[2].Err) {
 		t.Fatalf("binding: %+v", res)
 	}
-	events, err := w.Next(t.Context())
-	if err != nil || len(events) != 1 || events[0].Type != client.Added || events[0].Object.GetName() != "a" {
-		t.Errorf("node n1 saw %+v, %v", events, err)
+	b, err := w.Next(t.Context())
+	if err != nil || len(b.Events) != 1 || b.Events[0].Type != client.Added || b.Events[0].Object.GetName() != "a" {
+		t.Errorf("node n1 saw %+v, %v", b, err)
 	}
 	if again := c.BindMany(t.Context(), []client.Binding{{Pod: key("a"), Node: "n2"}}); !apierrors.IsConflict(again[0].Err) {
 		t.Errorf("binding twice: %v", again[0].Err)
