@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 
@@ -21,8 +20,10 @@ const (
 type Zone struct {
 	// Origin is the cluster domain, lower-case with the final dot: "cluster.local.".
 	Origin string
-	// Reverse are the networks for whose addresses the cluster alone knows names (services, pods).
-	Reverse []netip.Prefix
+	// Reverse are the zones of the addresses for which the cluster alone knows names (services, pods); see [ReverseZones].
+	Reverse []string
+	// Servers are the addresses at which clients ask: those of the zone's name server.
+	Servers []netip.Addr
 	Index   *Index
 }
 
@@ -30,7 +31,9 @@ type Zone struct {
 type Answer struct {
 	Code   int // RCODE
 	Answer []dns.RR
-	Extra  []dns.RR
+	// Authority is the SOA record of the zone that says so, where there is nothing of what was asked for (RFC 2308 section 2).
+	Authority *dns.SOA
+	Extra     []dns.RR
 	// Alias, if not "", is the name that the last CNAME record of Answer leads to, outside of the zone; it has to be
 	// resolved for stub resolvers (RFC 1034 3.6.2).
 	Alias string
@@ -42,15 +45,31 @@ const aliasDepth = 8
 // Answer returns what the zone answers, or false for a question that is not the zone's.
 func (z *Zone) Answer(q dns.Question) (Answer, bool) {
 	name := strings.ToLower(q.Name)
-	if labels, ok := z.labels(name); ok {
-		a := z.forward(q.Name, labels, q.Qtype)
-		z.followAlias(&a, q.Qtype)
-		return a, true
+	labels, ok := z.labels(name)
+	if !ok {
+		return z.reverse(q, name)
 	}
-	if addr, ok := reverseAddr(name); ok {
-		return z.pointer(q, addr)
+	if q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
+		return Answer{Code: dns.RcodeRefused}, true
 	}
-	return Answer{}, false
+	a := z.forward(q.Name, labels, q.Qtype)
+	negative := len(a.Answer) == 0
+	for range aliasDepth {
+		labels, ok := z.labels(a.Alias)
+		if a.Alias == "" || !ok {
+			break
+		}
+		next := z.forward(a.Alias, labels, q.Qtype)
+		negative = len(next.Answer) == 0
+		a.Answer = append(a.Answer, next.Answer...)
+		a.Extra, a.Code, a.Alias = next.Extra, next.Code, next.Alias
+	}
+	if _, ok := z.labels(a.Alias); ok {
+		a.Code, a.Alias = dns.RcodeServerFailure, "" // a circle
+	} else if negative {
+		a.Authority = z.soa(z.Origin)
+	}
+	return a, true
 }
 
 // labels returns the labels of a name below the origin, outermost first, and whether it is in the zone.
@@ -79,6 +98,8 @@ func (z *Zone) forward(qname string, labels []string, qtype uint16) Answer {
 		if len(labels) == 1 {
 			return match(qtype, &dns.TXT{Hdr: header(qname, dns.TypeTXT), Txt: []string{schemaVersion}})
 		}
+	case "dns":
+		return z.nameServer(qname, labels[1:], qtype)
 	case "svc":
 		return z.services(qname, labels[1:], qtype)
 	case "pod":
@@ -89,212 +110,61 @@ func (z *Zone) forward(qname string, labels []string, qtype uint16) Answer {
 
 // apex answers for the zone itself.
 func (z *Zone) apex(qname string, qtype uint16) Answer {
-	soa := z.SOA()
-	soa.Hdr.Name = qname
-	return match(qtype, soa, &dns.NS{Hdr: header(qname, dns.TypeNS), Ns: "ns.dns." + z.Origin})
-}
-
-// services answers for [[[HOSTNAME or _PORT._PROTO.]SERVICE.]NAMESPACE.]svc.ZONE.
-func (z *Zone) services(qname string, labels []string, qtype uint16) Answer {
-	if len(labels) == 0 {
-		return Answer{}
-	}
-	if len(labels) == 1 {
-		if _, exists := z.Index.service(labels[0], ""); !exists {
-			return nxdomain()
-		}
-		return Answer{}
-	}
-	e, _ := z.Index.service(labels[0], labels[1])
-	if e == nil {
-		return nxdomain()
-	}
-	switch len(labels) {
-	case 2:
-		return z.service(qname, e, qtype)
-	case 3:
-		if proto, ok := strings.CutPrefix(labels[2], "_"); ok {
-			return e.protocol(proto)
-		}
-		return z.endpoint(qname, e, labels[2], qtype)
-	case 4:
-		proto, ok1 := strings.CutPrefix(labels[2], "_")
-		name, ok2 := strings.CutPrefix(labels[3], "_")
-		if ok1 && ok2 {
-			return z.srv(qname, e, name, proto, qtype)
-		}
-	}
-	return nxdomain()
-}
-
-// service answers for the Service's own name (specification 2.3.1, 2.4.1, 2.5).
-func (z *Zone) service(qname string, e *entry, qtype uint16) Answer {
-	switch {
-	case e.externalName != "":
-		a := Answer{Answer: []dns.RR{&dns.CNAME{Hdr: header(qname, dns.TypeCNAME), Target: e.externalName}}}
-		if qtype != dns.TypeCNAME {
-			a.Alias = e.externalName
-		}
-		return a
-	case e.headless:
-		if len(e.endpoints) == 0 {
-			return nxdomain()
-		}
-		rrs := make([]dns.RR, 0, len(e.endpoints))
-		for _, ep := range rotated(e.endpoints) {
-			rrs = appendAddr(rrs, qname, ep.addr, qtype)
-		}
-		return Answer{Answer: rrs}
-	}
-	var rrs []dns.RR
-	for _, addr := range e.clusterIPs {
-		rrs = appendAddr(rrs, qname, addr, qtype)
-	}
-	return Answer{Answer: rrs}
-}
-
-// endpoint answers for the name of one endpoint of a headless Service (2.4.1).
-func (z *Zone) endpoint(qname string, e *entry, name string, qtype uint16) Answer {
-	found := false
-	var rrs []dns.RR
-	for _, ep := range e.endpoints {
-		if ep.name == name {
-			found = true
-			rrs = appendAddr(rrs, qname, ep.addr, qtype)
-		}
-	}
-	if !found {
-		return nxdomain()
-	}
-	return Answer{Answer: rrs}
-}
-
-// protocol answers for _PROTO.SERVICE, which exists if any SRV record is below it (RFC 8020).
-func (e *entry) protocol(proto string) Answer {
-	for _, p := range e.allPorts() {
-		if p.protocol == proto {
-			return Answer{}
-		}
-	}
-	return nxdomain()
-}
-
-func (e *entry) allPorts() []port {
-	ports := e.ports
-	for _, ep := range e.endpoints {
-		ports = append(ports[:len(ports):len(ports)], ep.ports...)
-	}
-	return ports
-}
-
-// srv answers for _PORT._PROTO.SERVICE (2.3.2, 2.4.2), with the addresses beside it.
-func (z *Zone) srv(qname string, e *entry, name, proto string, qtype uint16) Answer {
-	base := e.key.Name + "." + e.key.Namespace + ".svc." + z.Origin
-	var a Answer
-	var targets []struct {
-		port uint16
-		name string
-		addr []netip.Addr
-	}
-	add := func(port uint16, name string, addr ...netip.Addr) {
-		targets = append(targets, struct {
-			port uint16
-			name string
-			addr []netip.Addr
-		}{port, name, addr})
-	}
-	for _, p := range e.ports {
-		if p.name == name && p.protocol == proto {
-			add(p.number, base, e.clusterIPs...)
-		}
-	}
-	for _, ep := range e.endpoints {
-		for _, p := range ep.ports {
-			if p.name == name && p.protocol == proto {
-				add(p.number, ep.name+"."+base, ep.addr)
-			}
-		}
-	}
-	if len(targets) == 0 {
-		return nxdomain()
-	}
-	if qtype != dns.TypeSRV && qtype != dns.TypeANY {
-		return a
-	}
-	for _, t := range targets {
-		// Equal shares, as far as a weight can say so (RFC 2782).
-		weight := uint16(max(1, 100/len(targets)))
-		a.Answer = append(a.Answer, &dns.SRV{Hdr: header(qname, dns.TypeSRV), Priority: 0, Weight: weight, Port: t.port, Target: t.name})
-		for _, addr := range t.addr {
-			a.Extra = appendAddr(a.Extra, t.name, addr, dns.TypeANY)
-		}
+	soa := z.soa(qname)
+	ns := &dns.NS{Hdr: header(qname, dns.TypeNS), Ns: z.server()}
+	a := match(qtype, soa, ns)
+	if qtype == dns.TypeNS {
+		a.Extra = z.serverAddrs(ns.Ns, dns.TypeANY)
 	}
 	return a
 }
 
-// pods answers for A-B-C-D.NAMESPACE.pod.ZONE (2.6).
-func (z *Zone) pods(qname string, labels []string, qtype uint16) Answer {
-	switch len(labels) {
-	case 0, 1:
+// server returns the name of the zone's name server, which is this one.
+func (z *Zone) server() string { return "ns.dns." + z.Origin }
+
+func (z *Zone) serverAddrs(name string, qtype uint16) []dns.RR {
+	var rrs []dns.RR
+	for _, addr := range z.Servers {
+		rrs = appendAddr(rrs, name, addr, qtype)
+	}
+	return rrs
+}
+
+// nameServer answers for [ns.]dns.ZONE.
+func (z *Zone) nameServer(qname string, labels []string, qtype uint16) Answer {
+	switch {
+	case len(labels) == 0:
 		return Answer{}
-	case 2:
-		text := labels[1]
-		addr, err := netip.ParseAddr(strings.ReplaceAll(text, "-", "."))
-		if err != nil {
-			addr, err = netip.ParseAddr(strings.ReplaceAll(text, "-", ":"))
-		}
-		if err == nil && addr.Zone() == "" {
-			return Answer{Answer: appendAddr(nil, qname, addr, qtype)}
-		}
+	case len(labels) == 1 && labels[0] == "ns":
+		return Answer{Answer: z.serverAddrs(qname, qtype)}
 	}
 	return nxdomain()
 }
 
-// pointer answers PTR questions (2.3.3, 2.4.3).
-func (z *Zone) pointer(q dns.Question, addr netip.Addr) (Answer, bool) {
-	pointers := z.Index.pointers(addr)
-	if len(pointers) == 0 {
-		for _, p := range z.Reverse {
-			if p.Contains(addr) {
-				return nxdomain(), true
-			}
-		}
-		return Answer{}, false
+// pods answers for A-B-C-D.NAMESPACE.pod.ZONE (2.6).
+func (z *Zone) pods(qname string, labels []string, qtype uint16) Answer {
+	if len(labels) == 0 {
+		return Answer{}
 	}
-	var a Answer
-	if q.Qtype != dns.TypePTR && q.Qtype != dns.TypeANY {
-		return a, true
+	if len(labels) > 2 || !z.Index.namespace(labels[0]) {
+		return nxdomain()
 	}
-	for _, p := range pointers {
-		name := p.key.Name + "." + p.key.Namespace + ".svc." + z.Origin
-		if p.endpoint != "" {
-			name = p.endpoint + "." + name
-		}
-		a.Answer = append(a.Answer, &dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: name})
+	if len(labels) == 1 {
+		return Answer{}
 	}
-	return a, true
+	addr, err := netip.ParseAddr(strings.ReplaceAll(labels[1], "-", "."))
+	if err != nil {
+		addr, err = netip.ParseAddr(strings.ReplaceAll(labels[1], "-", ":"))
+	}
+	if err != nil || addr.Zone() != "" {
+		return nxdomain()
+	}
+	return Answer{Answer: appendAddr(nil, qname, addr.Unmap(), qtype)}
 }
 
-// followAlias goes on within the zone, where an ExternalName leads to another name of it.
-func (z *Zone) followAlias(a *Answer, qtype uint16) {
-	for range aliasDepth {
-		if a.Alias == "" {
-			return
-		}
-		labels, ok := z.labels(a.Alias)
-		if !ok {
-			return
-		}
-		next := z.forward(a.Alias, labels, qtype)
-		a.Answer = append(a.Answer, next.Answer...)
-		a.Extra, a.Code, a.Alias = next.Extra, next.Code, next.Alias
-	}
-	a.Code, a.Alias = dns.RcodeServerFailure, "" // a circle
-}
-
-// SOA returns the zone's SOA record, which goes with negative answers (RFC 2308).
-func (z *Zone) SOA() *dns.SOA {
-	return &dns.SOA{Hdr: header(z.Origin, dns.TypeSOA), Ns: "ns.dns." + z.Origin, Mbox: "hostmaster." + z.Origin,
+// soa returns the SOA record of the zone called name, which is the origin or a reverse zone.
+func (z *Zone) soa(name string) *dns.SOA {
+	return &dns.SOA{Hdr: header(name, dns.TypeSOA), Ns: z.server(), Mbox: "hostmaster." + z.Origin,
 		Serial: 1, Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: negativeTTL}
 }
 
@@ -324,35 +194,4 @@ func appendAddr(rrs []dns.RR, name string, addr netip.Addr, qtype uint16) []dns.
 		return append(rrs, &dns.AAAA{Hdr: header(name, dns.TypeAAAA), AAAA: addr.AsSlice()})
 	}
 	return rrs
-}
-
-// rotated returns endpoints beginning at a random one, so that clients that take the first spread.
-func rotated(endpoints []endpoint) []endpoint {
-	i := rand.IntN(len(endpoints))
-	return append(endpoints[i:len(endpoints):len(endpoints)], endpoints[:i]...)
-}
-
-// reverseAddr returns the address of a name below in-addr.arpa or ip6.arpa.
-func reverseAddr(name string) (netip.Addr, bool) {
-	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa."); ok {
-		parts := strings.Split(rest, ".")
-		if len(parts) != 4 {
-			return netip.Addr{}, false
-		}
-		addr, err := netip.ParseAddr(parts[3] + "." + parts[2] + "." + parts[1] + "." + parts[0])
-		return addr, err == nil
-	}
-	rest, ok := strings.CutSuffix(name, ".ip6.arpa.")
-	if !ok || len(rest) != 63 {
-		return netip.Addr{}, false
-	}
-	var b strings.Builder
-	for i := 62; i >= 0; i -= 2 {
-		b.WriteByte(rest[i])
-		if n := (62 - i) / 2; n%4 == 3 && n != 31 {
-			b.WriteByte(':')
-		}
-	}
-	addr, err := netip.ParseAddr(b.String())
-	return addr, err == nil && !addr.Is4In6() && addr.Zone() == ""
 }

@@ -16,7 +16,8 @@ import (
 // Index holds what queries ask for. It is safe for concurrent use.
 type Index struct {
 	mu         sync.RWMutex
-	namespaces map[string]map[string]*entry
+	namespaces map[string]struct{} // that exist, with Services or without
+	services   map[string]map[string]*entry
 	reverse    map[netip.Addr][]pointer
 }
 
@@ -26,16 +27,16 @@ type entry struct {
 	externalName string // lower-case, with the final dot; "" for other types
 	headless     bool
 	clusterIPs   []netip.Addr
-	ports        []port     // named ports of a Service with cluster IPs
-	endpoints    []endpoint // ready endpoints of a headless Service
+	ports        []port // of a Service with cluster IPs
+	endpoints    []endpoint
 }
 
 type port struct {
 	name, protocol string // lower-case: "http", "tcp"
-	number         uint16
+	number         uint16 // 0 stands for no port at all
 }
 
-// endpoint is one ready address of a headless Service.
+// endpoint is one ready address of a Service, with at least one port.
 type endpoint struct {
 	name  string // its label below the Service's name
 	addr  netip.Addr
@@ -50,7 +51,29 @@ type pointer struct {
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
-	return &Index{namespaces: map[string]map[string]*entry{}, reverse: map[netip.Addr][]pointer{}}
+	return &Index{namespaces: map[string]struct{}{}, services: map[string]map[string]*entry{}, reverse: map[netip.Addr][]pointer{}}
+}
+
+// SetNamespace records whether a namespace exists.
+func (x *Index) SetNamespace(name string, exists bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if exists {
+		x.namespaces[name] = struct{}{}
+	} else {
+		delete(x.namespaces, name)
+	}
+}
+
+// Namespaces returns the keys of the namespaces that exist.
+func (x *Index) Namespaces() []api.Key {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	out := make([]api.Key, 0, len(x.namespaces))
+	for name := range x.namespaces {
+		out = append(out, api.Key{Name: name})
+	}
+	return out
 }
 
 // Set replaces what is known of a Service; a nil svc removes it.
@@ -61,7 +84,7 @@ func (x *Index) Set(key api.Key, svc *corev1.Service, epSlices []*discoveryv1.En
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	ns := x.namespaces[key.Namespace]
+	ns := x.services[key.Namespace]
 	if old := ns[key.Name]; old != nil {
 		for addr := range old.addrs() {
 			left := slices.DeleteFunc(slices.Clone(x.reverse[addr]), func(p pointer) bool { return p.key == key })
@@ -75,13 +98,13 @@ func (x *Index) Set(key api.Key, svc *corev1.Service, epSlices []*discoveryv1.En
 	if e == nil {
 		delete(ns, key.Name)
 		if len(ns) == 0 {
-			delete(x.namespaces, key.Namespace)
+			delete(x.services, key.Namespace)
 		}
 		return
 	}
 	if ns == nil {
 		ns = map[string]*entry{}
-		x.namespaces[key.Namespace] = ns
+		x.services[key.Namespace] = ns
 	}
 	ns[key.Name] = e
 	for addr, name := range e.addrs() {
@@ -95,7 +118,7 @@ func (x *Index) Keys() []api.Key {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var out []api.Key
-	for _, ns := range x.namespaces {
+	for _, ns := range x.services {
 		for _, e := range ns {
 			out = append(out, e.key)
 		}
@@ -103,12 +126,19 @@ func (x *Index) Keys() []api.Key {
 	return out
 }
 
-// service returns the entry, and whether the namespace has any.
-func (x *Index) service(namespace, name string) (e *entry, nsExists bool) {
+// service returns the entry of a Service, or nil.
+func (x *Index) service(namespace, name string) *entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	ns := x.namespaces[namespace]
-	return ns[name], len(ns) > 0
+	return x.services[namespace][name]
+}
+
+// namespace reports whether a namespace exists.
+func (x *Index) namespace(name string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	_, ok := x.namespaces[name]
+	return ok || len(x.services[name]) > 0
 }
 
 // pointers returns what addr leads back to.
@@ -128,6 +158,7 @@ func newEntry(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice) *entry
 		e.headless = true
 		e.endpoints = endpointsOf(epSlices)
 	default:
+		e.endpoints = endpointsOf(epSlices)
 		ips := svc.Spec.ClusterIPs
 		if len(ips) == 0 {
 			ips = []string{svc.Spec.ClusterIP}
@@ -138,9 +169,7 @@ func newEntry(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice) *entry
 			}
 		}
 		for _, p := range svc.Spec.Ports {
-			if p.Name != "" {
-				e.ports = append(e.ports, port{strings.ToLower(p.Name), protocolName(p.Protocol), uint16(p.Port)})
-			}
+			e.ports = append(e.ports, port{strings.ToLower(p.Name), protocolName(p.Protocol), uint16(p.Port)})
 		}
 	}
 	return e
@@ -155,17 +184,7 @@ func endpointsOf(epSlices []*discoveryv1.EndpointSlice) []endpoint {
 	}
 	found := map[id]*endpoint{}
 	for _, slice := range epSlices {
-		var ports []port
-		for _, p := range slice.Ports {
-			if p.Name == nil || *p.Name == "" || p.Port == nil {
-				continue
-			}
-			proto := corev1.ProtocolTCP
-			if p.Protocol != nil {
-				proto = *p.Protocol
-			}
-			ports = append(ports, port{strings.ToLower(*p.Name), protocolName(proto), uint16(*p.Port)})
-		}
+		ports := portsOf(slice)
 		for i := range slice.Endpoints {
 			ep := &slice.Endpoints[i]
 			if ep.Conditions.Ready != nil && !*ep.Conditions.Ready {
@@ -196,6 +215,28 @@ func endpointsOf(epSlices []*discoveryv1.EndpointSlice) []endpoint {
 	return out
 }
 
+// portsOf returns the ports of a slice's endpoints; a slice without any has addresses all the same.
+func portsOf(slice *discoveryv1.EndpointSlice) []port {
+	if len(slice.Ports) == 0 {
+		return []port{{}}
+	}
+	var out []port
+	for _, p := range slice.Ports {
+		var o port
+		if p.Name != nil {
+			o.name = strings.ToLower(*p.Name)
+		}
+		if p.Protocol != nil {
+			o.protocol = protocolName(*p.Protocol)
+		}
+		if p.Port != nil {
+			o.number = uint16(*p.Port)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
 // endpointName returns the endpoint's hostname or, in its absence, one made of the address (specification 2.1).
 func endpointName(ep *discoveryv1.Endpoint, addr netip.Addr) string {
 	if ep.Hostname != nil && *ep.Hostname != "" {
@@ -204,9 +245,13 @@ func endpointName(ep *discoveryv1.Endpoint, addr netip.Addr) string {
 	return dashed(addr)
 }
 
-// dashed writes an address as one label: 10-244-0-5.
+// dashed writes an address as one label, "10-244-0-5", as CoreDNS does: fd00:: is "fd00--0".
 func dashed(addr netip.Addr) string {
-	return strings.NewReplacer(".", "-", ":", "-").Replace(addr.StringExpanded())
+	label := strings.NewReplacer(".", "-", ":", "-").Replace(addr.String())
+	if strings.HasSuffix(label, "-") {
+		label += "0"
+	}
+	return label
 }
 
 func protocolName(p corev1.Protocol) string {

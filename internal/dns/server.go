@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, forward: f, ready: make(chan struct{}),
-		zone: &Zone{Origin: origin, Reverse: cfg.Reverse, Index: NewIndex()}}
+		zone: &Zone{Origin: origin, Reverse: ReverseZones(cfg.Reverse), Servers: serversOf(cfg.Listen), Index: NewIndex()}}
 	f.stats = &s.stats
 	return s, nil
 }
@@ -220,13 +221,24 @@ func (s *Server) respond(req *dns.Msg) *dns.Msg {
 	}
 	resp.Authoritative = true
 	resp.Rcode, resp.Answer, resp.Extra = a.Code, a.Answer, a.Extra
+	if a.Authority != nil {
+		resp.Ns = []dns.RR{a.Authority}
+	}
 	if a.Alias != "" {
 		s.resolveAlias(resp, req, a.Alias)
 	}
-	if len(resp.Answer) == 0 && resp.Rcode != dns.RcodeServerFailure {
-		resp.Ns = []dns.RR{s.zone.SOA()}
-	}
 	return resp
+}
+
+// serversOf returns the addresses of listen that clients can know the server by.
+func serversOf(listen []netip.AddrPort) []netip.Addr {
+	var out []netip.Addr
+	for _, l := range listen {
+		if !l.Addr().IsUnspecified() && !slices.Contains(out, l.Addr()) {
+			out = append(out, l.Addr())
+		}
+	}
+	return out
 }
 
 // resolveAlias adds what the alias leads to, which is asked upstream.

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,10 +13,18 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 )
 
+// The watches.
+const (
+	watchServices = iota
+	watchSlices
+	watchNamespaces
+	numWatches
+)
+
 // batch is a batch of events of one of the watches.
 type batch struct {
 	watch int
-	keys  []api.Key // Services to read again
+	keys  []api.Key // Services to read again; of watchNamespaces, namespaces
 	full  bool      // keys are all that the watch has
 }
 
@@ -33,6 +42,7 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 			name := o.GetLabels()[discoveryv1.LabelServiceName]
 			return api.Key{Namespace: o.GetNamespace(), Name: name}, name != ""
 		}},
+		{api.Namespaces, func(o api.Object) (api.Key, bool) { return api.KeyOf(o), true }},
 	} {
 		wg.Go(func() {
 			client.Follow(ctx, s.cfg.Log, s.cfg.Client, w.resource, client.ListOptions{}, func(b client.Batch) {
@@ -43,7 +53,7 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 			})
 		})
 	}
-	var seen [2]bool
+	var seen [numWatches]bool
 	done := false
 	for {
 		select {
@@ -52,7 +62,7 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 		case b := <-batches:
 			s.apply(ctx, b)
 			seen[b.watch] = seen[b.watch] || b.full
-			if seen[0] && seen[1] && !done {
+			if !done && !slices.Contains(seen[:], false) {
 				done = true
 				close(synced)
 			}
@@ -60,10 +70,16 @@ func (s *Server) watch(ctx context.Context, synced chan<- struct{}) error {
 	}
 }
 
-// apply brings the Services that b names up to date in the index.
+// apply brings what b names up to date in the index.
 func (s *Server) apply(ctx context.Context, b batch) {
-	keys := b.keys
-	if b.full {
+	keys, read := b.keys, s.read
+	switch {
+	case b.watch == watchNamespaces:
+		read = s.readNamespace
+		if b.full {
+			keys = append(keys, s.zone.Index.Namespaces()...)
+		}
+	case b.full:
 		keys = append(keys, s.zone.Index.Keys()...)
 	}
 	done := make(map[api.Key]bool, len(keys))
@@ -72,10 +88,20 @@ func (s *Server) apply(ctx context.Context, b batch) {
 			continue
 		}
 		done[key] = true
-		if err := s.read(ctx, key); err != nil && ctx.Err() == nil {
-			s.cfg.Log.Error("DNS records of a Service may be out of date", "namespace", key.Namespace, "service", key.Name, "err", err)
+		if err := read(ctx, key); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("DNS records may be out of date", "namespace", key.Namespace, "name", key.Name, "err", err)
 		}
 	}
+}
+
+// readNamespace takes from the shared copy whether a namespace exists.
+func (s *Server) readNamespace(ctx context.Context, key api.Key) error {
+	_, err := client.Get[*corev1.Namespace](ctx, s.cfg.Client, key)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	s.zone.Index.SetNamespace(key.Name, err == nil)
+	return nil
 }
 
 // read takes one Service from the shared copy into the index.
@@ -89,7 +115,7 @@ func (s *Server) read(ctx context.Context, key api.Key) error {
 		return err
 	}
 	var epSlices []*discoveryv1.EndpointSlice
-	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+	if svc.Spec.Type != corev1.ServiceTypeExternalName {
 		epSlices, err = client.List[*discoveryv1.EndpointSlice](ctx, s.cfg.Client,
 			client.ListOptions{Namespace: key.Namespace, Index: client.IndexService, Value: key.Namespace + "/" + key.Name})
 		if err != nil {
