@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/apis/certificates"
 	certificatesvalidation "k8s.io/kubernetes/pkg/apis/certificates/validation"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // CertificateSigningRequests are certificates.k8s.io/v1 certificate signing requests. Who asked is written into spec by
@@ -18,6 +19,11 @@ var CertificateSigningRequests = declare(kind[certificatesv1.CertificateSigningR
 		GroupVersionKind: certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"),
 		Plural:           "certificatesigningrequests", Singular: "certificatesigningrequest", ShortNames: []string{"csr"},
 		Prefix: "certificatesigningrequests", Status: true,
+		ResetFields: map[string]fieldpath.Filter{
+			"":         without("spec", "status"),
+			"status":   without("spec", "status.conditions"),
+			"approval": without("spec", "status.certificate"),
+		},
 		Subresources: []Subresource{{
 			Name: "approval", Kind: certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"),
 			Verbs: []string{"get", "patch", "update"},

@@ -78,7 +78,7 @@ var ServiceAccounts = declare(kind[corev1.ServiceAccount, core.ServiceAccount, c
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("ServiceAccount"),
 		Plural:           "serviceaccounts", Singular: "serviceaccount", ShortNames: []string{"sa"},
-		Namespaced: true, Prefix: "serviceaccounts",
+		Namespaced: true, Prefix: "serviceaccounts", AnswersDeleted: true,
 		Subresources: []Subresource{
 			{Name: "token", Kind: authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"), Verbs: []string{"create"}},
 		},
@@ -140,7 +140,7 @@ var Events = declare(kind[corev1.Event, core.Event, corev1.EventList]{
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Event"),
 		Plural:           "events", Singular: "event", ShortNames: []string{"ev"},
-		Namespaced: true, Prefix: "events", CreateOnUpdate: true,
+		Namespaced: true, Prefix: "events", CreateOnUpdate: true, History: 1024,
 		Versions: []schema.GroupVersion{eventsv1.SchemeGroupVersion},
 	},
 	validate: func(ev *core.Event) field.ErrorList {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -8,6 +10,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apimachineryvalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/apis/authentication"
@@ -35,7 +38,7 @@ func ValidateExchanged(obj runtime.Object) field.ErrorList {
 	case *autoscalingv1.Scale:
 		return apimachineryvalidation.ValidateNonnegativeField(int64(o.Spec.Replicas), spec.Child("replicas"))
 	case *authorizationv1.SelfSubjectAccessReview:
-		return append(oneAttribute(o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes), noMeta(o.ObjectMeta, false)...)
+		return append(validateAttributes(o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes), noMeta(o.ObjectMeta, false)...)
 	case *authorizationv1.SubjectAccessReview:
 		return append(validateReview(&o.Spec), noMeta(o.ObjectMeta, false)...)
 	case *authorizationv1.LocalSubjectAccessReview:
@@ -52,18 +55,48 @@ func ValidateExchanged(obj runtime.Object) field.ErrorList {
 }
 
 func validateReview(spec *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
-	errs := oneAttribute(spec.ResourceAttributes, spec.NonResourceAttributes)
+	errs := validateAttributes(spec.ResourceAttributes, spec.NonResourceAttributes)
 	if spec.User == "" && len(spec.Groups) == 0 {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified"))
 	}
 	return errs
 }
 
-func oneAttribute(resource *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) field.ErrorList {
-	if (resource == nil) != (other == nil) {
-		return nil
+// validateAttributes demands one of the two questions that a review may ask. Selectors narrow the first (KEP-4601); operators
+// that are not known are for the authorizer to judge.
+func validateAttributes(resource *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) (errs field.ErrorList) {
+	if (resource == nil) == (other == nil) {
+		errs = append(errs, field.Invalid(field.NewPath("spec"), other, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("spec"), other, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+	if resource == nil {
+		return errs
+	}
+	if s, path := resource.FieldSelector, field.NewPath("spec", "resourceAttributes", "fieldSelector"); s != nil {
+		errs = append(errs, oneSelector(s.RawSelector, len(s.Requirements), path)...)
+		for i, r := range s.Requirements {
+			opts := metav1validation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}
+			errs = append(errs, metav1validation.ValidateFieldSelectorRequirement(r, opts, path.Child("requirements").Index(i))...)
+		}
+	}
+	if s, path := resource.LabelSelector, field.NewPath("spec", "resourceAttributes", "labelSelector"); s != nil {
+		errs = append(errs, oneSelector(s.RawSelector, len(s.Requirements), path)...)
+		for i, r := range s.Requirements {
+			opts := metav1validation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}
+			errs = append(errs, metav1validation.ValidateLabelSelectorRequirement(r, opts, path.Child("requirements").Index(i))...)
+		}
+	}
+	return errs
+}
+
+// oneSelector demands either the text of a selector or its requirements.
+func oneSelector(raw string, requirements int, path *field.Path) field.ErrorList {
+	switch {
+	case raw != "" && requirements > 0:
+		return field.ErrorList{field.Invalid(path.Child("rawSelector"), raw, "may not specified at the same time as requirements")}
+	case raw == "" && requirements == 0:
+		return field.ErrorList{field.Required(path.Child("requirements"), fmt.Sprintf("when %s is specified, requirements or rawSelector is required", path))}
+	}
+	return nil
 }
 
 // noMeta refuses metadata on kinds that are questions, not objects.

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // Namespaces are core/v1 namespaces. spec.finalizers is written by the finalize subresource only; a namespace begins
@@ -16,7 +17,8 @@ var Namespaces = declare(kind[corev1.Namespace, core.Namespace, corev1.Namespace
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Namespace"),
 		Plural:           "namespaces", Singular: "namespace", ShortNames: []string{"ns"},
-		Prefix: "namespaces", Status: true,
+		Prefix: "namespaces", Status: true, AnswersDeleted: true,
+		ResetFields: map[string]fieldpath.Filter{"finalize": without("status")},
 		// No deletecollection, in Kubernetes neither.
 		Verbs: []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 		Subresources: []Subresource{

@@ -15,6 +15,7 @@ import (
 	discoveryvalidation "k8s.io/kubernetes/pkg/apis/discovery/validation"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // EndpointSlices are discovery.k8s.io/v1 endpoint slices.
@@ -23,6 +24,7 @@ var EndpointSlices = declare(kind[discoveryv1.EndpointSlice, discovery.EndpointS
 		GroupVersionKind: discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
 		Plural:           "endpointslices", Singular: "endpointslice",
 		Namespaced: true, Prefix: "endpointslices",
+		Indexes: map[string]func(Object) []string{IndexService: serviceOfSlice},
 	},
 	prepareCreate: func(s *discovery.EndpointSlice) {
 		s.Generation = 1
@@ -86,6 +88,7 @@ var ServiceCIDRs = declare(kind[networkingv1.ServiceCIDR, networking.ServiceCIDR
 		GroupVersionKind: networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR"),
 		Plural:           "servicecidrs", Singular: "servicecidr",
 		Prefix: "servicecidrs", Status: true,
+		ResetFields: map[string]fieldpath.Filter{"status": without("metadata", "spec")},
 	},
 	prepareCreate: func(c *networking.ServiceCIDR) { c.Status = networking.ServiceCIDRStatus{} },
 	prepareUpdate: func(c, old *networking.ServiceCIDR, sub string) {

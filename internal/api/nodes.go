@@ -20,6 +20,9 @@ var Nodes = declare(kind[corev1.Node, core.Node, corev1.NodeList]{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Node"),
 		Plural:           "nodes", Singular: "node", ShortNames: []string{"no"},
 		Prefix: "minions", Status: true, // the name that nodes had before v1
+		Subresources: []Subresource{
+			{Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("NodeProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}, Open: true},
+		},
 	},
 	prepareCreate: func(node *core.Node) { dropNodeFields(node, nil) },
 	prepareUpdate: func(node, old *core.Node, sub string) {

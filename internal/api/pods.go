@@ -15,6 +15,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core/helper/qos"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/features"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // Pods are core/v1 pods.
@@ -22,7 +23,16 @@ var Pods = declare(kind[corev1.Pod, core.Pod, corev1.PodList]{
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Pod"),
 		Plural:           "pods", Singular: "pod", ShortNames: []string{"po"}, Categories: []string{"all"},
-		Namespaced: true, Prefix: "pods", Status: true,
+		Namespaced: true, Prefix: "pods", Status: true, AnswersDeleted: true,
+		Indexes: map[string]func(Object) []string{IndexNode: nodeOfPod},
+		History: 16384, // they change more often than all others together
+		Share:   sharePod,
+		ResetFields: map[string]fieldpath.Filter{
+			"status":              without("spec", "metadata.deletionTimestamp", "metadata.ownerReferences"),
+			"ephemeralcontainers": only("spec.ephemeralContainers"),
+			"resize": only("spec.containers.*.resources", "spec.containers.*.resizePolicy",
+				"spec.initContainers.*.resources", "spec.initContainers.*.resizePolicy"),
+		},
 		Subresources: []Subresource{
 			{Name: "attach", Kind: corev1.SchemeGroupVersion.WithKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
 			{Name: "binding", Kind: corev1.SchemeGroupVersion.WithKind("Binding"), Verbs: []string{"create"}},
@@ -31,6 +41,7 @@ var Pods = declare(kind[corev1.Pod, core.Pod, corev1.PodList]{
 			{Name: "exec", Kind: corev1.SchemeGroupVersion.WithKind("PodExecOptions"), Verbs: []string{"create", "get"}},
 			{Name: "log", Kind: corev1.SchemeGroupVersion.WithKind("Pod"), Verbs: []string{"get"}},
 			{Name: "portforward", Kind: corev1.SchemeGroupVersion.WithKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
+			{Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("PodProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}, Open: true},
 			{Name: "resize", Kind: corev1.SchemeGroupVersion.WithKind("Pod"), Verbs: []string{"get", "patch", "update"}},
 		},
 	},

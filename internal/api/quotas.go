@@ -15,7 +15,7 @@ var ResourceQuotas = declare(kind[corev1.ResourceQuota, core.ResourceQuota, core
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("ResourceQuota"),
 		Plural:           "resourcequotas", Singular: "resourcequota", ShortNames: []string{"quota"},
-		Namespaced: true, Prefix: "resourcequotas", Status: true,
+		Namespaced: true, Prefix: "resourcequotas", Status: true, AnswersDeleted: true,
 	},
 	prepareCreate: func(q *core.ResourceQuota) { q.Status = core.ResourceQuotaStatus{} },
 	prepareUpdate: func(q, old *core.ResourceQuota, sub string) {

@@ -8,12 +8,14 @@
 package api
 
 import (
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // Object is one API object of any kind. Objects that come out of the store or a client are shared and immutable:
@@ -56,6 +58,17 @@ type Resource struct {
 	Subresources []Subresource
 	// CreateOnUpdate says that a PUT of an object that does not exist creates it.
 	CreateOnUpdate bool
+	// AnswersDeleted says that a DELETE which removed an object is answered with it rather than with a Status.
+	AnswersDeleted bool
+
+	// Indexes map an object to the values under which the named index of the shared copy holds it. Every resource has
+	// IndexOwner.
+	Indexes map[string]func(obj Object) []string
+	// History is how many changes are kept for watches that begin in the past; 0 leaves it to the store.
+	History int
+	// Share, if set, makes an object that nobody else has yet share what it says twice. It writes nothing but the object
+	// itself: what is behind its pointers, maps and slices may be shared with others already.
+	Share func(obj Object)
 
 	// New returns an empty object of the stored version; NewList an empty list.
 	New     func() Object
@@ -71,6 +84,9 @@ type Resource struct {
 	// Validate checks a new object, ValidateUpdate a changed one; both after defaulting and preparing.
 	Validate       func(obj Object) field.ErrorList
 	ValidateUpdate func(obj, old Object, sub string) field.ErrorList
+	// ResetFields chooses, by subresource ("" for the object itself), the fields that a write can set: server-side apply
+	// makes the writer the owner of no other. A subresource that is not there can set all.
+	ResetFields map[string]fieldpath.Filter
 	// Warnings for the client (deprecated fields and the like); old is nil on create.
 	Warnings func(obj, old Object) []string
 
@@ -98,6 +114,8 @@ type Subresource struct {
 	Name  string                  // "binding"
 	Kind  schema.GroupVersionKind // the kind exchanged, e.g. v1 Binding
 	Verbs []string
+	// Open says that what follows the name in the path belongs to the subresource (proxy).
+	Open bool
 }
 
 // GroupResource is the resource's name in errors and RBAC rules, e.g. deployments.apps.
@@ -110,10 +128,31 @@ func (r *Resource) GroupVersionResource() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: r.Group, Version: r.Version, Resource: r.Plural}
 }
 
-// StorageKey returns the object's key in etcd, as Kubernetes lays it out: /registry/PREFIX/[NAMESPACE/]NAME.
-func (r *Resource) StorageKey(k Key) string {
-	if r.Namespaced {
-		return "/registry/" + r.Prefix + "/" + k.Namespace + "/" + k.Name
+// Subresource returns what is declared under a name: "status" and "scale" where Status and Scale say that they are
+// there, else one of Subresources.
+func (r *Resource) Subresource(name string) (Subresource, bool) {
+	verbs := []string{"get", "patch", "update"}
+	switch {
+	case name == "status" && r.Status:
+		return Subresource{Name: name, Kind: r.GroupVersionKind, Verbs: verbs}, true
+	case name == "scale" && r.Scale != nil:
+		return Subresource{Name: name, Kind: autoscalingv1.SchemeGroupVersion.WithKind("Scale"), Verbs: verbs}, true
 	}
-	return "/registry/" + r.Prefix + "/" + k.Name
+	for _, s := range r.Subresources {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Subresource{}, false
+}
+
+// Table returns what the keys of all objects of the resource begin with in etcd, as Kubernetes lays them out.
+func (r *Resource) Table() string { return "/registry/" + r.Prefix + "/" }
+
+// Key returns an object's key within Table.
+func (r *Resource) Key(k Key) string {
+	if r.Namespaced {
+		return k.Namespace + "/" + k.Name
+	}
+	return k.Name
 }

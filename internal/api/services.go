@@ -18,7 +18,11 @@ var Services = declare(kind[corev1.Service, core.Service, corev1.ServiceList]{
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Service"),
 		Plural:           "services", Singular: "service", ShortNames: []string{"svc"}, Categories: []string{"all"},
-		Namespaced: true, Prefix: "services/specs", Status: true, CreateOnUpdate: true,
+		Namespaced: true, Prefix: "services/specs", Status: true, CreateOnUpdate: true, AnswersDeleted: true,
+		Indexes: map[string]func(Object) []string{IndexNodePort: func(o Object) []string { return NodePorts(o.(*corev1.Service)) }},
+		Subresources: []Subresource{
+			{Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("ServiceProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}, Open: true},
+		},
 	},
 	prepareCreate: func(svc *core.Service) {
 		svc.Status = core.ServiceStatus{}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 func create[T Object](t testing.TB, manifest string) T {
@@ -364,13 +366,79 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Which fields a write can set is what upstream's strategies say, in every version that is served.
 func TestResetFields(t *testing.T) {
-	if got := ConfigMaps.ResetFields(""); got != nil {
-		t.Errorf("config maps keep nothing: %v", got)
+	for _, tc := range []struct {
+		res        *Resource
+		sub        string
+		kept, gone string // paths that a writer may own, and that it may not
+	}{
+		{ConfigMaps, "", "data", ""},
+		{Pods, "", "spec.nodeName metadata.labels", "status status.phase"},
+		{Pods, "status", "status.phase metadata.labels metadata.finalizers", "spec.nodeName metadata.ownerReferences metadata.deletionTimestamp"},
+		{Pods, "resize", "spec.containers.c.resources.requests spec.initContainers.c.resizePolicy", "spec.containers.c.image metadata.labels spec.nodeName"},
+		{Pods, "ephemeralcontainers", "spec.ephemeralContainers.c.image", "spec.containers.c.image metadata.labels"},
+		{Deployments, "status", "status.replicas metadata.annotations", "spec.replicas metadata.labels"},
+		{Deployments, "scale", "spec.replicas", ""},
+		{ServiceCIDRs, "status", "status.conditions", "metadata.labels spec.cidrs"},
+		{Namespaces, "finalize", "spec.finalizers", "status.phase"},
+		{CertificateSigningRequests, "", "metadata.labels", "spec.request status.certificate"},
+		{CertificateSigningRequests, "status", "status.certificate", "status.conditions spec.request"},
+		{CertificateSigningRequests, "approval", "status.conditions", "status.certificate spec.request"},
+		{PodDisruptionBudgets, "status", "status.currentHealthy metadata.labels", "spec.minAvailable"},
+	} {
+		filters := tc.res.Resets(tc.sub)
+		for _, path := range strings.Fields(tc.kept + " " + tc.gone) {
+			set := fieldpath.NewSet(fieldpath.MakePathOrDie(steps(path)...))
+			if f := filters[fieldpath.APIVersion(tc.res.GroupVersion().String())]; f != nil {
+				set = f.Filter(set)
+			}
+			if want := slices.Contains(strings.Fields(tc.kept), path); set.Empty() == want {
+				t.Errorf("%s/%s: a writer of %s may own it: %v, want %v", tc.res.Plural, tc.sub, path, !set.Empty(), want)
+			}
+		}
 	}
-	for _, sub := range []string{"", "status", "resize", "ephemeralcontainers"} {
-		if got := Pods.ResetFields(sub); got["v1"] == nil {
-			t.Errorf("pods %q: %v", sub, got)
+}
+
+// What a DELETE answers is upstream's ReturnDeletedObject.
+func TestAnswersDeleted(t *testing.T) {
+	var got []string
+	for _, res := range Builtin {
+		if res.AnswersDeleted {
+			got = append(got, res.Plural)
+		}
+	}
+	slices.Sort(got)
+	want := "namespaces persistentvolumeclaims persistentvolumes pods podtemplates resourcequotas serviceaccounts services"
+	if strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	key := Key{Namespace: "a", Name: "b"}
+	for want, got := range map[string]string{
+		"/registry/pods/a/b":           Pods.Table() + Pods.Key(key),
+		"/registry/services/specs/a/b": Services.Table() + Services.Key(key),
+		"/registry/minions/b":          Nodes.Table() + Nodes.Key(Key{Name: "b"}),
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestSubresource(t *testing.T) {
+	for _, tc := range []struct {
+		res  *Resource
+		name string
+		kind string // "" for none
+	}{
+		{Pods, "status", "Pod"}, {Pods, "binding", "Binding"}, {Pods, "scale", ""}, {Deployments, "scale", "Scale"}, {ConfigMaps, "status", ""}, {Nodes, "proxy", "NodeProxyOptions"},
+	} {
+		s, ok := tc.res.Subresource(tc.name)
+		if s.Kind.Kind != tc.kind || ok != (tc.kind != "") || ok && (s.Name != tc.name || len(s.Verbs) == 0) {
+			t.Errorf("%s/%s: %+v %v", tc.res.Plural, tc.name, s, ok)
 		}
 	}
 }

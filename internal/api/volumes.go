@@ -15,7 +15,7 @@ var PersistentVolumes = declare(kind[corev1.PersistentVolume, core.PersistentVol
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("PersistentVolume"),
 		Plural:           "persistentvolumes", Singular: "persistentvolume", ShortNames: []string{"pv"},
-		Prefix: "persistentvolumes", Status: true,
+		Prefix: "persistentvolumes", Status: true, AnswersDeleted: true,
 	},
 	prepareCreate: func(pv *core.PersistentVolume) {
 		pvutil.DropDisabledSpecFields(&pv.Spec, nil)
@@ -58,7 +58,7 @@ var PersistentVolumeClaims = declare(kind[corev1.PersistentVolumeClaim, core.Per
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"),
 		Plural:           "persistentvolumeclaims", Singular: "persistentvolumeclaim", ShortNames: []string{"pvc"},
-		Namespaced: true, Prefix: "persistentvolumeclaims", Status: true,
+		Namespaced: true, Prefix: "persistentvolumeclaims", Status: true, AnswersDeleted: true,
 	},
 	prepareCreate: func(pvc *core.PersistentVolumeClaim) {
 		pvc.Status = core.PersistentVolumeClaimStatus{}

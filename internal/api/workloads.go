@@ -13,6 +13,7 @@ import (
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // Deployments are apps/v1 deployments.
@@ -21,6 +22,7 @@ var Deployments = declare(kind[appsv1.Deployment, apps.Deployment, appsv1.Deploy
 		GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("Deployment"),
 		Plural:           "deployments", Singular: "deployment", ShortNames: []string{"deploy"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "deployments", Status: true,
+		ResetFields: map[string]fieldpath.Filter{"status": without("spec", "metadata.labels")},
 		Scale: &Scale{
 			Get: func(obj Object) (int32, int32, string) {
 				d := obj.(*appsv1.Deployment)
@@ -136,7 +138,7 @@ var PodTemplates = declare(kind[corev1.PodTemplate, core.PodTemplate, corev1.Pod
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("PodTemplate"),
 		Plural:           "podtemplates", Singular: "podtemplate",
-		Namespaced: true, Prefix: "podtemplates",
+		Namespaced: true, Prefix: "podtemplates", AnswersDeleted: true,
 	},
 	prepareCreate: func(t *core.PodTemplate) {
 		t.Generation = 1

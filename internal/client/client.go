@@ -65,11 +65,11 @@ type ListOptions struct {
 // Indexes of the shared copy.
 const (
 	// IndexNode holds pods by spec.nodeName.
-	IndexNode = registry.IndexNode
+	IndexNode = api.IndexNode
 	// IndexOwner holds objects by the UID of each of their owner references.
-	IndexOwner = registry.IndexOwner
+	IndexOwner = api.IndexOwner
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
-	IndexService = registry.IndexService
+	IndexService = api.IndexService
 )
 
 // Watcher delivers what happens to the watched objects: first the present state, then each change in order. Use [Follow],

@@ -76,7 +76,7 @@ func listTable(t *store.Table, res *api.Resource, opts ListOptions) ([]api.Objec
 }
 
 func (l *Local) table(res *api.Resource) *store.Table {
-	return l.registry.Store().Table("/registry/" + res.Prefix + "/")
+	return l.registry.Store().Table(res.Table())
 }
 
 // prefix is what the table's keys of everything that opts choose begin with.

@@ -110,6 +110,20 @@ func TestReviews(t *testing.T) {
 	contains(t, f.must("POST", "/apis/authorization.k8s.io/v1/namespaces/x/localsubjectaccessreviews", `{"metadata":{"namespace":"x"},"spec":{"groups":["system:masters"],"resourceAttributes":{"verb":"get","resource":"pods","namespace":"x"}}}`).Body, `"allowed":true`)
 	contains(t, f.must("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", `{"spec":{"namespace":"x"}}`).Body, `"resourceRules":[{"verbs":["*"]`)
 	contains(t, f.must("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", `{}`).Body, `"username":"admin"`)
+	for _, tc := range [][3]string{
+		{"selfsubjectaccessreviews", `{"metadata":{"name":"x"},"spec":` + can + `}`, "metadata: Invalid value: "},
+		{"subjectaccessreviews", `{"metadata":{"labels":{"a":"b"}},"spec":{"user":"eve","resourceAttributes":{"verb":"get"}}}`, "must be empty"},
+		{"subjectaccessreviews", `{"spec":` + can + `}`, `spec.user: Invalid value: "": at least one of user or group must be specified`},
+		{"subjectaccessreviews", `{"spec":{"user":"eve","resourceAttributes":{"verb":"get","labelSelector":{}}}}`, "spec.resourceAttributes.labelSelector.requirements: Required value"},
+		{"namespaces/x/localsubjectaccessreviews", `{"spec":{"user":"eve","resourceAttributes":{"verb":"get","namespace":"y"}}}`, "must match metadata.namespace"},
+		{"namespaces/x/localsubjectaccessreviews", `{"metadata":{"name":"n"},"spec":{"user":"eve","resourceAttributes":{"verb":"get","namespace":"x"}}}`, "must be empty except for namespace"},
+		{"namespaces/x/localsubjectaccessreviews", `{"metadata":{"namespace":"y"},"spec":{"user":"eve","resourceAttributes":{"verb":"get","namespace":"y"}}}`, "must match namespace: x"},
+	} {
+		a := f.do("POST", "/apis/authorization.k8s.io/v1/"+tc[0], tc[1])
+		if _, m := a.status(t); a.Code/100 != 4 || !strings.Contains(m, tc[2]) {
+			t.Errorf("%s %s: %d %s", tc[0], tc[1], a.Code, m)
+		}
+	}
 	for body, want := range map[string]string{
 		`{"spec":{}}`:             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
 		`{"kind":"TokenReview"}`:  "",

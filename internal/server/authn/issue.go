@@ -102,7 +102,7 @@ func (t *Tokens) TokenRequest(account api.Key, req *authenticationv1.TokenReques
 			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", req.UID, sa.UID))
 	}
 	t.complete(req, sa)
-	if errs := validateTokenRequest(&req.Spec); len(errs) > 0 {
+	if errs := api.ValidateExchanged(req); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(kind, "", errs)
 	}
 	bound, err := t.bound(sa, req.Spec.BoundObjectRef)
@@ -135,20 +135,6 @@ func (t *Tokens) complete(req *authenticationv1.TokenRequest, sa *corev1.Service
 		seconds := int64(defaultTokenSeconds)
 		req.Spec.ExpirationSeconds = &seconds
 	}
-}
-
-func validateTokenRequest(spec *authenticationv1.TokenRequestSpec) (errs field.ErrorList) {
-	path := field.NewPath("spec")
-	switch s := *spec.ExpirationSeconds; {
-	case s < minTokenSeconds:
-		errs = append(errs, field.Invalid(path.Child("expirationSeconds"), s, "may not specify a duration less than 10 minutes"))
-	case s > maxTokenSeconds:
-		errs = append(errs, field.Invalid(path.Child("expirationSeconds"), s, "may not specify a duration larger than 2^32 seconds"))
-	}
-	if len(spec.Attestations) != 0 {
-		errs = append(errs, field.Invalid(path.Child("attestations"), spec.Attestations, "attestations may only be specified with a webhook bound object reference"))
-	}
-	return errs
 }
 
 // bound looks up what a token request asks its token to be bound to.

@@ -26,7 +26,7 @@ func (z *RBAC) Run(ctx context.Context, s *store.Store, ready func()) error {
 	loaded.Add(len(resources))
 	g, ctx := errgroup.WithContext(ctx)
 	for _, res := range resources {
-		t := s.Table("/registry/" + res.Prefix + "/")
+		t := s.Table(res.Table())
 		if t == nil {
 			return fmt.Errorf("the store has no table for %s", res.Plural)
 		}

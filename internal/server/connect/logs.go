@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
@@ -22,7 +21,8 @@ func (n *Connector) logs(c *call.Call) error {
 	if err := c.Parameters(opts); err != nil {
 		return err
 	}
-	if errs := validateLogOptions(opts); len(errs) > 0 {
+	api.Scheme.Default(opts)
+	if errs := api.ValidateExchanged(opts); len(errs) > 0 {
 		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), c.Target.Name, errs)
 	}
 	pod, err := n.pod(c)
@@ -98,29 +98,6 @@ func (w *logWriter) Write(b []byte) (int, error) {
 		err = w.control.Flush()
 	}
 	return n, err
-}
-
-func validateLogOptions(o *corev1.PodLogOptions) (errs field.ErrorList) {
-	if o.TailLines != nil && *o.TailLines < 0 {
-		errs = append(errs, field.Invalid(field.NewPath("tailLines"), *o.TailLines, "must be greater than or equal to 0"))
-	}
-	if o.LimitBytes != nil && *o.LimitBytes < 1 {
-		errs = append(errs, field.Invalid(field.NewPath("limitBytes"), *o.LimitBytes, "must be greater than 0"))
-	}
-	switch {
-	case o.SinceSeconds != nil && o.SinceTime != nil:
-		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
-	case o.SinceSeconds != nil && *o.SinceSeconds < 1:
-		errs = append(errs, field.Invalid(field.NewPath("sinceSeconds"), *o.SinceSeconds, "must be greater than 0"))
-	}
-	if s := o.Stream; s != nil {
-		if *s != corev1.LogStreamAll && *s != corev1.LogStreamStdout && *s != corev1.LogStreamStderr {
-			errs = append(errs, field.NotSupported(field.NewPath("stream"), *s, []string{corev1.LogStreamAll, corev1.LogStreamStdout, corev1.LogStreamStderr}))
-		} else if *s != corev1.LogStreamAll && o.TailLines != nil {
-			errs = append(errs, field.Forbidden(field.NewPath(""), "`tailLines` and specific `stream` are mutually exclusive for now"))
-		}
-	}
-	return errs
 }
 
 // pod returns the pod that the target names.

@@ -3,6 +3,7 @@ package connect
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,9 @@ import (
 func (n *Connector) nodeProxy(c *call.Call, portName string) error {
 	if portName != "" && portName != call.KubeletPort {
 		return apierrors.NewBadRequest(fmt.Sprintf("the API server reaches the agent of a node (port %s) and no other port: nodes/%s:%s", call.KubeletPort, c.Target.Name, portName))
+	}
+	if c.R.Method != http.MethodGet && c.R.Method != http.MethodHead {
+		return apierrors.NewMethodNotSupported(api.Nodes.GroupResource(), c.Target.Verb) // an agent is read from, and written to by nobody
 	}
 	if err := n.admit(c); err != nil {
 		return err

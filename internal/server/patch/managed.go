@@ -46,29 +46,17 @@ func (m *Managers) manager(gvk schema.GroupVersionKind, sub string) (*managedfie
 	if f := m.made[k]; f != nil {
 		return f, nil
 	}
+	var resets map[fieldpath.APIVersion]fieldpath.Filter
+	if res := api.ByKind(gvk); res != nil {
+		resets = res.Resets(sub)
+	}
 	hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
-	f, err := managedfields.NewDefaultFieldManager(m.converter(), m.scheme, m.scheme, m.scheme, gvk, hub, sub, resetFields(gvk, sub))
+	f, err := managedfields.NewDefaultFieldManager(m.converter(), m.scheme, m.scheme, m.scheme, gvk, hub, sub, resets)
 	if err != nil {
 		return nil, err
 	}
 	m.made[k] = f
 	return f, nil
-}
-
-// resetFields are those that a write through sub cannot set, so that nobody comes to own them by it.
-func resetFields(gvk schema.GroupVersionKind, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
-	var out *fieldpath.Set
-	switch sub {
-	case "":
-		out = fieldpath.NewSet(fieldpath.MakePathOrDie("status"))
-	case "status":
-		out = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata", "labels"))
-	default:
-		return nil
-	}
-	return map[fieldpath.APIVersion]fieldpath.Filter{
-		fieldpath.APIVersion(gvk.GroupVersion().String()): fieldpath.NewExcludeSetFilter(out),
-	}
 }
 
 // Tracked says whether a write of wanted over current (nil on create) has to be recorded.

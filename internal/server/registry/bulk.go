@@ -113,7 +113,7 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 
 // replace prepares obj and returns the mutations that store it; none, and what is there, where nothing changes.
 func (r *Registry) replace(ctx context.Context, res *api.Resource, t *store.Table, obj api.Object, sub string, pinned bool) ([]store.Mutation, api.Object, error) {
-	current, ok := t.Get(tableKey(res, api.KeyOf(obj)))
+	current, ok := t.Get(res.Key(api.KeyOf(obj)))
 	if !ok {
 		return nil, nil, apierrors.NewNotFound(res.GroupResource(), obj.GetName())
 	}
@@ -178,7 +178,7 @@ func (r *Registry) BindMany(ctx context.Context, bindings []Binding) []Result {
 // bind returns the mutation that sets the node and the PodScheduled condition of one pod.
 func (r *Registry) bind(b Binding) (store.Mutation, error) {
 	t := r.table(api.Pods)
-	current, ok := t.Get(tableKey(api.Pods, b.Pod))
+	current, ok := t.Get(api.Pods.Key(b.Pod))
 	if !ok {
 		return store.Mutation{}, apierrors.NewNotFound(api.Pods.GroupResource(), b.Pod.Name)
 	}

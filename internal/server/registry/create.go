@@ -62,7 +62,7 @@ func (r *Registry) Create(ctx context.Context, res *api.Resource, obj api.Object
 
 // createGroup returns the mutations that store a prepared obj.
 func (r *Registry) createGroup(res *api.Resource, obj api.Object) []store.Mutation {
-	group := []store.Mutation{{Table: r.table(res), Key: tableKey(res, api.KeyOf(obj)), Object: obj, If: 0}}
+	group := []store.Mutation{{Table: r.table(res), Key: res.Key(api.KeyOf(obj)), Object: obj, If: 0}}
 	if svc, ok := obj.(*corev1.Service); ok {
 		group = append(group, r.services.exchange(nil, svc)...)
 	}
@@ -84,7 +84,7 @@ func (r *Registry) freeName(res *api.Resource, namespace, base string) string {
 	t := r.table(res)
 	name := generateName(base)
 	for range generateNameTries {
-		if _, taken := t.Get(tableKey(res, api.Key{Namespace: namespace, Name: name})); !taken {
+		if _, taken := t.Get(res.Key(api.Key{Namespace: namespace, Name: name})); !taken {
 			break
 		}
 		name = generateName(base)
@@ -115,7 +115,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	}
 	if svc, ok := obj.(*corev1.Service); ok {
 		// Else it would seem that a Service created twice with its address wants that of another.
-		if _, exists := r.table(res).Get(tableKey(res, api.KeyOf(obj))); exists {
+		if _, exists := r.table(res).Get(res.Key(api.KeyOf(obj))); exists {
 			return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 		}
 		if err := r.services.fill(svc, nil); err != nil {
@@ -137,7 +137,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if errs := res.Validate(obj); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}
-	if _, exists := r.table(res).Get(tableKey(res, api.KeyOf(obj))); exists {
+	if _, exists := r.table(res).Get(res.Key(api.KeyOf(obj))); exists {
 		return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 	}
 	warn(ctx, res, obj, nil)

@@ -50,7 +50,7 @@ func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Tab
 	if opts.OrphanDependents != nil && opts.PropagationPolicy != nil {
 		return d, apierrors.NewBadRequest("orphanDependents and propagationPolicy cannot both be set")
 	}
-	current, ok := t.Get(tableKey(res, key))
+	current, ok := t.Get(res.Key(key))
 	if !ok {
 		return d, apierrors.NewNotFound(res.GroupResource(), key.Name)
 	}

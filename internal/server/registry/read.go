@@ -21,7 +21,7 @@ import (
 
 // Get returns the present revision of one object, or NotFound.
 func (r *Registry) Get(_ context.Context, res *api.Resource, key api.Key) (*store.Revision, error) {
-	if rev, ok := r.table(res).Get(tableKey(res, key)); ok {
+	if rev, ok := r.table(res).Get(res.Key(key)); ok {
 		return rev, nil
 	}
 	return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
@@ -82,16 +82,8 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 		})
 		return out, nil
 	}
-	// The newest state of one node's pods comes from the index; pages and the past from the tree.
 	if node, ok := exactly(byField, "spec.nodeName"); ok && node != "" && opts.newest() && res == api.Pods {
-		revs, at := r.table(res).LookupAt(IndexNode, node)
-		for _, rev := range revs {
-			if strings.HasPrefix(rev.Key, prefix) && match(rev.Object) {
-				out.Items = append(out.Items, rev)
-			}
-		}
-		out.Revision = at
-		return out, nil
+		return r.podsOf(node, prefix, match), nil
 	}
 	more := false
 	if match == nil && prefix == "" && start == "" && opts.Limit == 0 {
@@ -112,7 +104,7 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 		last := out.Items[len(out.Items)-1].Key
 		next := continueToken{Rev: snap.Rev, Start: last + "\x00", Since: from.Since}
 		out.Continue = encodeContinue(next)
-		r.pages.keep(tablePrefix(res), snap, next.until())
+		r.pages.keep(res.Table(), snap, next.until())
 		if match == nil {
 			var rest int64
 			snap.Ascend(prefix, last+"\x00", func(*store.Revision) bool { rest++; return true })
@@ -122,7 +114,19 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	return out, nil
 }
 
-// newest tells that a list is to be all there is now, in one piece.
+// podsOf lists the newest state of one node's pods, from the index; pages and the past come from the tree.
+func (r *Registry) podsOf(node, prefix string, match func(store.Object) bool) *ListResult {
+	revs, at := r.table(api.Pods).LookupAt(api.IndexNode, node)
+	out := &ListResult{Revision: at}
+	for _, rev := range revs {
+		if strings.HasPrefix(rev.Key, prefix) && match(rev.Object) {
+			out.Items = append(out.Items, rev)
+		}
+	}
+	return out
+}
+
+// newest reports whether a list is to be all there is now, in one piece.
 func (opts ListOptions) newest() bool {
 	return opts.Limit == 0 && opts.Continue == "" && opts.ResourceVersionMatch != metav1.ResourceVersionMatchExact
 }
@@ -173,7 +177,7 @@ func (r *Registry) snapshotAt(res *api.Resource, rev int64) *store.Snapshot {
 	if snap, ok := r.table(res).Snapshot().At(rev); ok {
 		return snap
 	}
-	return r.pages.find(tablePrefix(res), rev)
+	return r.pages.find(res.Table(), rev)
 }
 
 // reach waits briefly for the copy to hold revision want.
@@ -349,7 +353,7 @@ func (r *Registry) Reader() Reader { return Reader{r} }
 
 // Get returns the stored object, shared and immutable.
 func (r Reader) Get(res *api.Resource, key api.Key) (api.Object, bool) {
-	rev, ok := r.registry.table(res).Get(tableKey(res, key))
+	rev, ok := r.registry.table(res).Get(res.Key(key))
 	if !ok {
 		return nil, false
 	}
@@ -367,7 +371,7 @@ func (r Reader) List(res *api.Resource, namespace string, visit func(api.Object)
 
 // PodsOn visits the pods bound to a node until visit returns false.
 func (r Reader) PodsOn(node string, visit func(*corev1.Pod) bool) {
-	for _, rev := range r.registry.table(api.Pods).Lookup(IndexNode, node) {
+	for _, rev := range r.registry.table(api.Pods).Lookup(api.IndexNode, node) {
 		if !visit(rev.Object.(*corev1.Pod)) {
 			return
 		}

@@ -22,8 +22,6 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/store"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // Config is what a Registry works with.
@@ -49,24 +47,12 @@ type Registry struct {
 	log       *slog.Logger
 }
 
-// Indexes of the shared copy.
-const (
-	// IndexNode holds pods by spec.nodeName.
-	IndexNode = "node"
-	// IndexOwner holds objects by the UID of each of their owner references.
-	IndexOwner = "owner"
-	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
-	IndexService = "service"
-	// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
-	IndexNodePort = "nodeport"
-)
-
 // Specs declares a table of the store for each resource.
 func Specs(resources []*api.Resource) []store.Spec {
 	var specs []store.Spec
 	for _, res := range resources {
 		spec := store.Spec{
-			Prefix: tablePrefix(res),
+			Prefix: res.Table(),
 			Encode: func(o store.Object) ([]byte, error) { return api.EncodeStorage(o) },
 			Decode: func(b []byte) (store.Object, error) {
 				o, err := api.DecodeStorage(res, b)
@@ -75,42 +61,14 @@ func Specs(resources []*api.Resource) []store.Spec {
 				}
 				return o, err
 			},
-			Indexes: map[string]func(store.Object) []string{
-				IndexOwner: func(o store.Object) []string {
-					refs := o.GetOwnerReferences()
-					if len(refs) == 0 {
-						return nil
-					}
-					uids := make([]string, len(refs))
-					for i := range refs {
-						uids[i] = string(refs[i].UID)
-					}
-					return uids
-				},
-			},
+			Indexes: map[string]func(store.Object) []string{},
+			History: res.History,
 		}
-		switch res.New().(type) {
-		case *corev1.Pod:
-			spec.History = 16384
-			spec.Share = sharePod
-			spec.Indexes[IndexNode] = func(o store.Object) []string {
-				if n := o.(*corev1.Pod).Spec.NodeName; n != "" {
-					return []string{n}
-				}
-				return nil
-			}
-		case *corev1.Service:
-			spec.Indexes[IndexNodePort] = func(o store.Object) []string { return nodePortsOf(o.(*corev1.Service)) }
-		case *corev1.Event:
-			spec.History = 1024
+		for name, values := range res.Indexes {
+			spec.Indexes[name] = func(o store.Object) []string { return values(o) }
 		}
-		if res == api.EndpointSlices {
-			spec.Indexes[IndexService] = func(o store.Object) []string {
-				if s := o.GetLabels()["kubernetes.io/service-name"]; s != "" {
-					return []string{o.GetNamespace() + "/" + s}
-				}
-				return nil
-			}
+		if res.Share != nil {
+			spec.Share = func(o store.Object) { res.Share(o) }
 		}
 		specs = append(specs, spec)
 	}
@@ -161,22 +119,12 @@ func (r *Registry) Reach(ctx context.Context, resourceVersion string) error {
 	return r.reach(ctx, want)
 }
 
-func tablePrefix(res *api.Resource) string { return "/registry/" + res.Prefix + "/" }
-
 func (r *Registry) table(res *api.Resource) *store.Table {
-	t := r.store.Table(tablePrefix(res))
+	t := r.store.Table(res.Table())
 	if t == nil {
 		panic(fmt.Sprintf("registry: no table for %s", res.Plural))
 	}
 	return t
-}
-
-// tableKey is an object's key within its table.
-func tableKey(res *api.Resource, key api.Key) string {
-	if res.Namespaced {
-		return key.Namespace + "/" + key.Name
-	}
-	return key.Name
 }
 
 // storeError turns an error of the store into an API status.

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,20 +30,6 @@ type serviceAllocator struct {
 	portRange [2]int32
 }
 
-// nodePortsOf returns the PROTOCOL/PORT of each node port of a Service.
-func nodePortsOf(svc *corev1.Service) []string {
-	var out []string
-	for _, p := range svc.Spec.Ports {
-		if p.NodePort != 0 {
-			out = append(out, portName(string(p.Protocol), p.NodePort))
-		}
-	}
-	if p := svc.Spec.HealthCheckNodePort; p != 0 {
-		out = append(out, portName("TCP", p))
-	}
-	return out
-}
-
 // addressesOf returns the allocated cluster IPs of a Service.
 func addressesOf(svc *corev1.Service) []string {
 	var out []string
@@ -65,7 +50,7 @@ func (a *serviceAllocator) fill(svc, old *corev1.Service) error {
 		api.KeepServiceAllocations(svc, old)
 	}
 	d := &allocation{serviceAllocator: a, svc: svc, had: map[string]bool{}, mine: map[string]bool{}}
-	for _, k := range append(addressesOf(old), nodePortsOf(old)...) {
+	for _, k := range append(addressesOf(old), api.NodePorts(old)...) {
 		d.had[k] = true
 	}
 	switch svc.Spec.Type {
@@ -95,14 +80,14 @@ func (a *serviceAllocator) exchange(old, svc *corev1.Service) []store.Mutation {
 	for _, ip := range without(addressesOf(svc), addressesOf(old)) {
 		out = append(out, a.takeAddress(svc, ip))
 	}
-	for _, p := range without(nodePortsOf(svc), nodePortsOf(old)) {
-		out = append(out, store.Mutation{Key: portKey(p), Raw: []byte(svc.Namespace + "/" + svc.Name), If: 0})
+	for _, p := range without(api.NodePorts(svc), api.NodePorts(old)) {
+		out = append(out, store.Mutation{Key: api.NodePortKey(p), Raw: []byte(svc.Namespace + "/" + svc.Name), If: 0})
 	}
 	for _, ip := range without(addressesOf(old), addressesOf(svc)) {
 		out = append(out, store.Mutation{Table: a.registry.table(api.IPAddresses), Key: ip, If: store.Any})
 	}
-	for _, p := range without(nodePortsOf(old), nodePortsOf(svc)) {
-		out = append(out, store.Mutation{Key: portKey(p), If: store.Any})
+	for _, p := range without(api.NodePorts(old), api.NodePorts(svc)) {
+		out = append(out, store.Mutation{Key: api.NodePortKey(p), If: store.Any})
 	}
 	return out
 }
@@ -291,7 +276,7 @@ func (d *allocation) ports() error {
 
 // claimPort takes a port that the user chose.
 func (d *allocation) claimPort(protocol string, port int32, path *field.Path) error {
-	key := portName(protocol, port)
+	key := api.NodePort(protocol, port)
 	switch {
 	case d.mine[key] || d.had[key]:
 	case port < d.portRange[0] || port > d.portRange[1]:
@@ -304,7 +289,7 @@ func (d *allocation) claimPort(protocol string, port int32, path *field.Path) er
 }
 
 func (d *allocation) portTaken(key string) bool {
-	return len(d.registry.table(api.Services).Lookup(IndexNodePort, key)) > 0
+	return len(d.registry.table(api.Services).Lookup(api.IndexNodePort, key)) > 0
 }
 
 // drawPort picks a free port at random, or wish (if not 0) where it is free.
@@ -312,17 +297,11 @@ func (d *allocation) drawPort(protocol string, wish int32) (int32, error) {
 	n := int(d.portRange[1]-d.portRange[0]) + 1
 	port := wish
 	for i, start := 0, rand.IntN(n); i <= n; i++ {
-		if key := portName(protocol, port); port != 0 && !d.mine[key] && !d.portTaken(key) {
+		if key := api.NodePort(protocol, port); port != 0 && !d.mine[key] && !d.portTaken(key) {
 			d.mine[key] = true
 			return port, nil
 		}
 		port = d.portRange[0] + int32((start+i)%n)
 	}
 	return 0, apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: range %d-%d is full", d.portRange[0], d.portRange[1]))
-}
-
-func portName(protocol string, port int32) string { return protocol + "/" + strconv.Itoa(int(port)) }
-
-func portKey(key string) string {
-	return "/registry/ranges/servicenodeports/" + strings.ToLower(key)
 }

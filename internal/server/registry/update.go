@@ -38,7 +38,7 @@ const conflictMessage = "the object has been modified; please apply your changes
 func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, sub string, transform Transform, opts UpdateOptions) (_ api.Object, created bool, _ error) {
 	t := r.table(res)
 	for {
-		current, ok := t.Get(tableKey(res, key))
+		current, ok := t.Get(res.Key(key))
 		if !ok {
 			if !opts.Create {
 				return nil, false, apierrors.NewNotFound(res.GroupResource(), key.Name)

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -100,6 +99,12 @@ func (v *Reviewer) Serve(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+	if o, ok := obj.(api.Object); ok && r.Namespaced && o.GetNamespace() == "" {
+		o.SetNamespace(c.Target.Namespace)
+	}
+	if errs := api.ValidateExchanged(obj); len(errs) > 0 {
+		return apierrors.NewInvalid(r.GroupKind(), "", errs)
+	}
 	if err := r.answer(v, c, obj); err != nil {
 		return err
 	}
@@ -148,49 +153,31 @@ func userInfo(who user.Info) authenticationv1.UserInfo {
 
 func (v *Reviewer) selfSubjectAccess(c *call.Call, obj runtime.Object) error {
 	r := obj.(*authorizationv1.SelfSubjectAccessReview)
-	if err := oneAttribute("SelfSubjectAccessReview", r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes); err != nil {
-		return err
-	}
 	r.Status = v.access(c.R.Context(), c.Target.User, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
 	return nil
 }
 
 func (v *Reviewer) subjectAccess(c *call.Call, obj runtime.Object) error {
 	r := obj.(*authorizationv1.SubjectAccessReview)
-	return v.subjectAccessSpec(c, "SubjectAccessReview", &r.Spec, &r.Status)
+	r.Status = v.subjectAccessSpec(c, &r.Spec)
+	return nil
 }
 
 func (v *Reviewer) localSubjectAccess(c *call.Call, obj runtime.Object) error {
 	r := obj.(*authorizationv1.LocalSubjectAccessReview)
-	if a := r.Spec.ResourceAttributes; a == nil || a.Namespace != c.Target.Namespace {
-		return apierrors.NewBadRequest(fmt.Sprintf("spec.resourceAttributes.namespace must match namespace: %q", c.Target.Namespace))
+	if r.Namespace != c.Target.Namespace {
+		return apierrors.NewBadRequest(fmt.Sprintf("spec.resourceAttributes.namespace must match namespace: %v", c.Target.Namespace))
 	}
-	return v.subjectAccessSpec(c, "LocalSubjectAccessReview", &r.Spec, &r.Status)
+	r.Status = v.subjectAccessSpec(c, &r.Spec)
+	return nil
 }
 
-func (v *Reviewer) subjectAccessSpec(c *call.Call, kind string, spec *authorizationv1.SubjectAccessReviewSpec, status *authorizationv1.SubjectAccessReviewStatus) error {
-	if spec.User == "" && len(spec.Groups) == 0 {
-		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind(kind).GroupKind(), "", field.ErrorList{
-			field.Required(field.NewPath("spec", "user"), "at least one of user or group must be specified")})
-	}
-	if err := oneAttribute(kind, spec.ResourceAttributes, spec.NonResourceAttributes); err != nil {
-		return err
-	}
+func (v *Reviewer) subjectAccessSpec(c *call.Call, spec *authorizationv1.SubjectAccessReviewSpec) authorizationv1.SubjectAccessReviewStatus {
 	who := &user.DefaultInfo{Name: spec.User, UID: spec.UID, Groups: spec.Groups, Extra: map[string][]string{}}
 	for k, v := range spec.Extra {
 		who.Extra[k] = v
 	}
-	*status = v.access(c.R.Context(), who, spec.ResourceAttributes, spec.NonResourceAttributes)
-	return nil
-}
-
-// oneAttribute demands one of the two questions.
-func oneAttribute(kind string, res *authorizationv1.ResourceAttributes, non *authorizationv1.NonResourceAttributes) error {
-	if (res == nil) != (non == nil) {
-		return nil
-	}
-	return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind(kind).GroupKind(), "", field.ErrorList{
-		field.Invalid(field.NewPath("spec", "resourceAttributes"), res, "exactly one of nonResourceAttributes or resourceAttributes must be specified")})
+	return v.access(c.R.Context(), who, spec.ResourceAttributes, spec.NonResourceAttributes)
 }
 
 func (v *Reviewer) access(ctx context.Context, who user.Info, res *authorizationv1.ResourceAttributes, non *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {

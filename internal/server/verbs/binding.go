@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -22,14 +21,7 @@ func (v *Verbs) binding(c *call.Call) error {
 	if err != nil {
 		return err
 	}
-	var errs field.ErrorList
-	if kind := b.Target.Kind; kind != "" && kind != "Node" {
-		errs = append(errs, field.NotSupported(field.NewPath("target", "kind"), kind, []string{"Node"}))
-	}
-	if b.Target.Name == "" {
-		errs = append(errs, field.Required(field.NewPath("target", "name"), ""))
-	}
-	if len(errs) > 0 {
+	if errs := api.ValidateExchanged(b); len(errs) > 0 {
 		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), c.Target.Name, errs)
 	}
 	if err := v.admit(c, admission.Create, b, opts); err != nil {

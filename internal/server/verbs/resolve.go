@@ -43,36 +43,15 @@ func find(t *call.Target) error {
 }
 
 func resolveSubresource(t *call.Target) error {
-	if t.Subresource != "proxy" && t.Rest != "" {
-		return call.ErrNoPath()
-	}
-	verbs, ok := subresourceVerbs(t.Res, t.Subresource)
-	if !ok {
+	sub, ok := t.Res.Subresource(t.Subresource)
+	if !ok || (t.Rest != "" && !sub.Open) {
 		return call.ErrNoPath()
 	}
 	// What a proxied pod does with OPTIONS is its own business; discovery does not list it.
-	if !allowed(verbs, t.Verb) && (t.Subresource != "proxy" || t.Verb != "options") {
+	if !allowed(sub.Verbs, t.Verb) && (!sub.Open || t.Verb != "options") {
 		return call.ErrMethod(t)
 	}
 	return nil
-}
-
-// subresourceVerbs returns what may be done with a subresource.
-func subresourceVerbs(res *api.Resource, name string) ([]string, bool) {
-	switch {
-	case name == "proxy" && res == api.Nodes:
-		return []string{"get"}, true
-	case name == "proxy" && (res == api.Pods || res == api.Services):
-		return []string{"create", "delete", "get", "patch", "update"}, true
-	case name == "status" && res.Status, name == "scale" && res.Scale != nil:
-		return []string{"get", "patch", "update"}, true
-	}
-	for _, s := range res.Subresources {
-		if s.Name == name {
-			return s.Verbs, true
-		}
-	}
-	return nil, false
 }
 
 // allowed reports whether verbs, nil for the usual ones, contain verb.

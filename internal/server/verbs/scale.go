@@ -10,7 +10,6 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
@@ -148,9 +147,8 @@ func (v *Verbs) writeScale(c *call.Call, opts metav1.UpdateOptions, change func(
 		if err != nil {
 			return nil, err
 		}
-		if wanted.Spec.Replicas < 0 {
-			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), c.Target.Name, field.ErrorList{
-				field.Invalid(field.NewPath("spec", "replicas"), wanted.Spec.Replicas, "must be greater than or equal to 0")})
+		if errs := api.ValidateExchanged(wanted); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), c.Target.Name, errs)
 		}
 		obj := current.DeepCopyObject().(api.Object)
 		c.Target.Res.Scale.Set(obj, wanted.Spec.Replicas)

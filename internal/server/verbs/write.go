@@ -114,7 +114,7 @@ func (v *Verbs) update(c *call.Call) error {
 		return v.record(c, current, obj, manager)
 	}
 	out, created, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), c.Target.Subresource, transform, registry.UpdateOptions{
-		UpdateOptions: opts, Create: c.Target.Subresource == "" && createOnUpdate[c.Target.Res.Kind],
+		UpdateOptions: opts, Create: c.Target.Subresource == "" && c.Target.Res.CreateOnUpdate,
 	})
 	if err != nil {
 		return err
@@ -123,12 +123,6 @@ func (v *Verbs) update(c *call.Call) error {
 		return v.written(c, http.StatusCreated, out)
 	}
 	return v.written(c, http.StatusOK, out)
-}
-
-// createOnUpdate are the kinds that Kubernetes lets a PUT create.
-var createOnUpdate = map[string]bool{
-	"Endpoints": true, "Event": true, "Lease": true, "LimitRange": true, "RuntimeClass": true, "Service": true,
-	"ClusterRole": true, "ClusterRoleBinding": true, "Role": true, "RoleBinding": true,
 }
 
 // mayCreate checks that a user whose update or apply finds no object may create one.
@@ -197,7 +191,7 @@ func (v *Verbs) delete(c *call.Call) error {
 	if err != nil {
 		return err
 	}
-	if !gone || returnsDeleted(c.Target.Res) {
+	if !gone || c.Target.Res.AnswersDeleted {
 		return v.written(c, http.StatusOK, obj)
 	}
 	c.Document(http.StatusOK, &metav1.Status{
@@ -205,15 +199,6 @@ func (v *Verbs) delete(c *call.Call) error {
 		Details: &metav1.StatusDetails{Name: obj.GetName(), Group: c.Target.Group, Kind: c.Target.Resource, UID: obj.GetUID()},
 	}, call.StatusKind)
 	return nil
-}
-
-// returnsDeleted names the resources whose deletion is answered with the object rather than with a Status.
-func returnsDeleted(res *api.Resource) bool {
-	switch res {
-	case api.Pods, api.Services, api.ServiceAccounts, api.ResourceQuotas, api.PodTemplates, api.PersistentVolumes, api.PersistentVolumeClaims:
-		return true
-	}
-	return false
 }
 
 // deleteCollection deletes everything that the query selects and answers with it.

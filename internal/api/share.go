@@ -1,17 +1,15 @@
-package registry
+package api
 
 import (
 	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/knarr-io/knarr/internal/store"
 )
 
 // sharePod lets a pod's container statuses refer to the resources in its spec, which they repeat (KEP-1287). A map of resources takes 650
 // bytes, and there would be three of them for each container.
-func sharePod(o store.Object) {
+func sharePod(o Object) {
 	pod := o.(*corev1.Pod)
 	pod.Status.ContainerStatuses = shareResources(pod.Status.ContainerStatuses, pod.Spec.Containers)
 	pod.Status.InitContainerStatuses = shareResources(pod.Status.InitContainerStatuses, pod.Spec.InitContainers)
