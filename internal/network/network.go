@@ -159,6 +159,17 @@ func (n *Node) Reclaim(ctx context.Context, live map[string]bool) error {
 	return errors.Join(err, n.plugin.ReclaimLinks())
 }
 
+// WatchLinks makes the links of pods anew that somebody else deleted, and tells lost of each, until ctx ends. Call it once after
+// Reclaim.
+func (n *Node) WatchLinks(ctx context.Context, lost func(cni.Lost)) error {
+	select {
+	case <-n.up:
+		return n.plugin.WatchLinks(ctx, lost)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
 // Run serves the network until ctx ends. Links, addresses and rules stay as they are then; see [Purge].
 func (n *Node) Run(ctx context.Context) error {
 	if err := n.prepare(); err != nil {

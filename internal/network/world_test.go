@@ -112,12 +112,16 @@ type pod struct {
 	name string
 	id   string
 	ns   *nettest.NS
+	path string // of the namespace, as the runtime has it
 	addr netip.Addr
 }
 
 func (w *world) pod(name string, ports ...map[string]any) *pod {
 	w.t.Helper()
-	p := &pod{w: w, name: name, id: "sandbox-of-" + name, ns: nettest.New(w.t)}
+	p := &pod{w: w, name: name, id: "sandbox-of-" + name, ns: nettest.New(w.t), path: filepath.Join(w.t.TempDir(), name)}
+	if err := os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.ns.FD()), p.path); err != nil {
+		w.t.Fatal(err)
+	}
 	var result struct {
 		CNIVersion string
 		IPs        []struct{ Address, Gateway string }
@@ -145,7 +149,7 @@ func (p *pod) cni(command string, ports []map[string]any) ([]byte, error) {
 	cmd := exec.Command(p.w.plugin)
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_IFNAME=eth0", "CNI_PATH=/none",
-		fmt.Sprintf("CNI_NETNS=/proc/%d/fd/%d", os.Getpid(), p.ns.FD()),
+		"CNI_NETNS=" + p.path,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + p.name}
 	out, err := cmd.Output()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,39 @@ type Plugin struct {
 	// SetHostPorts makes the host ports of owner lead to its pod at addr; no ports remove them. It returns once that is so.
 	SetHostPorts func(ctx context.Context, owner ipam.Owner, addr netip.Addr, ports []ipam.HostPort) error
 	Log          *slog.Logger
+
+	mu    sync.Mutex
+	locks map[ipam.Owner]*ownerLock
+}
+
+// ownerLock lets one change of an owner's link happen at a time.
+type ownerLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock waits until owner's link is nobody else's to change, until the returned function is called.
+func (p *Plugin) lock(owner ipam.Owner) (unlock func()) {
+	p.mu.Lock()
+	if p.locks == nil {
+		p.locks = map[ipam.Owner]*ownerLock{}
+	}
+	l := p.locks[owner]
+	if l == nil {
+		l = &ownerLock{}
+		p.locks[owner] = l
+	}
+	l.users++
+	p.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(p.locks, owner)
+		}
+	}
 }
 
 // Handle answers one request. netns is the pod's network namespace, or -1.
@@ -71,8 +105,9 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 	if err != nil {
 		return nil, &Error{Code: codeInvalidConfig, Msg: err.Error()}
 	}
+	defer p.lock(owner)()
 	args := parseArgs(req.Args)
-	a, err := p.Pool.Allocate(ipam.Allocation{Owner: owner, Link: LinkName(p.Instance, owner.ContainerID, owner.IfName),
+	a, err := p.Pool.Allocate(ipam.Allocation{Owner: owner, Link: LinkName(p.Instance, owner.ContainerID, owner.IfName), NetNS: req.NetNS,
 		PodNamespace: args["K8S_POD_NAMESPACE"], PodName: args["K8S_POD_NAME"], PodUID: args["K8S_POD_UID"], HostPorts: ports})
 	if err != nil {
 		return nil, err
@@ -83,7 +118,7 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 		err = p.SetHostPorts(ctx, owner, a.Addr, a.HostPorts)
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.Remove(ctx, owner))
+		return nil, errors.Join(err, p.remove(ctx, owner))
 	}
 	return &result{
 		CNIVersion: conf.CNIVersion,
@@ -99,6 +134,11 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 // Remove disconnects owner's pod and frees its address. It is no error if there is nothing to do. The address is freed last, so
 // that it never belongs to two pods.
 func (p *Plugin) Remove(ctx context.Context, owner ipam.Owner) error {
+	defer p.lock(owner)()
+	return p.remove(ctx, owner)
+}
+
+func (p *Plugin) remove(ctx context.Context, owner ipam.Owner) error {
 	a, known := p.Pool.Get(owner)
 	if known && len(a.HostPorts) > 0 {
 		if err := p.SetHostPorts(ctx, owner, a.Addr, nil); err != nil {

@@ -32,7 +32,8 @@ type Owner struct {
 type Allocation struct {
 	Owner
 	Addr         netip.Addr `json:"address"`
-	Link         string     `json:"link"` // host side of the veth pair
+	Link         string     `json:"link"`            // host side of the veth pair
+	NetNS        string     `json:"netns,omitempty"` // path of the sandbox's network namespace, as the runtime sees it
 	PodNamespace string     `json:"podNamespace,omitempty"`
 	PodName      string     `json:"podName,omitempty"`
 	PodUID       string     `json:"podUID,omitempty"`
