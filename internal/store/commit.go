@@ -78,6 +78,9 @@ func (s *Store) begin(ctx context.Context, group []Mutation) (func() (int64, err
 	for i, m := range group {
 		op := Op{Key: m.Key, Value: m.Raw, If: m.If}
 		if m.Table != nil {
+			if m.Table.dropped.Load() {
+				return nil, ErrDropped
+			}
 			op.Key = m.Table.spec.Prefix + m.Key
 		}
 		if m.Object != nil {

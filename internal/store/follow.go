@@ -26,11 +26,13 @@ type loaded struct {
 // load brings the tables to what the backend holds, and tells the watchers the difference in the order of revisions, deletions
 // last. What happened in between can no longer be told: watches from before do not resume.
 func (s *Store) load(ctx context.Context) (int64, error) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
 	if _, err := s.backend.Commit(ctx, []Op{{Key: markKey, Value: []byte{}, If: Any}}); err != nil {
 		s.log.Warn("the store cannot be written to", "err", err)
 	}
 	present := map[*Table]map[string]bool{}
-	for _, t := range s.tables {
+	for _, t := range *s.tables.Load() {
 		present[t] = map[string]bool{}
 	}
 	var news []loaded
@@ -58,8 +60,11 @@ func (s *Store) load(ctx context.Context) (int64, error) {
 	slices.SortStableFunc(news, func(a, b loaded) int { return cmp.Compare(a.rev, b.rev) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.tables {
+	for t := range present {
 		t.cutHistory(rev)
+	}
+	for _, o := range s.openings {
+		o.lost = true
 	}
 	for _, n := range news {
 		if old, ok := n.table.get(n.key); ok && old.Object.GetUID() != n.object.GetUID() {
@@ -118,16 +123,14 @@ type freeze struct {
 // applyAll puts the changes of one revision into their tables.
 func (s *Store) applyAll(rev int64, changes []Change) {
 	// What takes time is done before anybody has to wait for the lock.
-	objects := make([]Object, len(changes))
+	objects, known := make([]Object, len(changes)), make([]bool, len(changes))
 	var freezes []freeze
 	for i, c := range changes {
 		t, _ := s.find(c.Key)
 		if t == nil {
 			continue
 		}
-		if c.Value != nil {
-			objects[i] = s.object(t, c, rev)
-		}
+		objects[i], known[i] = s.object(t, c, rev), true
 		if !slices.ContainsFunc(freezes, func(f freeze) bool { return f.table == t }) {
 			states, upTo := t.history.freeze(t.spec.Encode)
 			freezes = append(freezes, freeze{t, states, upTo})
@@ -139,24 +142,43 @@ func (s *Store) applyAll(rev int64, changes []Change) {
 		f.table.history.settle(f.states, f.upTo)
 	}
 	for i, c := range changes {
-		if t, key := s.find(c.Key); t != nil {
+		switch t, key := s.find(c.Key); {
+		case t == nil:
+			s.keep(rev, c, len(changes) > 1)
+		case !known[i]: // opened a moment ago
+			obj, _ := s.decode(t, c, rev)
+			t.apply(key, obj, rev, len(changes) > 1)
+		default:
 			t.apply(key, objects[i], rev, len(changes) > 1)
 		}
 	}
 	s.reached(rev)
 }
 
-// object returns what a change put, at revision rev; nil, which shows as a deletion, if it cannot be read.
+// object returns what a change put, at revision rev, sharing what it can with its neighbours; nil, which shows as a deletion, if it cannot be
+// read. The store's lock is free.
 func (s *Store) object(t *Table, c Change, rev int64) Object {
+	obj, fresh := s.decode(t, c, rev)
+	if fresh {
+		t.share(c.Key[len(t.spec.Prefix):], obj)
+	}
+	return obj
+}
+
+// decode is object without the sharing, for those who hold the store's lock. It reports whether the object is new, rather than one that its
+// writer had.
+func (s *Store) decode(t *Table, c Change, rev int64) (_ Object, fresh bool) {
+	if c.Value == nil {
+		return nil, false
+	}
 	if obj := s.takePending(c.Key, c.Value, rev); obj != nil {
-		return obj
+		return obj, false
 	}
 	obj, err := t.spec.Decode(c.Value)
 	if err != nil {
 		s.log.Error("an object in the store cannot be read and is not shown", "key", c.Key, "revision", rev, "err", err)
-		return nil
+		return nil, false
 	}
 	obj.SetResourceVersion(FormatRevision(rev))
-	t.share(c.Key[len(t.spec.Prefix):], obj)
-	return obj
+	return obj, true
 }

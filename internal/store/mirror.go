@@ -14,10 +14,7 @@ type Mirror struct {
 // NewMirror returns an empty mirror with the indexes of spec.
 func NewMirror(spec Spec) *Mirror {
 	spec.History = 1 // nobody resumes a watch of a mirror from the past
-	s := &Store{tables: map[string]*Table{}}
-	m := &Mirror{table: newTable(s, spec)}
-	s.tables[spec.Prefix] = m.table
-	return m
+	return &Mirror{table: newTable(&Store{}, spec)}
 }
 
 // Table returns the mirror's content.

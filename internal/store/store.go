@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -18,7 +19,7 @@ const root = "/registry/"
 type Store struct {
 	backend  Backend
 	log      *slog.Logger
-	tables   map[string]*Table // by prefix
+	tables   atomic.Pointer[map[string]*Table] // by prefix; replaced as a whole, under mu
 	requests chan *request
 	ready    chan struct{}
 	ended    chan struct{}
@@ -27,9 +28,12 @@ type Store struct {
 	others    func() bool     // whether others write to the backend
 	questions chan chan error // of callers of Fresh
 
+	loading sync.Mutex   // held while everything is loaded anew
 	mu      sync.RWMutex // guards rev and the contents of every table
 	rev     int64        // every change up to here is in the copy
 	waiters []*waiter    // for rev to be reached
+	// openings are tables that are being opened, by prefix.
+	openings map[string]*opening
 
 	pendingMu sync.Mutex
 	pending   map[string][]*pending // by full key: objects being written, so that the applier need not decode them
@@ -45,7 +49,7 @@ func New(backend Backend, log *slog.Logger, specs ...Spec) *Store {
 	s := &Store{
 		backend:   backend,
 		log:       log,
-		tables:    map[string]*Table{},
+		openings:  map[string]*opening{},
 		requests:  make(chan *request, 1024),
 		questions: make(chan chan error, 1024),
 		ready:     make(chan struct{}),
@@ -56,14 +60,16 @@ func New(backend Backend, log *slog.Logger, specs ...Spec) *Store {
 	if b, ok := backend.(interface{ MaxOps() int }); ok && b.MaxOps() > 0 {
 		s.maxOps = b.MaxOps()
 	}
+	tables := map[string]*Table{}
 	for _, spec := range specs {
-		s.tables[spec.Prefix] = newTable(s, spec)
+		tables[spec.Prefix] = newTable(s, spec)
 	}
+	s.tables.Store(&tables)
 	return s
 }
 
 // Table returns the table whose keys begin with prefix ("/registry/pods/"), or nil.
-func (s *Store) Table(prefix string) *Table { return s.tables[prefix] }
+func (s *Store) Table(prefix string) *Table { return (*s.tables.Load())[prefix] }
 
 // Ready is closed once the copy holds everything that was in the backend when Run began.
 func (s *Store) Ready() <-chan struct{} { return s.ready }
@@ -151,23 +157,24 @@ func (s *Store) WaitFor(ctx context.Context, rev int64) error {
 	return err
 }
 
-// find returns the table of a full key and the key within it. Prefixes have one or two segments below /registry/.
+// find returns the table of a full key and the key within it.
 func (s *Store) find(full string) (*Table, string) {
-	rest := full[len(root):]
-	i := strings.IndexByte(rest, '/')
-	if i < 0 {
-		return nil, ""
+	tables := *s.tables.Load()
+	prefix, key := split(full, func(prefix string) bool { return tables[prefix] != nil })
+	return tables[prefix], key
+}
+
+// split takes a full key apart where a prefix ends that is known: one or two segments below /registry/.
+func split(full string, known func(prefix string) bool) (prefix, key string) {
+	end := len(root)
+	for range 2 {
+		i := strings.IndexByte(full[end:], '/')
+		if i < 0 {
+			return "", ""
+		}
+		if end += i + 1; known(full[:end]) {
+			return full[:end], full[end:]
+		}
 	}
-	if t := s.tables[full[:len(root)+i+1]]; t != nil {
-		return t, rest[i+1:]
-	}
-	j := strings.IndexByte(rest[i+1:], '/')
-	if j < 0 {
-		return nil, ""
-	}
-	n := i + 1 + j + 1
-	if t := s.tables[full[:len(root)+n]]; t != nil {
-		return t, rest[n:]
-	}
-	return nil, ""
+	return "", ""
 }

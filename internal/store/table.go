@@ -3,6 +3,7 @@ package store
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tidwall/btree"
 )
@@ -32,6 +33,7 @@ type Table struct {
 	indexes  map[string]map[string]*btree.BTreeG[*Revision]
 	history  history
 	watchers map[*Watcher]struct{}
+	dropped  atomic.Bool
 	// byIndex holds the watchers that asked for one value of one index.
 	byIndex map[string]map[string]map[*Watcher]struct{}
 }

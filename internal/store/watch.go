@@ -72,6 +72,7 @@ type Watcher struct {
 	queue   []Event
 	spare   []Event // the caller's, until the next call of Next
 	lost    bool
+	dropped bool
 	stopped bool
 	wake    chan struct{}
 }
@@ -117,7 +118,7 @@ func (t *Table) WatchIndex(index, value string) (*Watcher, []*Revision) {
 }
 
 func (t *Table) addWatcher(index, value string) *Watcher {
-	w := &Watcher{table: t, index: index, value: value, wake: make(chan struct{}, 1)}
+	w := &Watcher{table: t, index: index, value: value, wake: make(chan struct{}, 1), dropped: t.dropped.Load()}
 	set := t.watchers
 	if index != "" {
 		set = t.byIndex[index][value]
@@ -165,6 +166,9 @@ func (w *Watcher) Next(ctx context.Context) ([]Event, error) {
 		case w.lost:
 			w.mu.Unlock()
 			return nil, ErrTooOld
+		case w.dropped && len(w.queue) == 0:
+			w.mu.Unlock()
+			return nil, ErrDropped
 		case len(w.queue) > 0:
 			out := w.queue
 			w.queue, w.spare = w.spare[:0], out
@@ -187,6 +191,14 @@ func (w *Watcher) Progress() (int64, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.table.store.rev, len(w.queue) == 0 && !w.lost && w.table.store.rev >= w.after
+}
+
+// end tells the watcher that its table is no longer there: it is given what waits, and then ErrDropped.
+func (w *Watcher) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped = true
+	w.signal()
 }
 
 func (w *Watcher) push(e Event) {
