@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,7 +19,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -26,6 +27,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/ownership"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
+	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
 const component = "deployment-controller"
@@ -39,38 +41,23 @@ type reconciler struct {
 
 // New declares the Deployment controller.
 func New(c client.Client) controller.Controller {
-	r := &reconciler{client: c}
+	kind := appsv1.SchemeGroupVersion.WithKind("Deployment")
+	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.Deployment).Spec.Selector })
 	return controller.Controller{
 		Name:    "deployment",
 		Workers: 5,
 		Watches: []controller.Watch{
-			{Resource: api.Deployments},
+			{Resource: api.Deployments, Keys: owners.OwnerKeys},
 			// A pod that ends shows in its ReplicaSet's status.terminatingReplicas, so pods need not be watched.
-			{Resource: api.ReplicaSets, Keys: r.replicaSetKeys},
+			{Resource: api.ReplicaSets, Keys: owners.OwnedKeys},
 		},
 		Writes: []string{
 			"apps/Deployment:status", "apps/Deployment:metadata.annotations[" + revisionAnnotation + "]",
 			"apps/ReplicaSet:created by Deployments", "apps/ReplicaSet:spec of Deployments",
 			"apps/ReplicaSet:metadata.ownerReferences of Deployments",
 		},
-		Reconciler: r,
+		Reconciler: &reconciler{client: c},
 	}
-}
-
-func (r *reconciler) replicaSetKeys(e client.Event) []api.Key {
-	return ownership.EventKeys(e, appsv1.SchemeGroupVersion.WithKind("Deployment").GroupKind(), func(rs api.Object) []api.Key {
-		all, err := client.List[*appsv1.Deployment](context.Background(), r.client, client.ListOptions{Namespace: rs.GetNamespace()})
-		if err != nil {
-			return nil
-		}
-		var keys []api.Key
-		for _, d := range all {
-			if sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(rs.GetLabels())) {
-				keys = append(keys, api.KeyOf(d))
-			}
-		}
-		return keys
-	})
 }
 
 // Reconcile takes the next step for one Deployment.
@@ -86,7 +73,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	act := plan(d, observed{replicaSets: sets, running: r.running(ctx)}, time.Now())
+	act := plan(d, observed{replicaSets: sets, running: r.running(ctx, d, sets)}, time.Now())
 	stale, err := r.apply(ctx, d, act)
 	if err != nil {
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -128,21 +115,19 @@ func (r *reconciler) replicaSets(ctx context.Context, d *appsv1.Deployment) ([]*
 	return mine, nil
 }
 
-// running returns a function that says whether pods of a ReplicaSet still have containers to run or stop.
-func (r *reconciler) running(ctx context.Context) func(rs *appsv1.ReplicaSet) bool {
-	return func(rs *appsv1.ReplicaSet) bool {
+// running returns the UIDs of the sets whose pods still have containers to run or stop, for a Deployment that waits for their end.
+func (r *reconciler) running(ctx context.Context, d *appsv1.Deployment, sets []*appsv1.ReplicaSet) map[types.UID]bool {
+	out := map[types.UID]bool{}
+	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
+		return out
+	}
+	for _, rs := range sets {
 		pods, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
 			Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(rs.UID)})
-		if err != nil {
-			return true // not known to have ended
-		}
-		for _, p := range pods {
-			if metav1.IsControlledBy(p, rs) && !podstate.Finished(p) {
-				return true
-			}
-		}
-		return false
+		out[rs.UID] = err != nil || // not known to have ended
+			slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return metav1.IsControlledBy(p, rs) && !podstate.Finished(p) })
 	}
+	return out
 }
 
 // apply writes what act asks for. stale means that something had changed since it was read.
@@ -241,8 +226,8 @@ func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, stat
 	if current(d) {
 		return nil
 	}
-	_, err := client.Mutate(ctx, r.client, api.KeyOf(d), "status", func(o *appsv1.Deployment) bool {
-		if o.UID != d.UID || current(o) {
+	return workload.WriteStatus(ctx, r.client, d, func(o *appsv1.Deployment) bool {
+		if current(o) {
 			return false
 		}
 		o.Status = status
@@ -254,8 +239,4 @@ func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, stat
 		}
 		return true
 	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }

@@ -8,13 +8,14 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // observed is what a plan is made from.
 type observed struct {
 	replicaSets []*appsv1.ReplicaSet
-	// running says whether pods of a ReplicaSet still have containers; asked only of old ones, for Recreate.
-	running func(rs *appsv1.ReplicaSet) bool
+	// running has the UIDs of the ReplicaSets whose pods still have containers to run or stop. It matters for Recreate only.
+	running map[types.UID]bool
 }
 
 // actions is what to do about a Deployment, in this order.

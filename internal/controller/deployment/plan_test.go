@@ -158,7 +158,7 @@ func TestRecreate(t *testing.T) {
 	old := sized(d, 9, "v1", 3, 3, 3, 3)
 	check := func(what string, running bool, want string) {
 		t.Helper()
-		act := plan(d, observed{replicaSets: []*appsv1.ReplicaSet{old}, running: func(*appsv1.ReplicaSet) bool { return running }}, now)
+		act := plan(d, observed{replicaSets: []*appsv1.ReplicaSet{old}, running: map[types.UID]bool{old.UID: running}}, now)
 		if got := sizes(act); got != want {
 			t.Errorf("%s: %q, want %q", what, got, want)
 		}

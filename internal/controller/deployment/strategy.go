@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -126,14 +127,14 @@ func (r *rollout) shrinkOld() bool {
 }
 
 // recreate ends all old pods before it makes the first new one.
-func (r *rollout) recreate(running func(*appsv1.ReplicaSet) bool) {
+func (r *rollout) recreate(running map[types.UID]bool) {
 	if old := activeOf(r.old); len(old) > 0 {
 		for _, s := range old {
 			s.resize(0)
 		}
 		return
 	}
-	if slices.ContainsFunc(r.old, func(s *set) bool { return s.Status.Replicas > 0 || running(s.ReplicaSet) }) {
+	if slices.ContainsFunc(r.old, func(s *set) bool { return s.Status.Replicas > 0 || running[s.UID] }) {
 		return
 	}
 	r.ensureFresh()

@@ -151,8 +151,12 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		}
 	}
 	var out outcome
+	var known scales
+	if failed == nil && relative(pdb) {
+		known, failed = r.scales(ctx, pods)
+	}
 	if failed == nil {
-		out, failed = planStatus(pdb, pods, r.scaleOf(ctx), now)
+		out, failed = planStatus(pdb, pods, known, now)
 	}
 	if failed != nil {
 		// Trying again mends nothing: it takes another pod, controller or budget, each of which is an event.
@@ -189,25 +193,43 @@ func events(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, out outcome, 
 	return list
 }
 
-// scaleOf looks up scales: a Deployment's for pods of its ReplicaSets, and that of whatever else has a scale subresource.
-func (r *reconciler) scaleOf(ctx context.Context) scales {
-	return func(pod *corev1.Pod, ref *metav1.OwnerReference) (scale, error) {
-		owner, s, err := r.scaled(ctx, pod.Namespace, ref)
+// scales looks up the scales of what controls pods.
+func (r *reconciler) scales(ctx context.Context, pods []*corev1.Pod) (scales, error) {
+	out := scales{}
+	for _, pod := range pods {
+		ref := metav1.GetControllerOfNoCopy(pod)
+		if ref == nil {
+			continue
+		}
+		if _, ok := out[ref.UID]; ok {
+			continue
+		}
+		s, err := r.scaleOf(ctx, pod, ref)
 		if err != nil {
-			return scale{}, err
+			return nil, err
 		}
-		if owner == nil {
-			return scale{}, fmt.Errorf("found no controllers for pod %q", pod.Name)
-		}
-		above := metav1.GetControllerOfNoCopy(owner)
-		if _, ok := ownership.ControllerKey(owner, api.Deployments.GroupVersionKind.GroupKind()); ok {
-			// A Deployment that is gone leaves the ReplicaSet's own scale.
-			if d, ds, err := r.scaled(ctx, pod.Namespace, above); err == nil && d != nil {
-				return ds, nil
-			}
-		}
-		return s, nil
+		out[ref.UID] = s
 	}
+	return out, nil
+}
+
+// scaleOf looks up the scale that counts for pod: a Deployment's for pods of its ReplicaSets, else that of its controller.
+func (r *reconciler) scaleOf(ctx context.Context, pod *corev1.Pod, ref *metav1.OwnerReference) (scale, error) {
+	owner, s, err := r.scaled(ctx, pod.Namespace, ref)
+	if err != nil {
+		return scale{}, err
+	}
+	if owner == nil {
+		return scale{}, fmt.Errorf("found no controllers for pod %q", pod.Name)
+	}
+	above := metav1.GetControllerOfNoCopy(owner)
+	if _, ok := ownership.ControllerKey(owner, api.Deployments.GroupVersionKind.GroupKind()); ok {
+		// A Deployment that is gone leaves the ReplicaSet's own scale.
+		if d, ds, err := r.scaled(ctx, pod.Namespace, above); err == nil && d != nil {
+			return ds, nil
+		}
+	}
+	return s, nil
 }
 
 // scaled returns the object that ref names and its scale, or a nil object if there is none.

@@ -175,13 +175,14 @@ func TestUnknownControllerAllowsNothing(t *testing.T) {
 		for _, test := range []struct{ apiVersion, kind, want string }{
 			{"example.com/v1", "Ship", `no matches for kind "Ship" in version "example.com/v1"`},
 			{"v1", "ConfigMap", "configmaps does not implement the scale subresource"},
+			{"apps/v1", "ReplicaSet", `found no controllers for pod "a"`},
 		} {
 			if cond := own(test.apiVersion, test.kind); cond.Reason != "SyncFailed" || cond.Message != test.want {
 				t.Errorf("%s: %+v, want %s", test.kind, cond, test.want)
 			}
 		}
-		if n := len(c.Events("CalculateExpectedPodCountFailed")); n != 2 {
-			t.Errorf("%d events of failures, want 2", n)
+		if n := len(c.Events("CalculateExpectedPodCountFailed")); n != 3 {
+			t.Errorf("%d events of failures, want 3", n)
 		}
 		if cond := own("", ""); cond.Reason != "InsufficientPods" || cond.Message != "" {
 			t.Errorf("without a controller: %+v", cond)

@@ -23,8 +23,8 @@ type scale struct {
 	replicas   int32
 }
 
-// scales looks up the scale of what controls pod.
-type scales func(pod *corev1.Pod, controller *metav1.OwnerReference) (scale, error)
+// scales has the scales that count for pods, by the UID of what controls these.
+type scales map[types.UID]scale
 
 // outcome is what a budget's status ought to be, and what else was found out.
 type outcome struct {
@@ -36,8 +36,8 @@ type outcome struct {
 }
 
 // planStatus counts pods, which are all that pdb selects, against what pdb asks for.
-func planStatus(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scaleOf scales, now time.Time) (outcome, error) {
-	expected, desired, err := planHealthy(pdb, pods, scaleOf)
+func planStatus(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, known scales, now time.Time) (outcome, error) {
+	expected, desired, err := planHealthy(pdb, pods, known)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -100,13 +100,11 @@ func setCondition(status *policyv1.PodDisruptionBudgetStatus, c metav1.Condition
 
 // planHealthy returns how many pods there ought to be, and how many of them have to be healthy. Only an absolute minAvailable
 // needs no knowledge of the pods' controllers; everything else is a part of their scale.
-func planHealthy(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scaleOf scales) (expected, desired int32, err error) {
+func planHealthy(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, known scales) (expected, desired int32, err error) {
 	spec := &pdb.Spec
 	switch {
 	case spec.MaxUnavailable != nil:
-		if expected, err = expectedPods(pods, scaleOf); err != nil {
-			return 0, 0, err
-		}
+		expected = expectedPods(pods, known)
 		n, err := intstr.GetScaledValueFromIntOrPercent(spec.MaxUnavailable, int(expected), true)
 		if err != nil {
 			return 0, 0, fmt.Errorf("spec.maxUnavailable: %w", err)
@@ -117,9 +115,7 @@ func planHealthy(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scaleOf 
 	case spec.MinAvailable.Type == intstr.Int:
 		return int32(len(pods)), spec.MinAvailable.IntVal, nil
 	}
-	if expected, err = expectedPods(pods, scaleOf); err != nil {
-		return 0, 0, err
-	}
+	expected = expectedPods(pods, known)
 	n, err := intstr.GetScaledValueFromIntOrPercent(spec.MinAvailable, int(expected), true)
 	if err != nil {
 		return 0, 0, fmt.Errorf("spec.minAvailable: %w", err)
@@ -130,24 +126,22 @@ func planHealthy(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scaleOf 
 // expectedPods adds up the scales of the pods' controllers. A pod without a controller has no scale and adds nothing, though it
 // counts as healthy: such pods want an absolute minAvailable
 // (https://kubernetes.io/docs/tasks/run-application/configure-pdb/#arbitrary-controllers-and-selectors).
-func expectedPods(pods []*corev1.Pod, scaleOf scales) (int32, error) {
-	asked := map[types.UID]bool{} // by the pods' own controllers
-	sum := map[types.UID]int32{}  // by the controllers that have the scale: those of several ReplicaSets have one
+func expectedPods(pods []*corev1.Pod, known scales) int32 {
+	sum := map[types.UID]int32{} // by the controllers that have the scale: those of several ReplicaSets have one
 	for _, pod := range pods {
-		ref := metav1.GetControllerOfNoCopy(pod)
-		if ref == nil || asked[ref.UID] {
-			continue
+		if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
+			s := known[ref.UID]
+			sum[s.controller] = s.replicas
 		}
-		asked[ref.UID] = true
-		s, err := scaleOf(pod, ref)
-		if err != nil {
-			return 0, err
-		}
-		sum[s.controller] = s.replicas
 	}
 	total := int32(0)
 	for _, n := range sum {
 		total += n
 	}
-	return total, nil
+	return total
+}
+
+// relative reports whether what pdb asks for is a part of the pods' scales, which then have to be known.
+func relative(pdb *policyv1.PodDisruptionBudget) bool {
+	return pdb.Spec.MaxUnavailable != nil || pdb.Spec.MinAvailable != nil && pdb.Spec.MinAvailable.Type == intstr.String
 }

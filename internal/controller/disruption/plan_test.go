@@ -61,15 +61,20 @@ func makePods(text string) []*corev1.Pod {
 	return out
 }
 
-// tenEach: every controller wants ten pods, those named old and new belong to one Deployment, and lost is not there.
-func tenEach(pod *corev1.Pod, ref *metav1.OwnerReference) (scale, error) {
-	switch ref.Name {
-	case "lost":
-		return scale{}, errors.New("found no controllers for pod " + pod.Name)
-	case "old", "new":
-		return scale{"deployment", 10}, nil
+// tenEach are the scales of what controls pods: ten pods each, those named old and new belong to one Deployment.
+func tenEach(pods []*corev1.Pod) scales {
+	out := scales{}
+	for _, p := range pods {
+		ref := metav1.GetControllerOfNoCopy(p)
+		switch {
+		case ref == nil:
+		case ref.Name == "old" || ref.Name == "new":
+			out[ref.UID] = scale{"deployment", 10}
+		default:
+			out[ref.UID] = scale{ref.UID, 10}
+		}
 	}
-	return scale{ref.UID, 10}, nil
+	return out
 }
 
 func TestPlanStatus(t *testing.T) {
@@ -81,7 +86,7 @@ func TestPlanStatus(t *testing.T) {
 	}{
 		{"no pods", minAvailable("1"), "", "0/1/0/0"},
 		{"an absolute minimum counts the pods that are there", minAvailable("2"), "rs:ready rs:ready rs:ready -:ready", "4/2/4/2"},
-		{"an absolute minimum asks for no controller", minAvailable("0"), "lost:ready lost:unready", "2/0/1/1"},
+		{"an absolute minimum asks for no scale", minAvailable("0"), "rs:ready rs:unready", "2/0/1/1"},
 		{"fewer healthy than wanted", minAvailable("3"), "rs:ready rs:ready rs:unready", "3/3/2/0"},
 		{"pods that leave are not healthy", minAvailable("1"), "rs:ready rs:leaving rs:leaving", "3/1/1/0"},
 		{"a relative minimum is of the scale", minAvailable("30%"), "rs:ready rs:ready rs:ready rs:ready", "10/3/4/1"},
@@ -94,15 +99,13 @@ func TestPlanStatus(t *testing.T) {
 		{"two ReplicaSets of one Deployment", maxUnavailable("80%"), "old:ready old:ready new:ready new:unready", "10/2/3/1"},
 		{"pods without a controller expect nothing but are healthy", maxUnavailable("9"), "-:ready rs:ready -:ready", "10/1/3/2"},
 		{"only pods without a controller allow nothing", maxUnavailable("1"), "-:ready -:ready", "0/0/2/0"},
-		{"an unknown controller, relative", minAvailable("10%"), "lost:ready", "found no controllers for pod p0"},
-		{"an unknown controller, maximum", maxUnavailable("1"), "rs:ready lost:ready", "found no controllers for pod p1"},
 		{"no number", maxUnavailable("many"), "rs:ready", "spec.maxUnavailable"},
 		{"neither minimum nor maximum", nil, "rs:ready", "0/0/1/0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pdb := budget(test.budget)
 			before := pdb.DeepCopy()
-			out, err := planStatus(pdb, makePods(test.pods), tenEach, now)
+			out, err := planStatus(pdb, makePods(test.pods), tenEach(makePods(test.pods)), now)
 			if err != nil {
 				if !strings.Contains(err.Error(), test.want) {
 					t.Fatalf("error %v, want %s", err, test.want)
@@ -137,7 +140,7 @@ func TestDisruptedPods(t *testing.T) {
 		"p3":    ago(time.Second),     // being deleted
 		"ghost": ago(time.Second),     // deleted
 	}
-	out, err := planStatus(pdb, makePods("rs:ready rs:ready rs:ready rs:leaving rs:ready rs:ready"), tenEach, now)
+	out, err := planStatus(pdb, makePods("rs:ready rs:ready rs:ready rs:leaving rs:ready rs:ready"), tenEach(makePods("rs:ready rs:ready rs:ready rs:leaving rs:ready rs:ready")), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,7 @@ func TestConditionKeepsItsTransition(t *testing.T) {
 	pdb := budget(minAvailable("1"))
 	plan := func(pods string, at time.Time) metav1.Condition {
 		t.Helper()
-		out, err := planStatus(pdb, makePods(pods), tenEach, at)
+		out, err := planStatus(pdb, makePods(pods), tenEach(makePods(pods)), at)
 		if err != nil {
 			t.Fatal(err)
 		}

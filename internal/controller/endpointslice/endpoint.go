@@ -21,13 +21,13 @@ type group struct {
 }
 
 // groups sorts the endpoints of svc with addresses of type t by their ports.
-func groups(svc *corev1.Service, pods []*corev1.Pod, t discoveryv1.AddressType, zoneOf func(string) (string, bool)) map[string]*group {
+func groups(svc *corev1.Service, pods []*corev1.Pod, t discoveryv1.AddressType, zones map[string]string) map[string]*group {
 	out := map[string]*group{}
 	for _, p := range pods {
 		if podstate.Finished(p) || len(p.Status.PodIPs) == 0 {
 			continue
 		}
-		zone, known := zoneOf(p.Spec.NodeName)
+		zone, known := zones[p.Spec.NodeName]
 		// A pod of a node that is gone answers nobody; only who asked for addresses in any state gets it.
 		if !known && !svc.Spec.PublishNotReadyAddresses {
 			continue

@@ -150,7 +150,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		return 0, err
 	}
 	existing := slices.DeleteFunc(all, func(s *discoveryv1.EndpointSlice) bool { return s.Labels[discoveryv1.LabelManagedBy] != managedBy })
-	act := planSlices(svc, pods, existing, nodeZones(ctx, r.client))
+	act := planSlices(svc, pods, existing, nodeZones(ctx, r.client, pods))
 	if act.empty() {
 		return 0, nil
 	}
@@ -189,22 +189,19 @@ func selects(svc *corev1.Service) bool {
 	return svc.Spec.Type != corev1.ServiceTypeExternalName && len(svc.Spec.Selector) > 0
 }
 
-// nodeZones returns a function that looks up a node's zone.
-func nodeZones(ctx context.Context, c client.Client) func(string) (string, bool) {
-	type answer struct {
-		zone string
-		ok   bool
-	}
-	known := map[string]answer{}
-	return func(name string) (string, bool) {
-		a, ok := known[name]
-		if !ok {
-			n, err := client.Get[*corev1.Node](ctx, c, api.Key{Name: name})
-			if a.ok = err == nil; a.ok {
-				a.zone = n.Labels[corev1.LabelTopologyZone]
-			}
-			known[name] = a
+// nodeZones returns the zones of the nodes of pods; a node that is gone is not among them.
+func nodeZones(ctx context.Context, c client.Client, pods []*corev1.Pod) map[string]string {
+	out := map[string]string{}
+	asked := map[string]bool{}
+	for _, p := range pods {
+		name := p.Spec.NodeName
+		if name == "" || asked[name] {
+			continue
 		}
-		return a.zone, a.ok
+		asked[name] = true
+		if n, err := client.Get[*corev1.Node](ctx, c, api.Key{Name: name}); err == nil {
+			out[name] = n.Labels[corev1.LabelTopologyZone]
+		}
 	}
+	return out
 }

@@ -25,8 +25,9 @@ type actions struct {
 
 func (a *actions) empty() bool { return len(a.create)+len(a.update)+len(a.remove) == 0 }
 
-// planSlices compares the slices that svc has with the endpoints its pods make.
-func planSlices(svc *corev1.Service, pods []*corev1.Pod, existing []*discoveryv1.EndpointSlice, zoneOf func(string) (string, bool)) actions {
+// planSlices compares the slices that svc has with the endpoints its pods make. zones has the zone of every node that exists and runs
+// one of the pods.
+func planSlices(svc *corev1.Service, pods []*corev1.Pod, existing []*discoveryv1.EndpointSlice, zones map[string]string) actions {
 	var act actions
 	types := addressTypes(svc)
 	byType := map[discoveryv1.AddressType][]*discoveryv1.EndpointSlice{}
@@ -40,7 +41,7 @@ func planSlices(svc *corev1.Service, pods []*corev1.Pod, existing []*discoveryv1
 		}
 	}
 	for _, t := range types {
-		planType(svc, t, groups(svc, pods, t, zoneOf), byType[t], &act)
+		planType(svc, t, groups(svc, pods, t, zones), byType[t], &act)
 	}
 	return act
 }

@@ -50,7 +50,8 @@ func pods(from, to int) []*corev1.Pod {
 	return out
 }
 
-func zones(name string) (string, bool) { return "zone-of-" + name, name != "gone" }
+// zones are those of the nodes that exist.
+func zones() map[string]string { return map[string]string{"n1": "zone-of-n1"} }
 
 // settle applies act to slices, as the API would.
 func settle(slices []*discoveryv1.EndpointSlice, act actions) []*discoveryv1.EndpointSlice {
@@ -113,7 +114,7 @@ func TestSlicesChangeLittle(t *testing.T) {
 		{"120 more open a slice for what fills one", pods(200, 442), "+1 ~1 -0", "91 51 100"},
 		{"none left", nil, "+1 ~0 -3", "0"},
 	} {
-		act := planSlices(svc, step.pods, slices, zones)
+		act := planSlices(svc, step.pods, slices, zones())
 		if got := writes(act); got != step.writes {
 			t.Errorf("%s: writes %s, want %s", step.name, got, step.writes)
 		}
@@ -121,7 +122,7 @@ func TestSlicesChangeLittle(t *testing.T) {
 		if got := counts(slices); got != step.state {
 			t.Errorf("%s: slices of %s, want %s", step.name, got, step.state)
 		}
-		if again := planSlices(svc, step.pods, slices, zones); !again.empty() {
+		if again := planSlices(svc, step.pods, slices, zones()); !again.empty() {
 			t.Errorf("%s: a second look writes %s", step.name, writes(again))
 		}
 	}
@@ -164,7 +165,7 @@ func TestEndpoint(t *testing.T) {
 				return ep.Hints.ForZones[0].Name == "zone-of-n1" && ep.Hints.ForNodes[0].Name == "n1"
 			}},
 	} {
-		g := groups(service(tc.svc), []*corev1.Pod{pod(1, tc.pod)}, discoveryv1.AddressTypeIPv4, zones)
+		g := groups(service(tc.svc), []*corev1.Pod{pod(1, tc.pod)}, discoveryv1.AddressTypeIPv4, zones())
 		if tc.absent {
 			if len(g) != 0 {
 				t.Errorf("%s: has an endpoint", tc.name)
@@ -199,7 +200,7 @@ func TestNamedPortsMakeSlicesOfTheirOwn(t *testing.T) {
 		p.Spec.InitContainers = []corev1.Container{{Name: "s", RestartPolicy: &always, Ports: []corev1.ContainerPort{{Name: "http", Protocol: corev1.ProtocolTCP, ContainerPort: 82}}}}
 	}
 	ps := []*corev1.Pod{pod(1, port(80)), pod(2, port(81)), pod(3, port(80)), pod(4, sidecar), pod(5, nil)}
-	slices := settle(nil, planSlices(svc, ps, nil, zones))
+	slices := settle(nil, planSlices(svc, ps, nil, zones()))
 	got := map[string]int{}
 	for _, s := range slices {
 		got[portsKey(s.Ports)] = len(s.Endpoints)
@@ -215,7 +216,7 @@ func TestFamiliesAndForeignSlices(t *testing.T) {
 		s.Labels = map[string]string{"team": "a"}
 	})
 	p := pod(1, func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::1"}) })
-	slices := settle(nil, planSlices(svc, []*corev1.Pod{p}, nil, zones))
+	slices := settle(nil, planSlices(svc, []*corev1.Pod{p}, nil, zones()))
 	if len(slices) != 2 || slices[0].AddressType != discoveryv1.AddressTypeIPv6 || slices[0].Endpoints[0].Addresses[0] != "fd00::1" || slices[1].Endpoints[0].Addresses[0] != "10.1.0.1" {
 		t.Fatalf("slices %+v", slices)
 	}
@@ -224,11 +225,11 @@ func TestFamiliesAndForeignSlices(t *testing.T) {
 		t.Errorf("metadata %+v", slices[0].ObjectMeta)
 	}
 	single := service(nil)
-	if act := planSlices(single, []*corev1.Pod{p}, slices, zones); writes(act) != "+0 ~1 -1" {
+	if act := planSlices(single, []*corev1.Pod{p}, slices, zones()); writes(act) != "+0 ~1 -1" {
 		t.Errorf("to one family and other labels: %s", writes(act))
 	}
 	reborn := service(func(s *corev1.Service) { s.UID = "other" })
-	if act := planSlices(reborn, []*corev1.Pod{p}, slices[1:], zones); writes(act) != "+1 ~0 -1" {
+	if act := planSlices(reborn, []*corev1.Pod{p}, slices[1:], zones()); writes(act) != "+1 ~0 -1" {
 		t.Errorf("the slice of an earlier Service of the same name: %s", writes(act))
 	}
 	headless := service(func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone })

@@ -216,14 +216,13 @@ func (r *reconciler) collect(ctx context.Context, obj object) error {
 			}
 		}
 	}
-	act := plan(obj, states, func() []metav1.Object {
-		var out []metav1.Object
+	var dependents []metav1.Object
+	if slices.Contains(states, waiting) {
 		for _, d := range r.dependents(ctx, obj) {
-			out = append(out, d.Object)
+			dependents = append(dependents, d.Object)
 		}
-		return out
-	})
-	return r.apply(ctx, obj, act)
+	}
+	return r.apply(ctx, obj, plan(obj, states, dependents))
 }
 
 // elsewhere says whether the owner that ref means exists, in another namespace than its dependent.

@@ -230,7 +230,7 @@ func TestPlan(t *testing.T) {
 		for i := range tc.states {
 			obj.OwnerReferences = append(obj.OwnerReferences, metav1.OwnerReference{UID: types.UID(fmt.Sprint(i))})
 		}
-		act := plan(obj, tc.states, func() []metav1.Object { return tc.dependents })
+		act := plan(obj, tc.states, tc.dependents)
 		if got := fmt.Sprintf("%v %v %s", act.drop, act.unblock, act.remove); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}

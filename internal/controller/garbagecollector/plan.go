@@ -25,8 +25,9 @@ type action struct {
 	remove  metav1.DeletionPropagation // delete the object so; "" keeps it
 }
 
-// plan decides about obj, whose owner references are in states. dependents is asked for only where they matter.
-func plan(obj metav1.Object, states []ownerState, dependents func() []metav1.Object) action {
+// plan decides about obj, whose owner references are in states. dependents, what names obj as its owner, matter where one of the
+// owners is waiting.
+func plan(obj metav1.Object, states []ownerState, dependents []metav1.Object) action {
 	var act action
 	for i, ref := range obj.GetOwnerReferences() {
 		if states[i] == dangling || states[i] == waiting {
@@ -41,16 +42,14 @@ func plan(obj metav1.Object, states []ownerState, dependents func() []metav1.Obj
 		return act
 	}
 	act.drop = nil
-	if slices.Contains(states, waiting) {
-		if deps := dependents(); len(deps) > 0 {
-			// The owner wants everything below it gone first. Should the dependents lead back to the owner, nobody
-			// would ever begin: the circle is cut here.
-			act.unblock = slices.ContainsFunc(deps, func(d metav1.Object) bool {
-				return d.GetDeletionTimestamp() != nil && hasFinalizer(d, metav1.FinalizerDeleteDependents)
-			})
-			act.remove = metav1.DeletePropagationForeground
-			return act
-		}
+	if slices.Contains(states, waiting) && len(dependents) > 0 {
+		// The owner wants everything below it gone first. Should the dependents lead back to the owner, nobody would ever
+		// begin: the circle is cut here.
+		act.unblock = slices.ContainsFunc(dependents, func(d metav1.Object) bool {
+			return d.GetDeletionTimestamp() != nil && hasFinalizer(d, metav1.FinalizerDeleteDependents)
+		})
+		act.remove = metav1.DeletePropagationForeground
+		return act
 	}
 	switch {
 	case hasFinalizer(obj, metav1.FinalizerOrphanDependents):

@@ -8,19 +8,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/knarr-io/knarr/internal/controller/ownership"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 	"github.com/knarr-io/knarr/internal/controller/refusal"
+	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
 // observed is what a plan is made from.
 type observed struct {
 	selector labels.Selector
 	pods     []*corev1.Pod // those the ReplicaSet controls and those nobody controls
-	// related returns the pods of the ReplicaSet's siblings, itself included; asked for only when pods must go.
-	related func() []*corev1.Pod
+	related  []*corev1.Pod // those of the ReplicaSet and its siblings; read where there is a surplus
 }
 
 // actions is what to do about a ReplicaSet.
@@ -32,6 +31,13 @@ type actions struct {
 	More           bool // the burst limit cut the step short
 
 	Active, Terminating []*corev1.Pod // controlled already, without Adopt
+}
+
+// surplus returns how many pods there are too many, or a negative number.
+func surplus(rs *appsv1.ReplicaSet, obs observed) int {
+	active := slices.DeleteFunc(slices.Clone(obs.pods), func(p *corev1.Pod) bool { return !podstate.Active(p) })
+	mine, adopt, _ := ownership.Sort(rs, obs.selector, active)
+	return len(mine) + len(adopt) - int(*rs.Spec.Replicas)
 }
 
 // plan compares the pods that rs has with those it asks for.
@@ -67,7 +73,7 @@ func plan(rs *appsv1.ReplicaSet, obs observed, now time.Time) actions {
 		}
 	case diff > 0:
 		if step < len(have) {
-			rank(have, obs.related(), now)
+			workload.Rank(have, obs.related, now)
 		}
 		act.Delete = have[:step]
 	}
@@ -142,21 +148,4 @@ func newStatus(rs *appsv1.ReplicaSet, active, terminating []*corev1.Pod, failed 
 		})
 	}
 	return status, after
-}
-
-// newPod builds one pod from the template of rs. The server completes the name.
-func newPod(rs *appsv1.ReplicaSet) *corev1.Pod {
-	t := rs.Spec.Template.DeepCopy()
-	prefix := rs.Name + "-"
-	// The prefix is checked as a name without its last dash; a ReplicaSet's name may be as long as a pod's.
-	if len(prefix)+5 > validation.DNS1123SubdomainMaxLength {
-		prefix = rs.Name
-	}
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: rs.Namespace, GenerateName: prefix, Labels: t.Labels, Annotations: t.Annotations, Finalizers: t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(rs, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
-		},
-		Spec: t.Spec,
-	}
 }

@@ -2,12 +2,12 @@
 //
 // What flows through it: a ReplicaSet and the pods it controls or could adopt are read; [plan] says which pods to adopt,
 // release, create and delete; the changes are written in bulk and the status counted again. What must stay true:
-// planning is a pure function of what was read; never more than [burstReplicas] pods are created or deleted in one step, and
-// creation begins with one pod and doubles, so that a quota or a webhook that refuses every pod is asked once and not five
-// hundred times; pods that nodes refused are replaced with back-off (internal/controller/refusal).
+// planning is a pure function of what was read; never more than [burstReplicas] pods are created or deleted in one step; pods that
+// nodes refused are replaced with back-off (internal/controller/refusal).
 package replicaset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,14 +18,13 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/event"
-	"github.com/knarr-io/knarr/internal/controller/ownership"
 	"github.com/knarr-io/knarr/internal/controller/pace"
+	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
 const (
@@ -39,49 +38,35 @@ const (
 )
 
 type reconciler struct {
-	client  client.Client
-	orphans *orphans
-	pace    *pace.Pace
+	client client.Client
+	pods   *workload.Pods
+	pace   *pace.Pace
 }
 
 // New declares the ReplicaSet controller.
 func New(c client.Client) controller.Controller {
-	r := &reconciler{client: c, orphans: newOrphans(), pace: pace.New(largePace)}
+	kind := appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.ReplicaSet).Spec.Selector })
 	return controller.Controller{
 		Name:    "replicaset",
 		Workers: 5,
 		Watches: []controller.Watch{
-			{Resource: api.ReplicaSets},
-			{Resource: api.Pods, Keys: r.podKeys},
+			{Resource: api.ReplicaSets, Keys: owners.OwnerKeys},
+			{Resource: api.Pods, Keys: owners.OwnedKeys},
 		},
-		Writes:     []string{"apps/ReplicaSet:status", "/Pod:created by ReplicaSets", "/Pod:metadata.ownerReferences of ReplicaSets"},
-		Reconciler: r,
+		Writes: []string{"apps/ReplicaSet:status", "/Pod:created by ReplicaSets", "/Pod:metadata.ownerReferences of ReplicaSets"},
+		Reconciler: &reconciler{
+			client: c, pace: pace.New(largePace),
+			pods: &workload.Pods{Client: c, Kind: kind, Component: component, Owners: owners},
+		},
 	}
-}
-
-// podKeys maps a pod to its ReplicaSet, an orphan to those that might want it.
-func (r *reconciler) podKeys(e client.Event) []api.Key {
-	return ownership.EventKeys(e, appsv1.SchemeGroupVersion.WithKind("ReplicaSet").GroupKind(), func(pod api.Object) []api.Key {
-		all, err := client.List[*appsv1.ReplicaSet](context.Background(), r.client, client.ListOptions{Namespace: pod.GetNamespace()})
-		if err != nil {
-			return nil
-		}
-		var keys []api.Key
-		for _, rs := range all {
-			if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(pod.GetLabels())) {
-				r.orphans.seen(api.KeyOf(rs))
-				keys = append(keys, api.KeyOf(rs))
-			}
-		}
-		return keys
-	})
 }
 
 // Reconcile takes the next step for one ReplicaSet.
 func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
 	rs, err := client.Get[*appsv1.ReplicaSet](ctx, r.client, key)
 	if apierrors.IsNotFound(err) {
-		r.orphans.seen(key)
+		r.pods.Owners.Again(key)
 		r.pace.Forget(key)
 		return 0, nil
 	}
@@ -97,9 +82,8 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	}
 	act := plan(rs, obs, time.Now())
 
-	adopted, err := r.claim(ctx, rs, act)
+	adopted, err := r.pods.Claim(ctx, rs, act.Adopt, act.Release)
 	if err != nil {
-		r.orphans.seen(key) // not all of them are adopted
 		return 0, err
 	}
 	act.Active = append(act.Active, adopted...)
@@ -153,27 +137,16 @@ func (r *reconciler) observe(ctx context.Context, rs *appsv1.ReplicaSet) (observ
 	if obs.selector, err = metav1.LabelSelectorAsSelector(rs.Spec.Selector); err != nil {
 		return obs, fmt.Errorf("selector of ReplicaSet %s: %w", api.KeyOf(rs), err)
 	}
-	if obs.pods, err = client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
-		Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(rs.UID)}); err != nil {
+	if obs.pods, err = r.pods.Of(ctx, rs, obs.selector); err != nil {
 		return obs, err
 	}
-	if r.orphans.expected(api.KeyOf(rs), rs.UID) {
-		all, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: rs.Namespace, Labels: obs.selector})
-		if err != nil {
-			r.orphans.seen(api.KeyOf(rs))
-			return obs, err
-		}
-		for _, p := range all {
-			if metav1.GetControllerOfNoCopy(p) == nil {
-				obs.pods = append(obs.pods, p)
-			}
-		}
+	if len(obs.pods) > int(*rs.Spec.Replicas) && surplus(rs, obs) > 0 {
+		obs.related = r.related(ctx, rs)
 	}
-	obs.related = func() []*corev1.Pod { return r.related(ctx, rs) }
 	return obs, nil
 }
 
-// related returns the pods of all ReplicaSets of rs's own controller (the Deployment): scaling down prefers nodes that run
+// related returns the pods of all ReplicaSets of rs's own controller (the Deployment), rs included: scaling down prefers nodes that run
 // several of them.
 func (r *reconciler) related(ctx context.Context, rs *appsv1.ReplicaSet) []*corev1.Pod {
 	owners := []*appsv1.ReplicaSet{rs}
@@ -194,49 +167,14 @@ func (r *reconciler) related(ctx context.Context, rs *appsv1.ReplicaSet) []*core
 	return out
 }
 
-// claim writes the adoptions and releases of act.
-func (r *reconciler) claim(ctx context.Context, rs *appsv1.ReplicaSet, act actions) (adopted []*corev1.Pod, err error) {
-	for _, p := range act.Release {
-		if err := ownership.Release(ctx, r.client, rs, p); err != nil {
-			return nil, err
-		}
-	}
-	for _, p := range act.Adopt {
-		got, err := ownership.Adopt(ctx, r.client, rs, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), p)
-		if err != nil {
-			return nil, err
-		}
-		if got != nil {
-			adopted = append(adopted, got)
-		}
-	}
-	return adopted, nil
-}
-
-// manage creates or deletes the pods of act and tells about it in events. after > 0 asks to come back for the rest.
+// manage creates or deletes the pods of act. after > 0 asks to come back for the rest.
 func (r *reconciler) manage(ctx context.Context, rs *appsv1.ReplicaSet, act actions) (after time.Duration, err error) {
-	var events []event.Event
-	var errs []error
-	if act.Create > 0 {
-		events, errs = r.create(ctx, rs, act.Create)
+	pods := make([]*corev1.Pod, act.Create)
+	for i := range pods {
+		pods[i] = workload.NewPod(rs, r.pods.Kind, &rs.Spec.Template)
 	}
-	doomed := make([]api.Object, len(act.Delete))
-	for i, p := range act.Delete {
-		doomed[i] = p
-	}
-	for i, res := range r.client.DeleteMany(ctx, doomed, metav1.DeleteOptions{}) {
-		switch err := res.Err; {
-		case err == nil:
-			events = append(events, event.Normal(rs, "SuccessfulDelete", "Deleted pod: %s", doomed[i].GetName()))
-		case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // gone already, perhaps with a successor of the same name
-		default:
-			events = append(events, event.Warning(rs, "FailedDelete", "Error deleting: %v", err))
-			errs = append(errs, err)
-		}
-	}
-	event.Write(ctx, r.client, component, time.Now(), events...)
-	if len(errs) > 0 {
-		return 0, errs[0] // they are mostly alike
+	if err := cmp.Or(r.pods.Create(ctx, rs, pods), r.pods.Delete(ctx, rs, act.Delete)); err != nil {
+		return 0, err
 	}
 	if act.More {
 		after = time.Millisecond
@@ -244,44 +182,14 @@ func (r *reconciler) manage(ctx context.Context, rs *appsv1.ReplicaSet, act acti
 	return after, nil
 }
 
-// create makes n pods in batches of 1, 2, 4, ... and stops after the first batch in which one fails.
-func (r *reconciler) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) (events []event.Event, errs []error) {
-	for size := 1; n > 0 && len(errs) == 0; size *= 2 {
-		size = min(size, n)
-		n -= size
-		pods := make([]api.Object, size)
-		for i := range pods {
-			pods[i] = newPod(rs)
-		}
-		for _, res := range r.client.CreateMany(ctx, pods) {
-			switch {
-			case res.Err == nil:
-				events = append(events, event.Normal(rs, "SuccessfulCreate", "Created pod: %s", res.Object.GetName()))
-			case apierrors.HasStatusCause(res.Err, corev1.NamespaceTerminatingCause):
-				return events, errs // nothing can be created here any more, and nothing needs to be
-			default:
-				events = append(events, event.Warning(rs, "FailedCreate", "Error creating: %v", res.Err))
-				errs = append(errs, res.Err)
-			}
-		}
-	}
-	return events, errs
-}
-
 // writeStatus stores status unless it is there already.
 func (r *reconciler) writeStatus(ctx context.Context, rs *appsv1.ReplicaSet, status appsv1.ReplicaSetStatus) error {
 	if apiequality.Semantic.DeepEqual(rs.Status, status) {
 		return nil
 	}
-	_, err := client.Mutate(ctx, r.client, api.KeyOf(rs), "status", func(o *appsv1.ReplicaSet) bool {
-		if o.UID != rs.UID || apiequality.Semantic.DeepEqual(o.Status, status) {
-			return false
-		}
+	return workload.WriteStatus(ctx, r.client, rs, func(o *appsv1.ReplicaSet) bool {
+		changed := !apiequality.Semantic.DeepEqual(o.Status, status)
 		o.Status = status
-		return true
+		return changed
 	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }

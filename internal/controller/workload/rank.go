@@ -1,4 +1,4 @@
-package replicaset
+package workload
 
 import (
 	"cmp"
@@ -12,10 +12,10 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 )
 
-// rank orders pods so that those to delete first come first. The order is Kubernetes'
+// Rank orders pods so that those to delete first come first. The order is Kubernetes'
 // (https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset and KEP-2185): what does the
 // least work goes first, then what was marked cheap, then what shares its node with many of related, then what is young.
-func rank(pods, related []*corev1.Pod, now time.Time) {
+func Rank(pods, related []*corev1.Pod, now time.Time) {
 	onNode := map[string]int{}
 	for _, p := range related {
 		if podstate.Active(p) {
