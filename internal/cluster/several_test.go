@@ -88,7 +88,7 @@ func (m *member) start(join string) {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	})}
-	m.http = &http.Server{Handler: m.gate, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	m.http = &http.Server{Handler: m.keys.VerifyClients(m.gate), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	srv := m.http
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel

@@ -62,7 +62,7 @@ func controlPlane(t *testing.T) (string, *pki.PKI, client.Client) {
 		Registry: plane.Registry, Authorizer: plane.Authorizer(), Admission: plane.Admission(), Log: log,
 		Authenticator: authn.Union{authn.NewClientCert(nil), authn.NewBootstrapTokens(plane.Registry.Reader(), nil)},
 	})
-	srv := server.HTTPServer(h, log)
+	srv := server.HTTPServer(keys.VerifyClients(h), log)
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	wg.Go(func() { _ = srv.Serve(tls.NewListener(l, keys.ServerTLS())) })
 	t.Cleanup(func() { cancel(); _ = srv.Close(); wg.Wait() })

@@ -263,7 +263,7 @@ func listen(addr netip.AddrPort) (net.Listener, error) {
 
 // serve answers HTTPS requests until ctx ends.
 func serve(ctx context.Context, l net.Listener, h http.Handler, keys *pki.PKI, log *slog.Logger) error {
-	srv := apiserver.HTTPServer(h, log)
+	srv := apiserver.HTTPServer(keys.VerifyClients(h), log)
 	conf := keys.ServerTLS()
 	conf.NextProtos = []string{"h2", "http/1.1"}
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }

@@ -124,13 +124,13 @@ func (p *PKI) Pool() *x509.CertPool {
 	return pool
 }
 
-// ServerTLS returns the API server's TLS configuration: its certificate, always the newest, and clients' certificates
-// verified if they show one (others may bear a token).
+// ServerTLS returns the API server's TLS configuration: its certificate, always the newest. Clients may show a certificate,
+// which [PKI.VerifyClients] verifies, or bear a token.
 func (p *PKI) ServerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
-		ClientAuth: tls.VerifyClientCertIfGiven,
+		ClientAuth: tls.RequestClientCert, // for VerifyClients
 		ClientCAs:  p.Pool(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			// The authority's certificate goes along: a machine that joins knows it by its fingerprint only.

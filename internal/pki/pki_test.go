@@ -224,14 +224,14 @@ func TestRunNearTheAuthoritysEnd(t *testing.T) {
 // A real TLS server, the kubeconfig that kubectl would read, and a node's certificate.
 func TestKubeconfigOverTLS(t *testing.T) {
 	p := ensure(t, t.TempDir(), Params{})
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(p.VerifyClients(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.VerifiedChains) == 0 {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		s := r.TLS.PeerCertificates[0].Subject
 		_, _ = w.Write([]byte(s.CommonName + " " + strings.Join(s.Organization, ",")))
-	}))
+	})))
 	srv.TLS = p.ServerTLS()
 	srv.StartTLS()
 	defer srv.Close()

@@ -12,11 +12,4 @@ func TestAnswersThatKubectlExpects(t *testing.T) {
 		contains(t, a.Body, want)
 	}
 	contains(t, f.must("GET", deployments+"/web/scale?includeObject=Object", "", "Accept", table).Body, `"kind":"Scale"`)
-	// kubectl apply asks for definitions when it finds no such kind.
-	a = f.must("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "")
-	contains(t, a.Body, `"kind": "CustomResourceDefinitionList"`)
-	contains(t, a.Body, `"items": []`)
-	if a := f.do("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "{}"); a.Code != 404 {
-		t.Errorf("a definition was taken: %d", a.Code)
-	}
 }

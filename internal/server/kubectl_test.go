@@ -57,6 +57,16 @@ spec:
         ports: [{containerPort: 80}]
 `
 
+const statefulSet = `kind: StatefulSet
+apiVersion: apps/v1
+metadata: {name: db}
+spec:
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: c, image: i}]}
+`
+
 // TestKubectl is a session with the real kubectl. A step that starts with ! has to fail.
 func TestKubectl(t *testing.T) {
 	f := startWithNode(t)
@@ -100,6 +110,15 @@ func TestKubectl(t *testing.T) {
 		{"", "get svc s -o wide", "NodePort   10.96."},
 		{"", "events", "No events found"},
 		{"", "get --raw /readyz?verbose", "[+]ping ok"},
+		{"", "cluster-info dump --namespaces default", `"kind": "DaemonSetList"`},
+		{"", "get cs", "etcd-0"},
+		{"", "get sts", "No resources found"},
+		{statefulSet, "!create -f -", "Knarr does not serve StatefulSet (apps/v1)"},
+		{statefulSet, "!apply -f -", "Knarr does not serve StatefulSet (apps/v1)"},
+		{"kind: Frog\napiVersion: frogs.example/v1\nmetadata: {name: a}\n", "!apply -f -", `no matches for kind "Frog" in version "frogs.example/v1"`},
+		{"kind: StorageClass\napiVersion: storage.k8s.io/v1\nmetadata: {name: a}\nprovisioner: x\n", "!apply -f -", `no matches for kind "StorageClass" in version "storage.k8s.io/v1"`},
+		{"kind: ConfigMap\napiVersion: v1\nmetadata: {name: pruned, labels: {prune: me}}\n", "apply -f -", "configmap/pruned created"},
+		{"kind: ConfigMap\napiVersion: v1\nmetadata: {name: other, labels: {prune: me}}\n", "apply -f - --prune -l prune=me", "configmap/pruned pruned"},
 		{"", "delete deploy web", `deployment.apps "web" deleted`},
 		{"", "delete pod a --now", `pod "a" deleted`},
 	} {

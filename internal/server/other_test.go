@@ -69,7 +69,7 @@ func TestOtherPaths(t *testing.T) {
 	m := f.must("GET", "/metrics", "").Body
 	contains(t, m, `apiserver_resource_objects{group="",resource="namespaces"} `)
 	contains(t, m, `apiserver_current_inflight_requests{request_kind="readOnly"} 0`)
-	contains(t, m, `apiserver_request_total{code="200",group="",resource="configmaps",subresource="",verb="list",version="v1"} 1`)
+	contains(t, m, `apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="cluster",subresource="",verb="LIST",version="v1"} 1`)
 	if strings.Contains(m, "frog") {
 		t.Error("a client can make up labels")
 	}

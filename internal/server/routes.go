@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -13,9 +13,10 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
+	"github.com/knarr-io/knarr/internal/server/components"
 	"github.com/knarr-io/knarr/internal/server/connect"
 	"github.com/knarr-io/knarr/internal/server/documents"
-	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/gate"
 	"github.com/knarr-io/knarr/internal/server/review"
 	"github.com/knarr-io/knarr/internal/server/route"
 	"github.com/knarr-io/knarr/internal/server/usage"
@@ -23,7 +24,7 @@ import (
 )
 
 // routes wires up who answers what.
-func routes(cfg Config, metrics http.Handler) route.Table {
+func routes(cfg Config, g *gate.Gate) route.Table {
 	connector := connect.New(connect.Config{Registry: cfg.Registry, Admission: cfg.Admission, Streams: cfg.Streams, Dial: cfg.Dial})
 	stored := verbs.New(verbs.Config{
 		Registry: cfg.Registry, Authorizer: cfg.Authorizer, Admission: cfg.Admission, Issuer: cfg.Issuer, Connect: connector.Serve,
@@ -36,16 +37,19 @@ func routes(cfg Config, metrics http.Handler) route.Table {
 	})
 	t := route.Table{
 		Groups: map[schema.GroupVersion]call.Handler{
-			authenticationv1.SchemeGroupVersion:            reviewer.Serve,
-			authorizationv1.SchemeGroupVersion:             reviewer.Serve,
-			usage.GroupVersion:                             meter.Serve,
-			{Group: "apiextensions.k8s.io", Version: "v1"}: noDefinitions(cfg.Registry),
+			authenticationv1.SchemeGroupVersion: reviewer.Serve,
+			authorizationv1.SchemeGroupVersion:  reviewer.Serve,
+			usage.GroupVersion:                  meter.Serve,
+		},
+		Virtual: map[schema.GroupVersionResource]call.Handler{
+			components.Resource:   components.New(check(cfg.Ready, "etcd")).Serve,
+			verbs.BindingResource: stored.Bindings,
 		},
 		Resources: stored.Serve,
-		Paths:     paths(cfg, metrics),
+		Paths:     paths(cfg, g),
 	}
 	library := documents.New(documents.Config{
-		Resources: api.Builtin, Reviews: review.Kinds(), Usage: usage.Kinds(), Version: cfg.Version, Address: cfg.Address,
+		Resources: api.Builtin, Reviews: review.Kinds(), Others: slices.Concat(usage.Kinds(), components.Kinds(), verbs.BindingKinds(), verbs.AbsentKinds()), Version: cfg.Version, Address: cfg.Address,
 		Fixed: cfg.Documents, Paths: append(t.List(), "/healthz", "/livez", "/readyz"),
 	})
 	t.Documents = library.Serve
@@ -53,9 +57,10 @@ func routes(cfg Config, metrics http.Handler) route.Table {
 }
 
 // paths are those outside resources that are no documents.
-func paths(cfg Config, metrics http.Handler) map[string]call.Handler {
+func paths(cfg Config, g *gate.Gate) map[string]call.Handler {
 	m := map[string]call.Handler{
-		"/metrics":             route.Reading(metrics),
+		"/metrics":             known(route.Reading(g.Metrics())),
+		"/metrics/slis":        known(route.Reading(g.SLIs())),
 		"/debug/pprof":         route.Reading(http.HandlerFunc(pprof.Index)),
 		"/debug/pprof/":        route.Reading(http.HandlerFunc(pprof.Index)),
 		"/debug/pprof/cmdline": route.Reading(http.HandlerFunc(pprof.Cmdline)),
@@ -70,17 +75,20 @@ func paths(cfg Config, metrics http.Handler) map[string]call.Handler {
 	return m
 }
 
-// noDefinitions answers who asks which kinds custom resource definitions add: none. kubectl apply asks for a kind that it does
-// not find, and reports that nobody knows the kind if there is an answer.
-func noDefinitions(r *registry.Registry) call.Handler {
+// check is the check of a name, or nil.
+func check(all []Check, name string) func(context.Context) error {
+	for _, c := range all {
+		if c.Name == name {
+			return c.Check
+		}
+	}
+	return nil
+}
+
+// known marks the path of a handler as one that there is.
+func known(h call.Handler) call.Handler {
 	return func(c *call.Call) error {
-		if c.Target.Resource != "customresourcedefinitions" || c.Target.Verb != "list" {
-			return call.ErrNoPath()
-		}
-		if err := c.Negotiate(nil); err != nil {
-			return err
-		}
-		return c.JSON(map[string]any{"kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
-			"metadata": metav1.ListMeta{ResourceVersion: r.Revision()}, "items": []any{}})
+		c.Target.Known = true
+		return h(c)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -52,7 +53,9 @@ type Config struct {
 	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
 	// and 200 as in Kubernetes.
 	MaxReads, MaxWrites int
-	Log                 *slog.Logger
+	// Metrics is the registry behind /metrics, to which others add their figures; nil stands for one of the server's own.
+	Metrics *prometheus.Registry
+	Log     *slog.Logger
 }
 
 // Check is one line of /readyz.
@@ -76,20 +79,21 @@ func New(cfg Config) *Server {
 		cfg.Address = "127.0.0.1:6443"
 	}
 	table := &route.Table{}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
 	g := gate.New(gate.Config{
 		Authenticator: cfg.Authenticator, Authorizer: cfg.Authorizer, Ready: cfg.Ready,
-		MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites, Next: table.Serve, Log: cfg.Log,
+		MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites, Metrics: cfg.Metrics, Next: table.Serve, Log: cfg.Log,
 	})
-	g.Metrics().MustRegister(objectCounts{cfg.Registry})
-	*table = routes(cfg, g.MetricsHandler())
+	cfg.Metrics.MustRegister(objectCounts{cfg.Registry}, built(cfg.Version),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	*table = routes(cfg, g)
 	return &Server{gate: g}
 }
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.gate.ServeHTTP(w, r) }
-
-// Metrics returns the registry behind /metrics, for others to add their figures.
-func (s *Server) Metrics() *prometheus.Registry { return s.gate.Metrics() }
 
 // HTTPServer returns an http.Server for h with the limits that a public API needs. Watches and streams may last, so there
 // is no bound on writing an answer.

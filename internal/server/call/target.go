@@ -19,6 +19,8 @@ type Target struct {
 	request.Info
 	// Res is nil for paths outside resources and for kinds that are not stored (reviews).
 	Res *api.Resource
+	// Known marks targets that have been found to exist: only their names become labels of metrics.
+	Known bool
 	// Rest is what follows the subresource: the path to pass on for proxy.
 	Rest string
 	// OldWatch marks paths with the old /watch/ prefix; a name then narrows the watch to one object.

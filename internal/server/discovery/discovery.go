@@ -27,6 +27,7 @@ type Review struct {
 	schema.GroupVersionKind
 	Plural, Singular string
 	Namespaced       bool
+	ShortNames       []string
 	Verbs            []string // nil means create
 }
 
@@ -76,7 +77,7 @@ func New(resources []*api.Resource, reviews []Review, server string) *Documents 
 		}
 	}
 	for _, r := range reviews {
-		d.add(r.GroupVersion(), []metav1.APIResource{{Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: r.verbs()}})
+		d.add(r.GroupVersion(), []metav1.APIResource{{Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: r.verbs(), ShortNames: r.ShortNames}})
 	}
 	for _, l := range d.resources {
 		slices.SortFunc(l.APIResources, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })

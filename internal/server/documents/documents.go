@@ -27,9 +27,9 @@ import (
 // Config is what a Library is made of.
 type Config struct {
 	Resources []*api.Resource
-	// Reviews are kinds that are not stored, and Usage those for which there is no schema.
-	Reviews, Usage []discovery.Review
-	Version        version.Info
+	// Reviews are kinds that are not stored, and Others those that discovery names beside them.
+	Reviews, Others []discovery.Review
+	Version         version.Info
 	// Address is the host:port that /api names.
 	Address string
 	// Fixed are further paths with JSON content, such as /openid/v1/jwks.
@@ -50,7 +50,7 @@ type Library struct {
 func New(cfg Config) *Library {
 	l := &Library{
 		cfg:       cfg,
-		discovery: discovery.New(cfg.Resources, slices.Concat(cfg.Reviews, cfg.Usage), cfg.Address),
+		discovery: discovery.New(cfg.Resources, slices.Concat(cfg.Reviews, cfg.Others), cfg.Address),
 		openapi:   openapi.New(cfg.Resources, cfg.Reviews, cfg.Version.GitVersion),
 		fixed:     map[string]func() ([]byte, error){},
 	}

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"time"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/server/authz"
@@ -15,6 +17,9 @@ func (g *Gate) authenticate(c *call.Call) error {
 			g.cfg.Log.Debug("authentication failed", "path", c.R.URL.Path, "err", err)
 		}
 		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	if s := c.R.TLS; s != nil && len(s.VerifiedChains) > 0 {
+		g.metrics.certificate.Observe(time.Until(s.VerifiedChains[0][0].NotAfter).Seconds())
 	}
 	as, err := authz.Impersonate(c.R.Context(), g.cfg.Authorizer, c.R.Header, who)
 	if err != nil {

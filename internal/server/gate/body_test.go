@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/server/authz"
@@ -46,7 +47,7 @@ type deadlines struct {
 func (d *deadlines) SetReadDeadline(t time.Time) error { d.until = t; return nil }
 
 func open(next call.Handler) *Gate {
-	return New(Config{Authenticator: somebody{}, Authorizer: everything{}, Next: next, Log: slog.New(slog.DiscardHandler)})
+	return New(Config{Authenticator: somebody{}, Authorizer: everything{}, Metrics: prometheus.NewRegistry(), Next: next, Log: slog.New(slog.DiscardHandler)})
 }
 
 // A body has 30 seconds; once it is there, the request has no deadline left on its connection.

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/warning"
 
@@ -28,7 +29,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
-// Config is what a Gate works with. Authenticator, Authorizer, Next and Log are required.
+// Config is what a Gate works with. Authenticator, Authorizer, Metrics, Next and Log are required.
 type Config struct {
 	Authenticator authn.Authenticator
 	// Authorizer decides about every request but health.
@@ -38,6 +39,8 @@ type Config struct {
 	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
 	// and 200 as in Kubernetes.
 	MaxReads, MaxWrites int
+	// Metrics is the registry behind /metrics.
+	Metrics *prometheus.Registry
 	// Next answers the requests that may go on.
 	Next call.Handler
 	Log  *slog.Logger
@@ -55,7 +58,7 @@ type Gate struct {
 // New returns a Gate.
 func New(cfg Config) *Gate {
 	g := &Gate{cfg: cfg, decoder: wire.NewDecoder(api.Scheme), limits: newLimits(cfg.MaxReads, cfg.MaxWrites)}
-	g.metrics = newMetrics(g.limits)
+	g.metrics = newMetrics(cfg.Metrics, g.limits)
 	return g
 }
 
@@ -73,7 +76,7 @@ func (g *Gate) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 				c.Fail(apierrors.NewInternalError(fmt.Errorf("panic while serving %s %s: %v", r.Method, r.URL.Path, p)))
 			}
 		}
-		g.metrics.observe(c.Target, c.W, time.Since(begin))
+		g.metrics.observe(c, time.Since(begin))
 		if p == http.ErrAbortHandler || (p != nil && begun) {
 			panic(http.ErrAbortHandler) // net/http ends the connection without a word
 		}
@@ -112,6 +115,7 @@ func (g *Gate) serve(c *call.Call) error {
 		return err
 	}
 	defer release()
+	defer g.metrics.begin(c)()
 	return g.cfg.Next(c)
 }
 

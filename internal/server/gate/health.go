@@ -31,6 +31,7 @@ func (g *Gate) health(c *call.Call) bool {
 	if root != "livez" {
 		checks = append(checks, g.cfg.Ready...)
 	}
+	c.Target.Known = single == ""
 	excluded := c.Query["exclude"]
 	var out strings.Builder
 	failed, found := 0, single == ""
@@ -43,7 +44,9 @@ func (g *Gate) health(c *call.Call) bool {
 			fmt.Fprintf(&out, "[+]%s excluded: ok\n", check.Name)
 			continue
 		}
-		if err := check.Check(c.R.Context()); err != nil {
+		err := check.Check(c.R.Context())
+		g.metrics.health.observe(check.Name, root, err)
+		if err != nil {
 			failed++
 			if _, known := g.failing.Swap(check.Name, true); !known { // whoever polls need not hear of it each time
 				g.cfg.Log.Warn("a health check fails", "check", check.Name, "err", err)

@@ -84,6 +84,7 @@ func (v *Reviewer) Serve(c *call.Call) error {
 	if c.Target.Verb != "create" {
 		return call.ErrMethod(c.Target)
 	}
+	c.Target.Known = true
 	if err := c.Negotiate(nil); err != nil {
 		return err
 	}

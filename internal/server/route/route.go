@@ -19,6 +19,8 @@ import (
 type Table struct {
 	// Groups are group-versions that are not answered from the store.
 	Groups map[schema.GroupVersion]call.Handler
+	// Virtual are resources that are not stored, of group-versions that are.
+	Virtual map[schema.GroupVersionResource]call.Handler
 	// Resources answers everything else below a group-version.
 	Resources call.Handler
 	// Paths are exact paths outside resources, and where they end in "/" what lies below them too, whatever the method.
@@ -33,6 +35,9 @@ func (t *Table) Serve(c *call.Call) error {
 		return t.path(c.R.URL.Path)(c)
 	}
 	if h := t.Groups[c.Target.GV()]; h != nil {
+		return h(c)
+	}
+	if h := t.Virtual[c.Target.GV().WithResource(c.Target.Resource)]; h != nil {
 		return h(c)
 	}
 	return t.Resources(c)

@@ -80,6 +80,7 @@ func (m *Meter) Serve(c *call.Call) error {
 	if c.Target.Verb != "get" && c.Target.Verb != "list" {
 		return call.ErrMethod(c.Target)
 	}
+	c.Target.Known = true
 	list := c.Target.Verb == "list"
 	if err := c.Negotiate(func(a wire.Accepted) bool { return call.MetaKind(a.As) == "Table" && a.Format != wire.Protobuf }); err != nil {
 		return err

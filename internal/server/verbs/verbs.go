@@ -41,9 +41,16 @@ func New(cfg Config) *Verbs {
 
 // Serve answers a call of a stored resource.
 func (v *Verbs) Serve(c *call.Call) error {
+	if _, served := api.Find(c.Target.GV().WithResource(c.Target.Resource)); !served {
+		if c.Target.Res = findAbsent(c.Target.GV(), c.Target.Resource); c.Target.Res != nil {
+			c.Target.Known = true
+			return v.absent(c)
+		}
+	}
 	if err := resolve(c.Target); err != nil {
 		return err
 	}
+	c.Target.Known = true
 	if err := v.fresh(c); err != nil {
 		return err
 	}

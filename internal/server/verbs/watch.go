@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// bookmarkEvery is how long a quiet watch waits to tell the revision that it has reached (KEP-956).
+	// bookmarkEvery is how long a quiet watch waits to send the revision that it has reached (KEP-956).
 	bookmarkEvery = time.Minute
 	// watchAtLeast is the shortest life of a watch whose client names none; the longest is twice that.
 	watchAtLeast = 30 * time.Minute
@@ -40,11 +40,7 @@ func (v *Verbs) watch(c *call.Call) error {
 	if !ok {
 		return call.ErrNotAcceptable()
 	}
-	life := watchAtLeast + rand.N(watchAtLeast)
-	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds != 0 { // below 0 it has passed already
-		life = time.Duration(*opts.TimeoutSeconds) * time.Second
-	}
-	ctx, cancel := context.WithTimeout(c.R.Context(), life)
+	ctx, cancel := context.WithTimeout(c.R.Context(), life(opts))
 	defer cancel()
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents
 	w, err := v.cfg.Registry.Watch(c.R.Context(), c.Target.Res, registry.WatchOptions{
@@ -54,10 +50,7 @@ func (v *Verbs) watch(c *call.Call) error {
 	if err != nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
 		return err
 	}
-	c.W.Header().Set("Content-Type", contentType)
-	c.W.Header().Set("Cache-Control", "no-cache, private")
-	c.W.WriteHeader(http.StatusOK)
-	out := &feed{c: c, control: http.NewResponseController(c.W), columns: true}
+	out := begin(c, contentType)
 	if err != nil {
 		return out.end(err)
 	}
@@ -66,13 +59,29 @@ func (v *Verbs) watch(c *call.Call) error {
 	return out.run(ctx, w, opts, initial)
 }
 
+// life is how long a watch lasts at most.
+func life(opts *metainternal.ListOptions) time.Duration {
+	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds != 0 { // below 0 it has passed already
+		return time.Duration(*opts.TimeoutSeconds) * time.Second
+	}
+	return watchAtLeast + rand.N(watchAtLeast)
+}
+
+// begin begins a watch's answer.
+func begin(c *call.Call, contentType string) *feed {
+	c.W.Header().Set("Content-Type", contentType)
+	c.W.Header().Set("Cache-Control", "no-cache, private")
+	c.W.WriteHeader(http.StatusOK)
+	return &feed{c: c, control: http.NewResponseController(c.W), columns: true}
+}
+
 // feed is one watch's answer under way.
 type feed struct {
 	c       *call.Call
 	control *http.ResponseController
 	buf     []byte
 	columns bool  // column definitions are still to be sent
-	told    int64 // the revision that the client knows to have reached
+	reached int64 // the revision that the client knows to have reached
 }
 
 func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.ListOptions, initial bool) error {
@@ -96,7 +105,7 @@ func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.Li
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, context.DeadlineExceeded): // time for a bookmark
-			if rev, ok := w.Progress(); ok && rev > o.told {
+			if rev, ok := w.Progress(); ok && rev > o.reached {
 				err = o.bookmark(rev, nil)
 			} else {
 				err = nil
@@ -132,7 +141,7 @@ func (o *feed) next(ctx context.Context, w *registry.Watch, bookmarks bool) ([]s
 
 // event appends one event to the buffer, from the shared bytes of its revision unless a transformation is asked for.
 func (o *feed) event(kind string, rev *store.Revision) (err error) {
-	o.told = rev.Rev
+	o.reached = rev.Rev
 	gvk, item := o.c.Target.Kind(), []byte(nil)
 	if as := o.c.Accept.As; as.Kind != "" {
 		obj, err := transform(o.c, rev.Object, o.columns)
@@ -163,7 +172,7 @@ func (o *feed) append(kind string, gvk schema.GroupVersionKind, item []byte) (er
 
 // bookmark appends an event that carries nothing but a revision.
 func (o *feed) bookmark(rev int64, annotations map[string]string) error {
-	o.told = rev
+	o.reached = rev
 	gvk := o.c.Target.Kind()
 	empty, err := api.Scheme.New(gvk)
 	if err != nil {
