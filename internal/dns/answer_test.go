@@ -306,7 +306,7 @@ func FuzzRespond(f *testing.F) {
 		if req.Unpack(wire) != nil {
 			return
 		}
-		resp := s.respond(req)
+		resp, _ := s.respond(req)
 		fit(resp, req, true)
 		out, err := resp.Pack()
 		if err != nil {

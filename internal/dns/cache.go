@@ -65,6 +65,22 @@ func (c *cache) get(key cacheKey, now time.Time) *dns.Msg {
 	return msg
 }
 
+// entries returns how many answers are kept that say there is nothing, or of the others.
+func (c *cache) entries(denial bool) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, e := range c.answers {
+		if denies(e.msg) == denial {
+			n++
+		}
+	}
+	return n
+}
+
+// denies reports whether msg says that there is nothing of what was asked for (RFC 2308).
+func denies(msg *dns.Msg) bool { return msg.Rcode == dns.RcodeNameError || len(msg.Answer) == 0 }
+
 // put keeps msg if it may be kept.
 func (c *cache) put(key cacheKey, msg *dns.Msg, now time.Time) {
 	life := lifetime(msg)
@@ -98,7 +114,7 @@ func lifetime(msg *dns.Msg) time.Duration {
 	switch {
 	case msg.Truncated || (msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError):
 		return 0
-	case msg.Rcode == dns.RcodeNameError || len(msg.Answer) == 0:
+	case denies(msg):
 		for _, rr := range msg.Ns {
 			if soa, ok := rr.(*dns.SOA); ok {
 				return min(time.Duration(min(soa.Hdr.Ttl, soa.Minttl))*time.Second, maxNegativeTTL)

@@ -34,7 +34,7 @@ var (
 type forwarder struct {
 	upstreams *upstreams
 	cache     *cache
-	stats     *counters
+	metrics   *metrics
 	flights   singleflight.Group // equal questions are asked once
 	slots     chan struct{}
 	preferred atomic.Int64 // the server that answered last
@@ -54,19 +54,21 @@ func newForwarder(cfg Config) (*forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &forwarder{upstreams: u, cache: newCache(cacheSize), slots: make(chan struct{}, maxForwards), asked: map[question]int{}, stats: &counters{}}, nil
+	return &forwarder{upstreams: u, cache: newCache(cacheSize), slots: make(chan struct{}, maxForwards), asked: map[question]int{}}, nil
 }
 
-// respond answers req from the cache or upstream. It never returns nil.
-func (f *forwarder) respond(req *dns.Msg) *dns.Msg {
+// respond answers req from the cache or upstream, and says which. It never returns nil.
+func (f *forwarder) respond(req *dns.Msg) (*dns.Msg, origin) {
+	up := origin{rootZone, fromForward}
 	if f.ours(req) {
 		// An upstream server asks us: refuse, or the query would go round until it times out.
-		return new(dns.Msg).SetRcode(req, dns.RcodeRefused)
+		return new(dns.Msg).SetRcode(req, dns.RcodeRefused), up
 	}
 	key := keyOf(req)
-	if resp := f.cache.get(key, time.Now()); resp != nil {
-		f.stats.cacheHits.Add(1)
-		return reply(resp, req)
+	resp := f.cache.get(key, time.Now())
+	f.metrics.cached(resp)
+	if resp != nil {
+		return reply(resp, req), origin{rootZone, fromCache}
 	}
 	v, err, _ := f.flights.Do(key.String(), func() (any, error) {
 		resp, err := f.ask(req)
@@ -76,9 +78,9 @@ func (f *forwarder) respond(req *dns.Msg) *dns.Msg {
 		return resp, err
 	})
 	if err != nil {
-		return new(dns.Msg).SetRcode(req, dns.RcodeServerFailure)
+		return new(dns.Msg).SetRcode(req, dns.RcodeServerFailure), up
 	}
-	return reply(v.(*dns.Msg).Copy(), req)
+	return reply(v.(*dns.Msg).Copy(), req), up
 }
 
 // reply makes resp, which is the caller's, an answer to req.
@@ -95,18 +97,20 @@ func (f *forwarder) ask(req *dns.Msg) (*dns.Msg, error) {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
 	default:
+		f.metrics.rejected.Inc()
 		return nil, errBusy
 	}
 	servers := f.upstreams.list(time.Now())
 	if len(servers) == 0 {
 		return nil, errNoUpstream
 	}
-	f.stats.forwarded.Add(1)
 	first := int(f.preferred.Load()) % len(servers)
 	var errs error
 	for i := range min(len(servers), maxTries) {
 		n := (first + i) % len(servers)
+		start := time.Now()
 		resp, err := f.exchange(req, servers[n])
+		f.metrics.asked(servers[n], resp, start)
 		if err == nil {
 			f.preferred.Store(int64(n))
 			return resp, nil

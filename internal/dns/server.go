@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/client"
@@ -30,7 +31,9 @@ type Config struct {
 	Upstreams  []string
 	ResolvConf string
 	Client     client.Client
-	Log        *slog.Logger // nil means slog.Default()
+	// Metrics gets CoreDNS' series; nil means nobody.
+	Metrics prometheus.Registerer
+	Log     *slog.Logger // nil means slog.Default()
 }
 
 // Server answers DNS queries. Make one with New and call Run once.
@@ -40,21 +43,7 @@ type Server struct {
 	forward *forwarder
 	ready   chan struct{}
 	synced  atomic.Bool
-	stats   counters
-}
-
-// counters count since the start.
-type counters struct {
-	queries, cluster, forwarded, cacheHits, failures atomic.Uint64
-}
-
-// Stats says what the server did since it started.
-type Stats struct {
-	Queries   uint64 // all of them
-	Cluster   uint64 // answered from the index
-	Forwarded uint64 // asked upstream, CacheHits answered from memory instead
-	CacheHits uint64
-	Failures  uint64 // answered with SERVFAIL
+	metrics *metrics
 }
 
 // New checks cfg and returns a server.
@@ -78,18 +67,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, forward: f, ready: make(chan struct{}),
 		zone: &Zone{Origin: origin, Reverse: ReverseZones(cfg.Reverse), Servers: serversOf(cfg.Listen), Index: NewIndex()}}
-	f.stats = &s.stats
+	s.metrics = newMetrics(cfg.Metrics, cfg.Listen, f.cache)
+	f.metrics = s.metrics
 	return s, nil
 }
 
 // Ready is closed once the server listens and has seen all Services.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
-
-// Stats returns the counters.
-func (s *Server) Stats() Stats {
-	return Stats{Queries: s.stats.queries.Load(), Cluster: s.stats.cluster.Load(), Forwarded: s.stats.forwarded.Load(),
-		CacheHits: s.stats.cacheHits.Load(), Failures: s.stats.failures.Load()}
-}
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
@@ -177,47 +161,46 @@ func (s *Server) listen() ([]*dns.Server, error) {
 
 // ServeDNS implements dns.Handler.
 func (s *Server) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
-	s.stats.queries.Add(1)
+	start := time.Now()
 	_, udp := w.RemoteAddr().(*net.UDPAddr)
-	resp := s.respond(req)
+	resp, by := s.respond(req)
 	fit(resp, req, udp)
-	if resp.Rcode == dns.RcodeServerFailure {
-		s.stats.failures.Add(1)
-	}
+	s.metrics.answered(req, resp, by, w.RemoteAddr(), start)
 	if err := w.WriteMsg(resp); err != nil {
 		s.cfg.Log.Debug("DNS answer was not taken", "client", w.RemoteAddr(), "err", err)
 	}
 }
 
-// respond returns the answer to req.
-func (s *Server) respond(req *dns.Msg) *dns.Msg {
+// respond returns the answer to req, and whom it comes from.
+func (s *Server) respond(req *dns.Msg) (*dns.Msg, origin) {
 	resp := new(dns.Msg)
 	resp.SetReply(req)
 	resp.RecursionAvailable = true
+	refused := origin{zone: rootZone}
 	switch {
 	case req.Opcode != dns.OpcodeQuery:
 		resp.Rcode = dns.RcodeNotImplemented
-		return resp
+		return resp, refused
 	case len(req.Question) != 1:
 		resp.Rcode = dns.RcodeFormatError
-		return resp
+		return resp, refused
 	case req.Question[0].Qclass != dns.ClassINET:
 		resp.Rcode = dns.RcodeRefused
-		return resp
+		return resp, refused
 	}
 	if opt := req.IsEdns0(); opt != nil && opt.Version() != 0 {
 		resp.Rcode = dns.RcodeBadVers // RFC 6891 6.1.3
-		return resp
+		return resp, refused
 	}
 	a, ours := s.zone.Answer(req.Question[0])
 	if !ours {
 		return s.forward.respond(req)
 	}
-	s.stats.cluster.Add(1)
+	cluster := origin{s.zone.Origin, fromCluster}
 	if !s.synced.Load() && len(a.Answer) == 0 {
 		// The name may well exist.
 		resp.Rcode = dns.RcodeServerFailure
-		return resp
+		return resp, cluster
 	}
 	resp.Authoritative = true
 	resp.Rcode, resp.Answer, resp.Extra = a.Code, a.Answer, a.Extra
@@ -227,7 +210,7 @@ func (s *Server) respond(req *dns.Msg) *dns.Msg {
 	if a.Alias != "" {
 		s.resolveAlias(resp, req, a.Alias)
 	}
-	return resp
+	return resp, cluster
 }
 
 // serversOf returns the addresses of listen that clients can know the server by.
@@ -245,7 +228,7 @@ func serversOf(listen []netip.AddrPort) []netip.Addr {
 func (s *Server) resolveAlias(resp, req *dns.Msg, alias string) {
 	q := req.Copy()
 	q.Question[0].Name = alias
-	up := s.forward.respond(q)
+	up, _ := s.forward.respond(q)
 	resp.Rcode = up.Rcode
 	resp.Answer = append(resp.Answer, up.Answer...)
 	resp.Ns = up.Ns

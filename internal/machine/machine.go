@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -125,8 +126,9 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 		return fmt.Errorf("the container runtime at %s: %w", endpoint, err)
 	}
 	defer rt.Close()
+	figures := prometheus.NewRegistry() // of network and DNS, shown by the agent
 	agent, err := node.New(node.Config{
-		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Tokens: m.tokens, Deleted: m.deleted,
+		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: figures, Tokens: m.tokens, Deleted: m.deleted,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
 		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: KubernetesVersion().GitVersion, Logger: m.log,
 	})
@@ -137,14 +139,14 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.Run(ctx) })
 	g.Go(func() error { agent.Hasten(ctx, m.links); return nil })
-	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt)) })
+	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt, figures)) })
 	return g.Wait()
 }
 
 func (h *host) instance() string { return cluster.Instance(h.dataDir) }
 
 // runNetwork runs the pod network and DNS once the node knows its addresses.
-func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {
+func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime, figures prometheus.Registerer) error {
 	pods, err := m.podCIDR(ctx)
 	if err != nil {
 		return err
@@ -152,14 +154,14 @@ func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime) error {
 	net, err := network.New(network.Config{
 		Instance: m.instance(), DataDir: m.dataDir, NodeName: m.nodeName, NodeIP: m.nodeAddr,
 		PodCIDR: pods, ClusterCIDR: m.clusterNet, ServiceCIDR: m.serviceNet, ClusterDNS: m.dnsAddr, Mode: m.overlayMode,
-		Client: m.client, Log: m.log,
+		Client: m.client, Metrics: figures, Log: m.log,
 	})
 	if err != nil {
 		return err
 	}
 	names, err := dns.New(dns.Config{
 		Listen: []netip.AddrPort{netip.AddrPortFrom(m.dnsAddr, 53)}, Zone: m.domain,
-		Reverse: []netip.Prefix{m.serviceNet, m.clusterNet}, Upstreams: m.upstreamDNS, Client: m.client, Log: m.log,
+		Reverse: []netip.Prefix{m.serviceNet, m.clusterNet}, Upstreams: m.upstreamDNS, Client: m.client, Metrics: figures, Log: m.log,
 	})
 	if err != nil {
 		return err

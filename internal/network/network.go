@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/client"
@@ -46,7 +47,9 @@ type Config struct {
 	MTU    int           // of pod links, in bytes; 0 means what fits the link that has NodeIP and, where used, VXLAN
 	Window time.Duration // shortest time between two nftables transactions; 0 means balance.DefaultWindow
 	Client client.Client
-	Log    *slog.Logger // nil means slog.Default()
+	// Metrics gets the figures of Services under kube-proxy's names; nil means nobody.
+	Metrics prometheus.Registerer
+	Log     *slog.Logger // nil means slog.Default()
 }
 
 // Node is the network of one node. Make one with New and call Run once.
@@ -202,7 +205,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	}
 	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernels: []balance.Kernel{services.NewKernel(layout, table)}, Node: services.Node{Name: n.cfg.NodeName, Local: local},
-		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Log: n.cfg.Log})
+		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Metrics: n.cfg.Metrics, Log: n.cfg.Log})
 	n.plugin = n.newPlugin(mtu, balancer)
 	server := &cni.Server{Socket: Socket(n.cfg.DataDir), Log: n.cfg.Log, Plugin: n.plugin}
 	listener, err := server.Listen()

@@ -80,7 +80,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.Endpoint = endpoint.New(endpoint.Settings{
 		Node: cfg.NodeName, Version: cfg.Version, Pods: a.pods, Runtime: cfg.Runtime, Cgroups: cgroups, Disks: disks, Capacity: facts.Capacity,
-		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate,
+		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate, Metrics: cfg.Metrics,
 	})
 	return a, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/knarr-io/knarr/internal/client"
@@ -32,7 +33,9 @@ type Config struct {
 	// StreamCertificate returns the certificate of Runtime's streaming server; no other is accepted. Without it the server needs one
 	// of an authority that this machine trusts, or has to listen on the loopback address.
 	StreamCertificate func() *x509.Certificate
-	Tokens            TokenRequester
+	// Metrics has figures of the machine's other parts, for the agent's /metrics to show beside its own; nil means none.
+	Metrics prometheus.Gatherer
+	Tokens  TokenRequester
 
 	ClusterDNS    []string // addresses for pods' resolv.conf
 	ClusterDomain string   // "cluster.local"

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,7 +56,9 @@ type Config struct {
 	// HostPorts are the elements of host ports in use at the start, by owner.
 	HostPorts map[string][]services.Element
 	Window    time.Duration // 0 means DefaultWindow
-	Log       *slog.Logger
+	// Metrics gets kube-proxy's series; nil means nobody.
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
 }
 
 // Balancer writes the node's Services. Make one with New and call Run once.
@@ -72,6 +75,9 @@ type Balancer struct {
 	dirty  map[api.Key]struct{}
 	synced [numWatches]bool
 	health *healthServers
+	// metrics counts, and triggers is what it is to time once the kernel has it.
+	metrics  *metrics
+	triggers []time.Time
 }
 
 // The watches.
@@ -88,6 +94,9 @@ type change struct {
 	keys  []api.Key // Services to plan again
 	zone  *string   // the node's, where that is what changed
 	full  bool      // it is all that the watch has
+	// events is how many there are; triggers is when what they are about happened, as far as they say so.
+	events   int
+	triggers []time.Time
 }
 
 // request asks for the elements of one host port owner.
@@ -103,9 +112,9 @@ func New(cfg Config) *Balancer {
 		cfg.Window = DefaultWindow
 	}
 	b := &Balancer{cfg: cfg, changes: make(chan change), requests: make(chan request), deleted: make(chan struct{}, 1), ready: make(chan struct{}),
-		node: cfg.Node, dirty: map[api.Key]struct{}{}, health: newHealthServers(cfg.Log)}
+		node: cfg.Node, dirty: map[api.Key]struct{}{}, health: newHealthServers(cfg.Log), metrics: newMetrics(cfg.Metrics)}
 	for _, k := range cfg.Kernels {
-		b.sides = append(b.sides, &side{kernel: k, table: services.NewTable(), deleteFlows: cfg.DeleteFlows, log: cfg.Log.With("family", k.Family())})
+		b.sides = append(b.sides, &side{kernel: k, table: services.NewTable(), lacking: map[api.Key]services.Part{}, deleteFlows: cfg.DeleteFlows, log: cfg.Log.With("family", k.Family())})
 	}
 	for owner, elements := range cfg.HostPorts {
 		b.set(hostPortOwner(owner), elements)
@@ -180,7 +189,9 @@ func (b *Balancer) loop(ctx context.Context) error {
 		case <-idle:
 			idle = nil
 			for _, s := range b.sides {
-				s.deleteIdle()
+				if !s.deleteIdle() {
+					b.metrics.cleanupFailures.WithLabelValues(familyLabel(s.kernel.Family())).Inc()
+				}
 			}
 			continue
 		}
@@ -225,6 +236,8 @@ func (b *Balancer) known() bool { return !slices.Contains(b.synced[:], false) }
 
 // observe takes in a batch of events.
 func (b *Balancer) observe(c change) {
+	b.metrics.seen(c)
+	b.triggers = append(b.triggers, c.triggers...)
 	again := c.full && c.watch != watchNode
 	if c.zone != nil && *c.zone != b.node.Zone {
 		b.node.Zone = *c.zone
@@ -237,6 +250,11 @@ func (b *Balancer) observe(c change) {
 	}
 	for _, key := range c.keys {
 		b.dirty[key] = struct{}{}
+	}
+	if len(c.keys) > 0 || again {
+		for _, s := range b.sides {
+			b.metrics.queued.WithLabelValues(familyLabel(s.kernel.Family())).SetToCurrentTime()
+		}
 	}
 	b.synced[c.watch] = b.synced[c.watch] || c.full
 }
@@ -256,6 +274,7 @@ func (b *Balancer) planned() map[api.Key]struct{} {
 
 // step plans what is dirty and writes the difference.
 func (b *Balancer) step(ctx context.Context) error {
+	start := time.Now()
 	if b.known() {
 		for key := range b.dirty {
 			if err := b.plan(ctx, key); err != nil {
@@ -266,13 +285,33 @@ func (b *Balancer) step(ctx context.Context) error {
 	}
 	var errs []error
 	for _, s := range b.sides {
-		errs = append(errs, s.step())
+		full, err := s.step()
+		b.metrics.wrote(s.kernel.Family(), full, start, err)
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	b.finish()
 	b.reached()
 	return nil
+}
+
+// finish records that the kernel has all that is known.
+func (b *Balancer) finish() {
+	if !b.known() {
+		return
+	}
+	b.metrics.servicesPending.Set(0)
+	b.metrics.slicesPending.Set(0)
+	for _, s := range b.sides {
+		b.metrics.programmed(s.kernel.Family(), b.triggers)
+		internal, external := s.noLocal()
+		family := familyLabel(s.kernel.Family())
+		b.metrics.noLocal.WithLabelValues("internal", family).Set(float64(internal))
+		b.metrics.noLocal.WithLabelValues("external", family).Set(float64(external))
+	}
+	b.triggers = nil
 }
 
 // reached closes ready the first time that all known Services are in the kernel.
@@ -290,7 +329,9 @@ func (b *Balancer) reached() {
 func (b *Balancer) plan(ctx context.Context, key api.Key) error {
 	svc, err := client.Get[*corev1.Service](ctx, b.cfg.Client, key)
 	if apierrors.IsNotFound(err) {
-		b.set(serviceOwner(key), nil)
+		for _, s := range b.sides {
+			s.set(key, services.Part{})
+		}
 		b.health.set(key, nil)
 		return nil
 	}
@@ -305,7 +346,7 @@ func (b *Balancer) plan(ctx context.Context, key api.Key) error {
 	var health *services.Health
 	for _, s := range b.sides {
 		part := services.Plan(svc, epSlices, b.node, s.kernel.Family())
-		s.table.Set(serviceOwner(key), part.Elements)
+		s.set(key, part)
 		// A pod with addresses of both families is one endpoint.
 		if part.Health != nil && (health == nil || health.LocalEndpoints < part.Health.LocalEndpoints) {
 			health = part.Health

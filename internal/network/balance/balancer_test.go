@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -320,6 +322,68 @@ func TestTheNodesZoneDecidesWhichHintsAreForIt(t *testing.T) {
 			if got := k.table.DumpElements(); got != want {
 				t.Errorf("in zone %s: got\n%s\nwant\n%s", z, got, want)
 			}
+		}
+	})
+}
+
+func TestMetricsAreKubeProxys(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	run(t, func(cfg *Config, _ *fakeKernel) { cfg.Metrics = reg }, func(t *testing.T, c *client.Local, k *fakeKernel, b *Balancer) {
+		<-b.Ready()
+		local := corev1.ServiceInternalTrafficPolicyLocal
+		clienttest.Create(t, c, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc-0"},
+			Spec: corev1.ServiceSpec{ClusterIP: "10.96.1.1", Ports: []corev1.ServicePort{{Port: 80}}, InternalTrafficPolicy: &local}})
+		time.Sleep(time.Second)
+		at := time.Now().Add(-700 * time.Millisecond).Format(time.RFC3339Nano)
+		port, name, node := int32(8080), "", "node-9"
+		clienttest.Create(t, c, &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc-0-a",
+			Annotations: map[string]string{corev1.EndpointsLastChangeTriggerTime: at}, Labels: map[string]string{discoveryv1.LabelServiceName: "svc-0"}},
+			AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port}},
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.1.1"}, NodeName: &node}}})
+		time.Sleep(time.Second)
+		k.table.Fail(errors.New("no memory"))
+		createService(t, c, 1)
+		time.Sleep(retryTime / 2)
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.Metric {
+				labels := ""
+				for _, l := range m.Label {
+					labels += " " + l.GetValue()
+				}
+				v := m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+				got[strings.TrimPrefix(f.GetName(), "kubeproxy_")+labels] = v
+				if f.GetName() == "kubeproxy_network_programming_duration_seconds" && math.Abs(m.GetHistogram().GetSampleSum()-0.7) > 0.02 {
+					t.Errorf("from the change to the kernel: %v s, want 0.7", m.GetHistogram().GetSampleSum())
+				}
+			}
+		}
+		for series, want := range map[string]float64{
+			"sync_full_proxy_rules_duration_seconds IPv4":             1, // the one that failed
+			"network_programming_duration_seconds IPv4":               1,
+			"sync_proxy_rules_service_changes_total":                  2,
+			"sync_proxy_rules_service_changes_pending":                1,
+			"sync_proxy_rules_endpoint_changes_total":                 1,
+			"sync_proxy_rules_endpoint_changes_pending":               0,
+			"sync_proxy_rules_no_local_endpoints_total IPv4 internal": 1,
+			"sync_proxy_rules_no_local_endpoints_total IPv4 external": 0,
+			"sync_proxy_rules_nftables_sync_failures_total IPv4":      1,
+			"sync_proxy_rules_last_queued_timestamp_seconds IPv4":     float64(time.Now().Unix()),
+			"sync_proxy_rules_last_timestamp_seconds IPv4":            float64(time.Now().Unix() - 1),
+		} {
+			if v, ok := got[series]; !ok || math.Trunc(v) != want {
+				t.Errorf("%s is %v, want %v", series, v, want)
+			}
+		}
+		if all, parts := got["sync_proxy_rules_duration_seconds IPv4"], got["sync_partial_proxy_rules_duration_seconds IPv4"]; parts < 2 || all != parts+1 {
+			t.Errorf("%v steps, %v of them partial", all, parts)
+		}
+		if t.Failed() {
+			t.Logf("%v", got)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package balance
 import (
 	"log/slog"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/network/nft"
 	"github.com/knarr-io/knarr/internal/network/services"
 )
@@ -11,9 +12,32 @@ import (
 type side struct {
 	kernel      Kernel
 	table       *services.Table
+	lacking     map[api.Key]services.Part // Services with a Local traffic policy and no endpoint on this node
 	written     bool
 	deleteFlows func(nft.Family, []services.FlowFilter) error
 	log         *slog.Logger
+}
+
+// set replaces what a Service asks for.
+func (s *side) set(key api.Key, part services.Part) {
+	s.table.Set(serviceOwner(key), part.Elements)
+	delete(s.lacking, key)
+	if part.NoLocalInside || part.NoLocalOutside {
+		s.lacking[key] = services.Part{NoLocalInside: part.NoLocalInside, NoLocalOutside: part.NoLocalOutside}
+	}
+}
+
+// noLocal counts the Services that have no endpoint on this node for clients that their traffic policy keeps there.
+func (s *side) noLocal() (internal, external int) {
+	for _, part := range s.lacking {
+		if part.NoLocalInside {
+			internal++
+		}
+		if part.NoLocalOutside {
+			external++
+		}
+	}
+	return internal, external
 }
 
 // begin writes the fixed rules if there is no table yet.
@@ -35,28 +59,28 @@ func (s *side) check() {
 	}
 }
 
-// step writes the difference between the table and the kernel, or all of it.
-func (s *side) step() error {
+// step writes the difference between the table and the kernel, or all of it, and reports which.
+func (s *side) step() (full bool, err error) {
 	if !s.written {
-		return s.rewrite()
+		return true, s.rewrite()
 	}
 	c := s.table.Changes()
 	if c.Empty() {
-		return nil
+		return false, nil
 	}
 	sticky := s.table.Sticky(c)
 	if err := s.kernel.Apply(c); err != nil {
 		// Somebody else changed the table (nft flush ruleset is what firewalls do): write it anew.
 		s.log.Warn("nftables table was not as expected, writing it anew", "err", err)
 		s.written = false
-		return s.rewrite()
+		return true, s.rewrite()
 	}
 	s.table.Written(c)
 	s.forgetFlows(s.table.StaleFlows(c))
 	if sticky {
 		s.forgetClients()
 	}
-	return nil
+	return false, nil
 }
 
 // rewrite replaces the whole kernel table, and frees those whom the old one led elsewhere.
@@ -79,17 +103,18 @@ func (s *side) replace() error {
 	return nil
 }
 
-// deleteIdle deletes the picker chains that nobody uses.
-func (s *side) deleteIdle() {
+// deleteIdle deletes the picker chains that nobody uses, and reports whether the kernel let it.
+func (s *side) deleteIdle() bool {
 	c := s.table.Idle()
 	if !s.written || c.Empty() {
-		return
+		return true
 	}
 	if err := s.kernel.Apply(c); err != nil {
 		s.log.Warn("deleting unused nftables chains failed", "err", err)
-		return
+		return false
 	}
 	s.table.Written(c)
+	return true
 }
 
 // forgetFlows makes UDP clients leave endpoints that are gone.

@@ -43,6 +43,17 @@ func (c *change) add(key api.Key) {
 	}
 }
 
+// trigger notes when what the event is about happened, if it is news: the controller says so on EndpointSlices.
+func (c *change) trigger(e client.Event) {
+	text := e.Object.GetAnnotations()[corev1.EndpointsLastChangeTriggerTime]
+	if text == "" || e.Old != nil && e.Old.GetAnnotations()[corev1.EndpointsLastChangeTriggerTime] == text {
+		return
+	}
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		c.triggers = append(c.triggers, at)
+	}
+}
+
 // watch sends what happens in the API to the loop, until ctx ends.
 func (b *Balancer) watch(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -50,12 +61,15 @@ func (b *Balancer) watch(ctx context.Context) {
 	for _, w := range b.watches() {
 		wg.Go(func() {
 			client.Follow(ctx, b.cfg.Log, b.cfg.Client, w.resource, w.options, func(batch client.Batch) {
-				c := change{watch: w.id, full: batch.Full}
+				c := change{watch: w.id, full: batch.Full, events: len(batch.Events)}
 				for _, e := range batch.Events {
 					if e.Old != nil {
 						w.observe(&c, e.Old) // a slice may move from one Service to another
 					}
 					w.observe(&c, e.Object)
+					if !batch.Full && e.Type != client.Deleted {
+						c.trigger(e)
+					}
 				}
 				select {
 				case b.changes <- c:

@@ -32,6 +32,9 @@ type Node struct {
 // Part is what one Service asks of the table.
 type Part struct {
 	Elements []Element
+	// NoLocalInside and NoLocalOutside report whether a traffic policy keeps clients inside or outside of the cluster to this node, which
+	// has no endpoint for them although there are some elsewhere.
+	NoLocalInside, NoLocalOutside bool
 	// Health, if not nil, asks for the health check server of a load balancer.
 	Health *Health
 }
@@ -71,7 +74,7 @@ func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node,
 	for addr := range p.hairpins {
 		p.add(Key{Set: Hairpins, Addr: addr}, Value{})
 	}
-	part := Part{Elements: p.elements}
+	part := Part{Elements: p.elements, NoLocalInside: p.noInside, NoLocalOutside: p.noOutside}
 	if port := svc.Spec.HealthCheckNodePort; port > 0 && outsideLocal(svc) {
 		part.Health = &Health{Port: uint16(port), LocalEndpoints: len(p.ready)}
 	}
@@ -81,14 +84,16 @@ func Plan(svc *corev1.Service, epSlices []*discoveryv1.EndpointSlice, node Node,
 
 // planner collects the elements of one Service in one family.
 type planner struct {
-	svc      *corev1.Service
-	slices   []*discoveryv1.EndpointSlice
-	node     Node
-	family   nft.Family
-	affinity uint32
-	elements []Element
-	hairpins map[netip.Addr]bool // the node's own endpoints
-	ready    map[netip.Addr]bool // of them, those that are ready: others serve, but load balancers are not to send more (KEP-1669)
+	svc       *corev1.Service
+	slices    []*discoveryv1.EndpointSlice
+	node      Node
+	family    nft.Family
+	affinity  uint32
+	elements  []Element
+	noInside  bool
+	noOutside bool
+	hairpins  map[netip.Addr]bool // the node's own endpoints
+	ready     map[netip.Addr]bool // of them, those that are ready: others serve, but load balancers are not to send more (KEP-1669)
 }
 
 func (p *planner) add(k Key, v Value) { p.elements = append(p.elements, Element{k, v}) }
@@ -112,7 +117,9 @@ func (p *planner) port(sp *corev1.ServicePort) {
 	inside := cluster
 	if p.svc.Spec.InternalTrafficPolicy != nil && *p.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
 		inside = here
+		p.noInside = p.noInside || len(here) == 0 && len(cluster) > 0
 	}
+	p.noOutside = p.noOutside || outsideLocal(p.svc) && len(here) == 0 && len(cluster) > 0
 	for _, addr := range p.served(p.clusterIPs()) {
 		p.frontend(Key{Set: Frontends, Addr: addr, Proto: proto, Port: uint16(sp.Port)}, inside, len(cluster) > 0, false)
 	}

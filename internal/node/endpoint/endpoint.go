@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,6 +40,8 @@ type Settings struct {
 	// StreamCertificate returns the certificate of the runtime's streaming server; no other is accepted. Without it the server needs one of
 	// an authority that this machine trusts, or has to listen on the loopback address.
 	StreamCertificate func() *x509.Certificate
+	// Metrics has the figures that /metrics shows beside the agent's own; nil means none.
+	Metrics prometheus.Gatherer
 }
 
 // Endpoint answers for a node and its pods.

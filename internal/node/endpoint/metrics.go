@@ -26,7 +26,11 @@ func (e *Endpoint) ownMetrics() http.Handler {
 		gauge("kubelet_running_containers", "Number of containers by state.", prometheus.Labels{"container_state": name}, func() float64 { _, c := e.running(); return float64(c[state]) })
 	}
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	all := prometheus.Gatherers{reg}
+	if e.Metrics != nil {
+		all = append(all, e.Metrics)
+	}
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{})
 }
 
 // running counts pods with a sandbox, and containers by state.
