@@ -49,7 +49,7 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 		Paths:     paths(cfg, g),
 	}
 	library := documents.New(documents.Config{
-		Resources: api.Builtin, Reviews: review.Kinds(), Others: slices.Concat(usage.Kinds(), components.Kinds(), verbs.BindingKinds(), verbs.AbsentKinds()), Version: cfg.Version, Address: cfg.Address,
+		Resources: api.Builtin, Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: slices.Concat(usage.Kinds(), verbs.AbsentKinds()), Version: cfg.Version, Address: cfg.Address,
 		Fixed: cfg.Documents, Paths: append(t.List(), "/healthz", "/livez", "/readyz"),
 	})
 	t.Documents = library.Serve

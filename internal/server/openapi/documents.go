@@ -132,13 +132,16 @@ func (b *builder) add(d *Documents, gv schema.GroupVersion) object {
 		}
 	}
 	for _, rt := range routes(d.resources, d.reviews, gv) {
+		if len(rt.verbs) == 0 {
+			continue
+		}
 		paths[rt.path] = b.item(rt)
 		mark(rt.kind)
 		if slices.Contains(rt.verbs, "list") {
 			mark(kind{gv.WithKind(rt.kind.Kind + "List")})
 		}
 	}
-	for _, k := range []string{"DeleteOptions", "Status"} { // of every group's paths
+	for _, k := range []string{"APIResourceList", "DeleteOptions", "Status", "WatchEvent"} { // of every group's paths
 		mark(kind{schema.GroupVersionKind{Version: "v1", Kind: k}})
 	}
 	return paths

@@ -4,10 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	"reflect"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/discovery"
@@ -22,223 +19,168 @@ func (k kind) extension() object {
 
 // route is one path with the operations of its verbs.
 type route struct {
-	path  string
-	named bool // the path names one object
-	verbs []string
-	kind  kind // what it exchanges
-	res   *api.Resource
+	gv         schema.GroupVersion
+	path       string
+	verbs      []string
+	kind       kind   // what it exchanges
+	of         string // the kind of the resource
+	sub        string // the subresource, capitalized
+	namespaced bool   // the path names a namespace
+	all        bool   // the path is of all namespaces of what has namespaces
+	named      bool   // the path names one object
+	deep       bool   // the path goes on behind the subresource
+	watchable  bool   // a list can be watched
+	deleted    bool   // a deletion is answered with the object
 }
+
+// all verbs of a resource that names none.
+var usual = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 
 // routes are the paths of group-version gv.
 func routes(resources []*api.Resource, reviews []discovery.Review, gv schema.GroupVersion) []route {
-	root := "/apis/" + gv.String()
-	if gv.Group == "" {
-		root = "/api/" + gv.Version
-	}
+	root := root(gv)
 	var out []route
 	for _, r := range resources {
-		if r.GroupVersion() != gv && !slices.Contains(r.Versions, gv) {
-			continue
-		}
-		out = append(out, resourceRoutes(root, r, gv)...)
-	}
-	for _, r := range reviews {
-		if r.GroupVersion() != gv {
-			continue
-		}
-		p := root + "/" + r.Plural
-		if r.Namespaced {
-			p = root + "/namespaces/{namespace}/" + r.Plural
-		}
-		out = append(out, route{path: p, verbs: []string{"create"}, kind: kind{r.GroupVersionKind}})
-	}
-	return out
-}
-
-func resourceRoutes(root string, r *api.Resource, gv schema.GroupVersion) []route {
-	verbs := r.Verbs
-	if verbs == nil {
-		verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update"}
-	}
-	only := func(some ...string) []string {
-		var out []string
-		for _, v := range some {
-			if slices.Contains(verbs, v) {
-				out = append(out, v)
+		if r.GroupVersion() == gv || slices.Contains(r.Versions, gv) {
+			verbs := r.Verbs
+			if verbs == nil {
+				verbs = usual
+			}
+			// Of namespaces Kubernetes documents a Status although it answers with the object.
+			deleted := r.AnswersDeleted && r != api.Namespaces
+			out = append(out, resourceRoutes(gv, r.Plural, r.Kind, r.Namespaced, verbs, deleted)...)
+			if r.GroupVersion() == gv {
+				out = append(out, subresourceRoutes(gv, r)...)
 			}
 		}
-		return out
 	}
-	k := kind{gv.WithKind(r.Kind)}
-	base := root + "/" + r.Plural
+	for _, r := range reviews {
+		if r.GroupVersion() == gv {
+			verbs := r.Verbs
+			if verbs == nil {
+				verbs = []string{"create"}
+			}
+			out = append(out, resourceRoutes(gv, r.Plural, r.Kind, r.Namespaced, verbs, false)...)
+		}
+	}
+	return append(out, route{gv: gv, path: root + "/", verbs: []string{"resources"}})
+}
+
+func root(gv schema.GroupVersion) string {
+	if gv.Group == "" {
+		return "/api/" + gv.Version
+	}
+	return "/apis/" + gv.String()
+}
+
+// resourceRoutes are the paths of a resource itself: of all, of those in a namespace, of one, and the older ones of watches.
+func resourceRoutes(gv schema.GroupVersion, plural, of string, namespaced bool, verbs []string, deleted bool) []route {
+	only := func(some ...string) []string {
+		return slices.DeleteFunc(some, func(v string) bool { return !slices.Contains(verbs, v) })
+	}
+	root, below := root(gv), "/"+plural
+	if namespaced {
+		below = "/namespaces/{namespace}/" + plural
+	}
+	watchable := slices.Contains(verbs, "watch")
+	base := route{gv: gv, kind: kind{gv.WithKind(of)}, of: of, watchable: watchable, deleted: deleted}
+	with := func(path string, verbs []string, set func(*route)) route {
+		r := base
+		r.path, r.verbs = path, verbs
+		set(&r)
+		return r
+	}
 	var out []route
-	if r.Namespaced {
-		out = append(out, route{path: base, verbs: only("list"), kind: k, res: r})
-		base = root + "/namespaces/{namespace}/" + r.Plural
+	if namespaced {
+		out = append(out, with(root+"/"+plural, only("list"), func(r *route) { r.all = true }))
 	}
 	out = append(out,
-		route{path: base, verbs: only("list", "create", "deletecollection"), kind: k, res: r},
-		route{path: base + "/{name}", named: true, verbs: only("get", "update", "patch", "delete"), kind: k, res: r})
-	if gv != r.GroupVersion() {
+		with(root+below, only("list", "create", "deletecollection"), func(r *route) { r.namespaced = namespaced }),
+		with(root+below+"/{name}", only("get", "update", "patch", "delete"), func(r *route) { r.namespaced, r.named = namespaced, true }))
+	if !watchable {
 		return out
 	}
-	if r.Status {
-		out = append(out, route{path: base + "/{name}/status", named: true, verbs: []string{"get", "patch", "update"}, kind: k, res: r})
+	if namespaced {
+		out = append(out, with(root+"/watch/"+plural, []string{"watchlist"}, func(r *route) { r.all = true }))
 	}
-	if r.Scale != nil {
-		scale := kind{schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}}
-		out = append(out, route{path: base + "/{name}/scale", named: true, verbs: []string{"get", "patch", "update"}, kind: scale, res: r})
+	return append(out,
+		with(root+"/watch"+below, []string{"watchlist"}, func(r *route) { r.namespaced = namespaced }),
+		with(root+"/watch"+below+"/{name}", []string{"watch"}, func(r *route) { r.namespaced, r.named = namespaced, true }))
+}
+
+// subresourceRoutes are the paths of a resource's subresources.
+func subresourceRoutes(gv schema.GroupVersion, r *api.Resource) []route {
+	below := root(gv) + "/" + r.Plural + "/{name}/"
+	if r.Namespaced {
+		below = root(gv) + "/namespaces/{namespace}/" + r.Plural + "/{name}/"
 	}
-	for _, s := range r.Subresources {
-		out = append(out, route{path: base + "/{name}/" + s.Name, named: true, verbs: s.Verbs, kind: kind{s.Kind}, res: r})
+	subs := slices.Clone(r.Subresources)
+	for _, name := range []string{"status", "scale"} {
+		if s, ok := r.Subresource(name); ok {
+			subs = append(subs, s)
+		}
+	}
+	var out []route
+	for _, s := range subs {
+		rt := route{
+			gv: gv, path: below + s.Name, verbs: s.Verbs, kind: kind{s.Kind}, of: r.Kind, sub: strings.ToUpper(s.Name[:1]) + s.Name[1:],
+			namespaced: r.Namespaced, named: true,
+		}
+		if strings.HasSuffix(s.Kind.Kind, "Options") { // what connects: any method that may reach it
+			rt.verbs = connects(s)
+		}
+		out = append(out, rt)
+		if s.Open {
+			rt.path, rt.deep = rt.path+"/{path}", true
+			out = append(out, rt)
+		}
 	}
 	return out
 }
 
-var methods = map[string]string{"get": "get", "list": "get", "create": "post", "update": "put", "patch": "patch", "delete": "delete", "deletecollection": "delete"}
+// connects are the HTTP methods of a subresource that connects.
+func connects(s api.Subresource) []string {
+	if s.Open {
+		return []string{"connect delete", "connect get", "connect head", "connect options", "connect patch", "connect post", "connect put"}
+	}
+	return []string{"connect get", "connect post"}
+}
 
 // item makes the path item of rt.
 func (b *builder) item(rt route) object {
 	item := object{}
 	for _, verb := range rt.verbs {
-		method, ok := methods[verb]
-		if !ok || item[method] != nil {
-			continue
+		if op, ok := operationOf(verb); ok {
+			item[op.method] = b.operation(rt, verb, op)
 		}
-		item[method] = b.operation(rt, verb)
 	}
-	var params []any
+	params := []any{}
+	add := func(p ...parameter) {
+		for _, p := range p {
+			params = append(params, b.parameter(p))
+		}
+	}
 	if rt.named {
-		params = append(params, b.parameter("name", "path", "string", "name of the "+rt.kind.Kind))
+		name := "name of the " + rt.kind.Kind
+		add(parameter{"name", "path", "string", name})
 	}
-	if strings.Contains(rt.path, "{namespace}") {
-		params = append(params, b.parameter("namespace", "path", "string", "object name and auth scope, such as for teams and projects"))
+	if rt.namespaced {
+		add(parameter{"namespace", "path", "string", "object name and auth scope, such as for teams and projects"})
 	}
-	item["parameters"] = append(params, b.parameter("pretty", "query", "string", "If 'true', then the output is pretty printed. Defaults to 'false' unless the user-agent indicates a browser or command-line HTTP tool (curl and wget)."))
-	return item
-}
-
-func (b *builder) operation(rt route, verb string) object {
-	group := rt.kind.Group
-	if group == "" {
-		group = "core"
+	if rt.deep {
+		add(parameter{"path", "path", "string", "path to the resource"})
 	}
-	op := object{
-		"operationId":                     operationID(rt, verb),
-		"x-kubernetes-action":             verb,
-		"x-kubernetes-group-version-kind": rt.kind.extension(),
-	}
-	var params []any
-	for _, p := range parametersOf(verb) {
-		params = append(params, b.parameter(p.name, "query", p.typ, p.doc))
-	}
-	answer := b.kindRef(rt.kind)
-	if verb == "list" {
-		answer = b.kindRef(kind{rt.kind.GroupVersion().WithKind(rt.kind.Kind + "List")})
-	}
-	var body object
-	consumes := []any{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
-	switch verb {
-	case "create", "update":
-		body = b.kindRef(rt.kind)
-	case "patch":
-		body = b.refTo(reflect.TypeFor[metav1.Patch]())
-		consumes = []any{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/apply-patch+cbor"}
-	case "delete", "deletecollection":
-		body, answer = b.refTo(reflect.TypeFor[metav1.DeleteOptions]()), b.refTo(reflect.TypeFor[metav1.Status]())
-	}
-	if b.v3 {
-		op["responses"] = object{"200": object{"description": "OK", "content": contentOf([]any{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}, answer)}}
-		if body != nil {
-			op["requestBody"] = object{"content": contentOf(consumes, body)}
-		}
-	} else {
-		op["responses"] = object{"200": object{"description": "OK", "schema": answer}}
-		op["consumes"], op["produces"] = consumes, []any{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
-		if body != nil {
-			params = append(params, object{"name": "body", "in": "body", "required": verb != "delete" && verb != "deletecollection", "schema": body})
-		}
+	switch verb := rt.verbs[0]; {
+	case strings.HasPrefix(verb, "connect"):
+		add(parametersOf(rt, verb)...)
+	case verb == "watch" || verb == "watchlist" || rt.sub == "Log":
+		add(parametersOf(rt, verb)...)
+		add(pretty)
+	case verb != "resources":
+		add(pretty)
 	}
 	if len(params) > 0 {
-		op["parameters"] = params
+		item["parameters"] = params
 	}
-	return op
-}
-
-// operationID is unique within a document: verb, group-version and path.
-func operationID(rt route, verb string) string {
-	var id strings.Builder
-	id.WriteString(verb)
-	for part := range strings.SplitSeq(rt.path, "/") {
-		part = strings.Trim(part, "{}")
-		for word := range strings.FieldsFuncSeq(part, func(c rune) bool { return c == '.' || c == '-' }) {
-			id.WriteString(strings.ToUpper(word[:1]) + word[1:])
-		}
-	}
-	return id.String()
-}
-
-func contentOf(types []any, s object) object {
-	out := object{}
-	for _, t := range types {
-		out[t.(string)] = object{"schema": s}
-	}
-	return out
-}
-
-// kindRef refers to a kind's schema; options that are only query parameters have none worth sending.
-func (b *builder) kindRef(k kind) object {
-	if t := typeOf(k); t != nil {
-		return b.refTo(t)
-	}
-	return object{"type": "string"}
-}
-
-func (b *builder) parameter(name, in, typ, doc string) object {
-	p := object{"name": name, "in": in, "description": doc}
-	if in == "path" {
-		p["required"] = true
-	}
-	if b.v3 {
-		p["schema"] = object{"type": typ, "uniqueItems": true}
-	} else {
-		p["type"], p["uniqueItems"] = typ, true
-	}
-	return p
-}
-
-type parameter struct{ name, typ, doc string }
-
-// parametersOf are the query parameters of a verb, described as the options types describe them.
-func parametersOf(verb string) []parameter {
-	switch verb {
-	case "create":
-		return describe(metav1.CreateOptions{}, "dryRun", "fieldManager", "fieldValidation")
-	case "update":
-		return describe(metav1.UpdateOptions{}, "dryRun", "fieldManager", "fieldValidation")
-	case "patch":
-		return describe(metav1.PatchOptions{}, "dryRun", "fieldManager", "fieldValidation", "force")
-	case "delete":
-		return describe(metav1.DeleteOptions{}, "dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
-	case "list", "deletecollection":
-		return describe(metav1.ListOptions{}, "allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion",
-			"resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch")
-	}
-	return nil
-}
-
-func describe(options interface{ SwaggerDoc() map[string]string }, names ...string) []parameter {
-	docs := options.SwaggerDoc()
-	var out []parameter
-	for _, n := range names {
-		typ := "string"
-		switch n {
-		case "force", "orphanDependents", "allowWatchBookmarks", "sendInitialEvents", "watch":
-			typ = "boolean"
-		case "gracePeriodSeconds", "limit", "timeoutSeconds":
-			typ = "integer"
-		}
-		out = append(out, parameter{n, typ, docs[n]})
-	}
-	return out
+	return item
 }

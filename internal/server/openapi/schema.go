@@ -141,6 +141,9 @@ func docsOf(t reflect.Type) map[string]string {
 	if d, ok := reflect.Zero(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
 		return d.SwaggerDoc()
 	}
+	if t == reflect.TypeFor[metav1.WatchEvent]() { // the only one without
+		return map[string]string{"object": "The object as it is after the event, a Status where the type is ERROR."}
+	}
 	return nil
 }
 
