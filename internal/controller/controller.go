@@ -28,9 +28,9 @@ type Controller struct {
 	Watches []Watch
 	// Follow, if set, asks for looks at keys for what happens outside of objects, until ctx ends. look does not block.
 	Follow func(ctx context.Context, look func(api.Key))
-	// Writes are the fields this controller owns, as GROUP/KIND:FIELD ("apps/Deployment:status", "/Pod:*created");
-	// internal/laws checks that no two controllers declare the same one.
-	Writes     []string
+	// Writes is everything that this controller writes, beside events. Tests check that no two controllers set the same field, and
+	// that each writes only what it declares (controllertest).
+	Writes     []Write
 	Reconciler Reconciler
 }
 

@@ -36,8 +36,18 @@ func New(c client.Client, name string, address netip.AddrPort) controller.Contro
 			{Resource: api.EndpointSlices, Keys: serviceKeys},
 			{Resource: api.Endpoints, Keys: serviceKeys},
 		},
-		Writes:     []string{"discovery.k8s.io/EndpointSlice:of Service default/kubernetes", "/Endpoints:default/kubernetes", "coordination.k8s.io/Lease:apiserver-*deleted"},
+		Writes:     writes(),
 		Reconciler: &reconciler{client: c, name: name, address: address, seen: map[string]sighting{}},
+	}
+}
+
+func writes() []controller.Write {
+	const mine = "of Service default/kubernetes"
+	return []controller.Write{
+		controller.Creates(api.EndpointSlices).Of(mine), controller.Deletes(api.EndpointSlices).Of(mine),
+		controller.Sets(api.EndpointSlices, "endpoints").Of(mine), controller.Sets(api.EndpointSlices, "ports").Of(mine),
+		controller.Creates(api.Endpoints).Of(mine), controller.Sets(api.Endpoints, "subsets").Of(mine),
+		controller.Deletes(api.Leases).Of("of servers that are gone"),
 	}
 }
 

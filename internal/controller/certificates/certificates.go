@@ -37,9 +37,12 @@ type reconciler struct {
 // New declares the controller. authorizer tells whose requests are approved.
 func New(c client.Client, authorizer authz.Authorizer, sign Sign) controller.Controller {
 	return controller.Controller{
-		Name:       "certificates",
-		Watches:    []controller.Watch{{Resource: api.CertificateSigningRequests}},
-		Writes:     []string{"certificates.k8s.io/CertificateSigningRequest:status"},
+		Name:    "certificates",
+		Watches: []controller.Watch{{Resource: api.CertificateSigningRequests}},
+		Writes: []controller.Write{
+			controller.Sets(api.CertificateSigningRequests, "status"),
+			controller.Deletes(api.CertificateSigningRequests),
+		},
 		Reconciler: &reconciler{client: c, authorizer: authorizer, sign: sign},
 	}
 }

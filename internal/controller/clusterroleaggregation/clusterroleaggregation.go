@@ -33,9 +33,11 @@ type reconciler struct {
 // New declares the cluster role aggregation controller.
 func New(c client.Client) controller.Controller {
 	return controller.Controller{
-		Name:       "clusterroleaggregation",
-		Watches:    []controller.Watch{{Resource: api.ClusterRoles, Keys: func(client.Event) []api.Key { return []api.Key{all} }}},
-		Writes:     []string{"rbac.authorization.k8s.io/ClusterRole:rules of aggregating roles"},
+		Name:    "clusterroleaggregation",
+		Watches: []controller.Watch{{Resource: api.ClusterRoles, Keys: func(client.Event) []api.Key { return []api.Key{all} }}},
+		Writes: []controller.Write{
+			controller.Sets(api.ClusterRoles, "rules").Of("that aggregate"),
+		},
 		Reconciler: &reconciler{client: c},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,13 +33,20 @@ type Cluster struct {
 // Run runs f with an empty cluster in a bubble of its own.
 func Run(t *testing.T, f func(c *Cluster)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { f(&Cluster{Client: clienttest.New(t), T: t}) })
+	synctest.Test(t, func(t *testing.T) {
+		f(&Cluster{Client: newWatched(t, clienttest.New(t)), T: t})
+	})
 }
 
-// Start runs controllers until the test ends, or until the returned function is called.
+// Start runs controllers until the test ends, or until the returned function is called. One that declares what it writes fails the test
+// if it writes anything else.
 func (c *Cluster) Start(controllers ...controller.Controller) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	controllers = slices.Clone(controllers)
+	for i, of := range controllers {
+		controllers[i].Reconciler = named{of}
+	}
 	go func() {
 		r := controller.Runner{Client: c.Client, Log: slog.New(slog.DiscardHandler)}
 		done <- r.Run(ctx, controllers...)

@@ -51,10 +51,14 @@ func New(c client.Client) controller.Controller {
 			// A pod that ends shows in its ReplicaSet's status.terminatingReplicas, so pods need not be watched.
 			{Resource: api.ReplicaSets, Keys: owners.OwnedKeys},
 		},
-		Writes: []string{
-			"apps/Deployment:status", "apps/Deployment:metadata.annotations[" + revisionAnnotation + "]",
-			"apps/ReplicaSet:created by Deployments", "apps/ReplicaSet:spec of Deployments",
-			"apps/ReplicaSet:metadata.ownerReferences of Deployments",
+		Writes: []controller.Write{
+			controller.Sets(api.Deployments, "status"),
+			controller.Sets(api.Deployments, "metadata", "annotations", revisionAnnotation),
+			controller.Creates(api.ReplicaSets).Of("of Deployments"),
+			controller.Deletes(api.ReplicaSets).Of("of Deployments"),
+			controller.Sets(api.ReplicaSets, "spec").Of("of Deployments"),
+			controller.Sets(api.ReplicaSets, "metadata", "annotations").Of("of Deployments"),
+			controller.Sets(api.ReplicaSets, "metadata", "ownerReferences").Of("of Deployments"),
 		},
 		Reconciler: &reconciler{client: c},
 	}

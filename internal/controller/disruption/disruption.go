@@ -57,7 +57,9 @@ func New(c client.Client) controller.Controller {
 			{Resource: api.ReplicaSets, Keys: r.scaleKeys},
 			{Resource: api.Deployments, Keys: r.scaleKeys},
 		},
-		Writes:     []string{"policy/PodDisruptionBudget:status"},
+		Writes: []controller.Write{
+			controller.Sets(api.PodDisruptionBudgets, "status"),
+		},
 		Reconciler: r,
 	}
 }

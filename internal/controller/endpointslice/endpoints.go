@@ -44,7 +44,7 @@ func NewEndpoints(c client.Client) controller.Controller {
 			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { return podKeys(c, e) }},
 			{Resource: api.Endpoints},
 		},
-		Writes:     []string{"/Endpoints:of Services with a selector"},
+		Writes:     declare(api.Endpoints, "of Services with a selector", "subsets"),
 		Reconciler: &endpointsReconciler{client: c, pace: pace.New(endpointsPace)},
 	}
 }

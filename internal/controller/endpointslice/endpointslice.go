@@ -50,9 +50,22 @@ func New(c client.Client) controller.Controller {
 			{Resource: api.Nodes, Keys: func(e client.Event) []api.Key { return nodeKeys(c, e) }},
 			{Resource: api.EndpointSlices, Keys: sliceKeys},
 		},
-		Writes:     []string{"discovery.k8s.io/EndpointSlice:of Services with a selector"},
+		Writes:     declare(api.EndpointSlices, "of Services with a selector", "endpoints", "ports", "addressType"),
 		Reconciler: &reconciler{client: c, pace: pace.New(slicePace)},
 	}
+}
+
+// declare returns what the controllers of this package write: objects whose labels and annotations follow the Service or the Endpoints, and
+// these fields of them.
+func declare(res *api.Resource, only string, fields ...string) []controller.Write {
+	out := []controller.Write{
+		controller.Creates(res).Of(only), controller.Deletes(res).Of(only),
+		controller.Sets(res, "metadata", "labels").Of(only), controller.Sets(res, "metadata", "annotations").Of(only),
+	}
+	for _, f := range fields {
+		out = append(out, controller.Sets(res, f).Of(only))
+	}
+	return out
 }
 
 // sliceKeys maps one of our slices to its Service.

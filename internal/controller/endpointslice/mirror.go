@@ -39,7 +39,7 @@ func NewMirror(c client.Client) controller.Controller {
 			{Resource: api.Services},
 			{Resource: api.EndpointSlices, Keys: mirrorKeys},
 		},
-		Writes:     []string{"discovery.k8s.io/EndpointSlice:of Endpoints of Services without a selector"},
+		Writes:     declare(api.EndpointSlices, "of Endpoints of Services without a selector", "endpoints", "ports", "addressType"),
 		Reconciler: &mirrorReconciler{client: c},
 	}
 }

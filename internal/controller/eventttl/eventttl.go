@@ -28,6 +28,7 @@ func New(c client.Client, ttl time.Duration) controller.Controller {
 	return controller.Controller{
 		Name:       "event-ttl",
 		Watches:    []controller.Watch{{Resource: api.Events, Keys: created}},
+		Writes:     []controller.Write{controller.Deletes(api.Events)},
 		Reconciler: &reconciler{client: c, ttl: ttl},
 	}
 }

@@ -49,10 +49,15 @@ func New(c client.Client, resources []*api.Resource) controller.Controller {
 		watches = append(watches, controller.Watch{Resource: res, Keys: func(e client.Event) []api.Key { return r.keys(res, e) }})
 	}
 	return controller.Controller{
-		Name:       "garbagecollector",
-		Workers:    10,
-		Watches:    watches,
-		Writes:     []string{"*:metadata.ownerReferences of dangling owners", "*:metadata.finalizers[orphan,foregroundDeletion]", "*:deleted with their owners"},
+		Name:    "garbagecollector",
+		Workers: 10,
+		Watches: watches,
+		Writes: []controller.Write{
+			controller.Deletes(nil).Of("with their owners"),
+			controller.Sets(nil, "metadata", "ownerReferences").Of("to owners that are gone or go"),
+			controller.Sets(nil, "metadata", "finalizers", metav1.FinalizerOrphanDependents),
+			controller.Sets(nil, "metadata", "finalizers", metav1.FinalizerDeleteDependents),
+		},
 		Reconciler: r,
 	}
 }

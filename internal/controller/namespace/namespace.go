@@ -41,10 +41,14 @@ func New(c client.Client, resources []*api.Resource) controller.Controller {
 		watches = append(watches, controller.Watch{Resource: res, Keys: r.contentKeys})
 	}
 	return controller.Controller{
-		Name:       "namespace",
-		Workers:    5,
-		Watches:    watches,
-		Writes:     []string{"/Namespace:status", "/Namespace:spec.finalizers"},
+		Name:    "namespace",
+		Workers: 5,
+		Watches: watches,
+		Writes: []controller.Write{
+			controller.Sets(api.Namespaces, "status"),
+			controller.Sets(api.Namespaces, "spec", "finalizers"),
+			controller.Deletes(nil).Of("in namespaces that are being deleted"),
+		},
 		Reconciler: r,
 	}
 }

@@ -26,9 +26,12 @@ const NodeBits = 24
 // New returns the controller for the range cluster, an IPv4 prefix of at most NodeBits bits.
 func New(c client.Client, cluster netip.Prefix) controller.Controller {
 	return controller.Controller{
-		Name:       "node-ipam",
-		Watches:    []controller.Watch{{Resource: api.Nodes}},
-		Writes:     []string{"/Node:spec.podCIDR", "/Node:spec.podCIDRs"},
+		Name:    "node-ipam",
+		Watches: []controller.Watch{{Resource: api.Nodes}},
+		Writes: []controller.Write{
+			controller.Sets(api.Nodes, "spec", "podCIDR"),
+			controller.Sets(api.Nodes, "spec", "podCIDRs"),
+		},
 		Reconciler: &reconciler{client: c, cluster: cluster},
 	}
 }

@@ -35,7 +35,10 @@ func NewTaintEviction(c client.Client) controller.Controller {
 			{Resource: api.Nodes, Keys: taintedKeys},
 			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { return onTaintedKeys(c, e) }},
 		},
-		Writes:     []string{"/Pod:deleted from tainted nodes", "/Pod:status.conditions[DisruptionTarget] on tainted nodes"},
+		Writes: []controller.Write{
+			controller.Deletes(api.Pods).Of("on tainted nodes"),
+			controller.Sets(api.Pods, "status", "conditions", string(corev1.DisruptionTarget)).Of("on tainted nodes"),
+		},
 		Reconciler: &evictor{client: c, since: &taintTimes{nodes: map[string]map[string]time.Time{}}},
 	}
 }

@@ -91,8 +91,10 @@ func New(c client.Client, config Config) controller.Controller {
 			{Resource: api.Nodes, Keys: r.nodeKeys},
 			{Resource: api.Leases, Keys: leaseKeys},
 		},
-		Writes: []string{
-			"/Node:status.conditions of silent nodes", "/Node:spec.taints[node.kubernetes.io]", "/Pod:status.conditions[Ready] on nodes that are not ready",
+		Writes: []controller.Write{
+			controller.Sets(api.Nodes, "status", "conditions").Of("that are silent"),
+			controller.Sets(api.Nodes, "spec", "taints"),
+			controller.Sets(api.Pods, "status", "conditions", string(corev1.PodReady)).Of("on nodes that are not ready"),
 		},
 		Reconciler: r,
 	}

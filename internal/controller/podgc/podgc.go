@@ -60,7 +60,10 @@ func New(c client.Client, threshold int) controller.Controller {
 			{Resource: api.Nodes, Keys: nodeKeys},
 			{Resource: api.Pods, Keys: r.podKeys},
 		},
-		Writes:     []string{"/Pod:deleted without a node", "/Pod:status.phase without a node"},
+		Writes: []controller.Write{
+			controller.Deletes(api.Pods).Of("whose node is gone or out of service, or that have finished"),
+			controller.Sets(api.Pods, "status").Of("whose node is gone or out of service"),
+		},
 		Reconciler: r,
 	}
 }

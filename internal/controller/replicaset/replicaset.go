@@ -54,7 +54,12 @@ func New(c client.Client) controller.Controller {
 			{Resource: api.ReplicaSets, Keys: owners.OwnerKeys},
 			{Resource: api.Pods, Keys: owners.OwnedKeys},
 		},
-		Writes: []string{"apps/ReplicaSet:status", "/Pod:created by ReplicaSets", "/Pod:metadata.ownerReferences of ReplicaSets"},
+		Writes: []controller.Write{
+			controller.Sets(api.ReplicaSets, "status"),
+			controller.Creates(api.Pods).Of("of ReplicaSets"),
+			controller.Deletes(api.Pods).Of("of ReplicaSets"),
+			controller.Sets(api.Pods, "metadata", "ownerReferences").Of("of ReplicaSets"),
+		},
 		Reconciler: &reconciler{
 			client: c, pace: pace.New(largePace),
 			pods: &workload.Pods{Client: c, Kind: kind, Component: component, Owners: owners},

@@ -45,10 +45,12 @@ func New(c client.Client) controller.Controller {
 		}
 	}
 	return controller.Controller{
-		Name:       "resourcequota",
-		Workers:    2,
-		Watches:    watches,
-		Writes:     []string{"/ResourceQuota:status"},
+		Name:    "resourcequota",
+		Workers: 2,
+		Watches: watches,
+		Writes: []controller.Write{
+			controller.Sets(api.ResourceQuotas, "status"),
+		},
 		Reconciler: r,
 	}
 }

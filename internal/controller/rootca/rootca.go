@@ -42,7 +42,12 @@ func New(c client.Client, bundle []byte) controller.Controller {
 			{Resource: api.Namespaces},
 			{Resource: api.ConfigMaps, Keys: configMapKeys},
 		},
-		Writes:     []string{"/ConfigMap:" + configMapName},
+		Writes: []controller.Write{
+			controller.Creates(api.ConfigMaps).Of(configMapName),
+			controller.Sets(api.ConfigMaps, "data").Of(configMapName),
+			controller.Sets(api.ConfigMaps, "binaryData").Of(configMapName),
+			controller.Sets(api.ConfigMaps, "metadata", "annotations").Of(configMapName),
+		},
 		Reconciler: &reconciler{client: c, bundle: string(bundle)},
 	}
 }

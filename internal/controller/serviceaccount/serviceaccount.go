@@ -34,7 +34,9 @@ func New(c client.Client) controller.Controller {
 			{Resource: api.Namespaces},
 			{Resource: api.ServiceAccounts, Keys: accountKeys},
 		},
-		Writes:     []string{"/ServiceAccount:created as default"},
+		Writes: []controller.Write{
+			controller.Creates(api.ServiceAccounts).Of(defaultName),
+		},
 		Reconciler: &reconciler{client: c},
 	}
 }

@@ -23,9 +23,11 @@ type reconciler struct{ client client.Client }
 // New declares the controller.
 func New(c client.Client) controller.Controller {
 	return controller.Controller{
-		Name:       "tokencleaner",
-		Watches:    []controller.Watch{{Resource: api.Secrets, Keys: tokenKeys}},
-		Writes:     []string{"/Secret:bootstrap-token-*deleted"},
+		Name:    "tokencleaner",
+		Watches: []controller.Watch{{Resource: api.Secrets, Keys: tokenKeys}},
+		Writes: []controller.Write{
+			controller.Deletes(api.Secrets).Of("of bootstrap tokens that have expired"),
+		},
 		Reconciler: reconciler{c},
 	}
 }
