@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/scheduler/placement"
 )
 
 // commit binds the batches that the loop decided on.
@@ -64,7 +65,7 @@ func (s *Scheduler) landed(flights []flight, results []client.Result) {
 			continue
 		}
 		if !f.unknown && s.state.Assumed(f.key, f.pod.UID) && s.state.RemovePod(f.key) {
-			s.helps |= helpPodGone
+			s.helps |= placement.PodGone
 		}
 		if !known {
 			continue // deleted or assigned by somebody else meanwhile

@@ -56,8 +56,8 @@ type Scheduler struct {
 	state   *placement.State
 	queue   *queue
 	sources []*source
-	helps   help // what happened since the last look at the rejected pods
-	flying  int  // batches being bound
+	helps   placement.Events // what happened since the last look at the rejected pods
+	flying  int              // batches being bound
 
 	feed    chan fed
 	calls   chan func() // run by the loop
@@ -201,7 +201,7 @@ func (s *Scheduler) round(now time.Time) {
 		return
 	}
 	s.placed.Add(int64(len(flights)))
-	s.helps |= helpPodPlaced
+	s.helps |= placement.PodPlaced
 	s.flying++
 	s.batches <- flights // has room for maxFlying
 }

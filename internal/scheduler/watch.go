@@ -11,6 +11,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/scheduler/placement"
 )
 
 // source is one watched resource.
@@ -91,13 +92,13 @@ func (s *Scheduler) synced() bool {
 
 func (s *Scheduler) setNode(o api.Object) {
 	if s.state.SetNode(o.(*corev1.Node)) {
-		s.helps |= helpNode
+		s.helps |= placement.NodeChanged
 	}
 }
 
 func (s *Scheduler) removeNode(key api.Key) {
 	s.state.RemoveNode(key.Name)
-	s.helps |= helpNodeGone
+	s.helps |= placement.NodeGone
 	for _, p := range s.queue.aside {
 		if p.rejection.Nominated == key.Name || p.rejection.Waiting {
 			s.queue.touch(p) // its room is gone: look elsewhere
@@ -107,12 +108,12 @@ func (s *Scheduler) removeNode(key api.Key) {
 
 func (s *Scheduler) setNamespace(o api.Object) {
 	s.state.SetNamespace(o.(*corev1.Namespace))
-	s.helps |= helpNamespace
+	s.helps |= placement.NamespaceChanged
 }
 
 func (s *Scheduler) setClaim(o api.Object) {
 	s.state.SetClaim(o.(*corev1.PersistentVolumeClaim))
-	s.helps |= helpClaim
+	s.helps |= placement.ClaimChanged
 }
 
 // setPod sorts a pod: it holds its node's resources, waits for a node, or does not matter (any more).
@@ -125,10 +126,10 @@ func (s *Scheduler) setPod(o api.Object) {
 		s.queue.remove(key)
 		changed, freed := s.state.SetPod(pod)
 		if changed {
-			s.helps |= helpPodPlaced
+			s.helps |= placement.PodPlaced
 		}
 		if freed {
-			s.helps |= helpPodGone
+			s.helps |= placement.PodGone
 		}
 	case pod.DeletionTimestamp != nil || pod.Spec.SchedulerName != s.name || len(pod.Spec.SchedulingGates) > 0:
 		s.forget(key)
@@ -140,7 +141,7 @@ func (s *Scheduler) setPod(o api.Object) {
 // removePod forgets a pod that ended or went away.
 func (s *Scheduler) removePod(key api.Key) {
 	if s.state.RemovePod(key) {
-		s.helps |= helpPodGone
+		s.helps |= placement.PodGone
 	}
 	s.forget(key)
 }
@@ -153,7 +154,7 @@ func (s *Scheduler) forget(key api.Key) {
 	}
 	s.queue.remove(key)
 	if s.state.Unnominate(p.pod.UID) {
-		s.helps |= helpRoom
+		s.helps |= placement.RoomReturned
 	}
 }
 

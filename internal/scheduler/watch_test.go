@@ -18,6 +18,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
+	"github.com/knarr-io/knarr/internal/scheduler/placement"
 )
 
 // source returns the scheduler's source of res.
@@ -63,7 +64,7 @@ func TestAFullBatchForgetsWhatIsGone(t *testing.T) {
 	if len(s.queue.pods) != 1 || s.queue.pods[api.KeyOf(waits)] == nil {
 		t.Errorf("%d pods wait, want one: waits", len(s.queue.pods))
 	}
-	if s.helps&helpPodGone == 0 {
+	if s.helps&placement.PodGone == 0 {
 		t.Error("the pod that went is not told to those that wait")
 	}
 }

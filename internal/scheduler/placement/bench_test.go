@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +33,11 @@ func BenchmarkPlace(b *testing.B) {
 				benchmarkPlace(b, size.nodes, size.pods, 0, kind.spec)
 			})
 		}
+	}
+	// A DaemonSet's pods, each of which names its node: the cost per pod must not grow with the nodes either.
+	for _, nodes := range []int{1000, 2000, 15000} {
+		b.Run(fmt.Sprintf("pinned/nodes=%d", nodes), func(b *testing.B) { benchmarkPlace(b, nodes, nodes, 1, pinned) })
+		b.Run(fmt.Sprintf("pinnedhost/nodes=%d", nodes), func(b *testing.B) { benchmarkPlace(b, nodes, nodes, 1, pinnedHost) })
 	}
 	// The cost per pod must not grow with the nodes. Each class looks at every node once, when its first pod comes: that is
 	// what class measures; flat measures the pods after that, both all of it.
@@ -123,6 +129,22 @@ func benchPod(i int) *corev1.Pod {
 func owned(p *corev1.Pod) {
 	yes := true
 	p.OwnerReferences = []metav1.OwnerReference{{UID: types.UID(p.Labels["app"]), Controller: &yes}}
+}
+
+// ordinal is the i that benchPod was called with.
+func ordinal(p *corev1.Pod) string { return p.Name[strings.LastIndexByte(p.Name, '-')+1:] }
+
+// pinned makes the pod a DaemonSet's: the DaemonSet controller names the node so.
+func pinned(p *corev1.Pod) {
+	p.Labels["app"] = "agent"
+	owned(p)
+	pinByName(p, corev1.NodeSelectorTerm{}, "node-"+ordinal(p))
+}
+
+func pinnedHost(p *corev1.Pod) {
+	p.Labels["app"] = "agent"
+	owned(p)
+	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "node-" + ordinal(p)}
 }
 
 func own(p *corev1.Pod) *metav1.LabelSelector {

@@ -21,6 +21,8 @@ type class struct {
 	selfAffine bool // the pod matches all its own required affinity terms
 	hardSpread bool
 	softSpread bool
+	// Whether spreading counts only nodes that match the node affinity, or whose taints are tolerated.
+	honorsAffinity, honorsTaints bool
 
 	rejection  *Rejection // of the last pod that could not be placed, while nothing changed
 	rejectedAt uint64     // cursor at that time
@@ -50,10 +52,9 @@ type entry struct {
 // static is what a class finds about a node whatever is placed on it. Equal ones are shared.
 type static struct {
 	why       int32 // verdict, or noVerdict if the node will do
-	matches   bool  // required node affinity
-	tolerated bool  // no taint keeps the pod off
-	taints    int64 // disliked taints
-	preferred int64 // weight of matched node affinity preferences
+	matches   bool  // required node affinity, where spreading asks for it
+	tolerated bool  // no taint keeps the pod off, where spreading asks for it
+	raw       [nodeScoreCount]int64
 }
 
 // newClass builds the class of sh from nothing; key and specs come from resolve.
@@ -67,6 +68,8 @@ func newClass(st *State, sh *shape, key string, specs []tableSpec) *class {
 		c.tables = append(c.tables, newTable(st, spec))
 		c.hardSpread = c.hardSpread || spec.rule == ruleSpreadHard
 		c.softSpread = c.softSpread || spec.rule == ruleSpreadSoft
+		c.honorsAffinity = c.honorsAffinity || spec.honorAffinity
+		c.honorsTaints = c.honorsTaints || spec.honorTaints
 	}
 	c.all(st)
 	return c
@@ -172,7 +175,7 @@ func (c *class) dirtyDomain(t *table, domain int32) {
 	}
 }
 
-// countsFor says that pods on node i count towards its domain in t: spreading leaves out nodes that the pod could not use
+// countsFor reports whether pods on node i count towards its domain in t: spreading leaves out nodes that the pod could not use
 // by its selector or, if asked, its tolerations, and nodes without all labels.
 func (c *class) countsFor(t *table, i int32) bool {
 	s := c.entries[i].static

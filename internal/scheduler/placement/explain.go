@@ -13,7 +13,7 @@ const reasonNoNodes = "no nodes available to schedule pods"
 // Rejection is why a pod was not placed.
 type Rejection struct {
 	Nodes   int            // in the cluster
-	Filters Filter         // all that turned a node, or the pod, down
+	Filters FilterSet      // all that turned a node, or the pod, down
 	Reasons map[string]int // nodes by reason
 	// PodReason, if set, keeps the pod off every node.
 	PodReason string
@@ -60,8 +60,10 @@ func (c *class) explain(st *State) *Rejection {
 		r.add(&c.verdicts.list[i], c.verdicts.list[i].nodes)
 	}
 	for _, g := range c.groups {
-		v := g.verdict.verdict()
-		r.add(&v, g.size)
+		if g.judgement.why != nil {
+			v := g.judgement.verdict()
+			r.add(&v, g.size)
+		}
 	}
 	return r
 }
@@ -70,7 +72,7 @@ func (r *Rejection) add(v *verdict, nodes int) {
 	if nodes == 0 {
 		return
 	}
-	r.Filters |= v.filter
+	r.Filters |= v.filter.set()
 	for _, reason := range v.reasons {
 		r.Reasons[reason] += nodes
 	}
@@ -79,15 +81,14 @@ func (r *Rejection) add(v *verdict, nodes int) {
 // check says why node n does not suit pods of the class, taking victims out of it (or nil); nil if it does. The class must
 // be up to date.
 func (c *class) check(st *State, n *node, without *victims) *verdict {
-	if why := c.judgeLocal(st, n, c.entries[n.index].static, without); why != noVerdict {
+	if why := c.judgeRoom(st, n, c.entries[n.index].static, without); why != noVerdict {
 		v := c.verdicts.list[why]
 		return &v
 	}
-	at := make([]int32, len(c.tables))
 	for i, t := range c.tables {
-		at[i] = t.topo.of[n.index]
+		c.at[i] = t.topo.of[n.index]
 	}
-	if j := c.judge(&view{at: at, domains: true, without: without}); j != fine {
+	if j := c.judge(view{at: c.at, domains: true, without: without}); j.why != nil {
 		v := j.verdict()
 		return &v
 	}
@@ -96,7 +97,7 @@ func (c *class) check(st *State, n *node, without *victims) *verdict {
 
 // Reason is one reason why nodes do not suit a pod.
 type Reason struct {
-	Filter Filter
+	Filter *Filter
 	Text   string
 	Nodes  []string // sorted; all nodes for a reason that lies with the pod
 }
@@ -104,7 +105,7 @@ type Reason struct {
 // Explain says for pod, which need not be pending, which nodes suit it and why the others do not.
 func (st *State) Explain(pod *corev1.Pod) (suitable []string, reasons []Reason) {
 	byText := map[string]*Reason{}
-	note := func(f Filter, text, node string) {
+	note := func(f *Filter, text, node string) {
 		r := byText[text]
 		if r == nil {
 			r = &Reason{Filter: f, Text: text}
@@ -112,17 +113,21 @@ func (st *State) Explain(pod *corev1.Pod) (suitable []string, reasons []Reason) 
 		}
 		r.Nodes = append(r.Nodes, node)
 	}
-	problem := st.volumeProblem(pod)
-	c := st.classOf(st.shapeOf(pod))
+	by, problem := st.podProblem(pod)
+	c, p := st.classOf(st.shapeOf(pod)), pinOf(pod)
+	named := st.pinned(p)
 	for _, n := range st.nodes {
 		if n == nil {
 			continue
 		}
 		if problem != "" {
-			note(FilterVolumes, problem, n.obj.Name)
+			note(by, problem, n.obj.Name)
 			continue
 		}
 		v := c.check(st, n, nil)
+		if p != (pin{}) && !slices.Contains(named, n.index) && (v == nil || v.filter != &nodeUnschedulable && v.filter != &taintToleration) {
+			v = &verdict{filter: &nodeAffinity, reasons: []string{reasonNodeAffinity}}
+		}
 		if v == nil {
 			suitable = append(suitable, n.obj.Name)
 			continue

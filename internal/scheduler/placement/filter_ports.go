@@ -2,7 +2,29 @@ package placement
 
 import corev1 "k8s.io/api/core/v1"
 
-const reasonPorts = "node(s) didn't have free ports for the requested pod ports"
+// nodePorts keeps pods off nodes on which a host port that they ask for is taken, or kept for a nominated pod of the same or a higher
+// priority.
+var nodePorts = Filter{
+	Name:  "NodePorts",
+	Helps: NodeChanged | PodGone | RoomReturned,
+	Next:  "use another hostPort, or a Service in place of one",
+	room: func(sh *shape, n *node, r *room) lack {
+		if len(sh.ports) == 0 {
+			return 0
+		}
+		var without []*podInfo
+		if r != nil {
+			without = r.without
+		}
+		if portsFree(n, sh.ports, without) && portsUnclaimed(n, sh) {
+			return 0
+		}
+		return lackPorts
+	},
+	words: func(lack, *scalars) []string {
+		return []string{"node(s) didn't have free ports for the requested pod ports"}
+	},
+}
 
 // hostPort is a port that a pod occupies on its node. ip is "" for all addresses.
 type hostPort struct {
@@ -11,7 +33,7 @@ type hostPort struct {
 	port     int32
 }
 
-// conflicts says that two pods cannot have both ports on one node: all addresses overlap with each.
+// conflicts reports whether two pods cannot have both ports on one node: all addresses overlap with each.
 func (p hostPort) conflicts(q hostPort) bool {
 	return p.port == q.port && p.protocol == q.protocol && (p.ip == q.ip || p.ip == "" || q.ip == "")
 }
@@ -45,9 +67,9 @@ func hostPortsOf(pod *corev1.Pod) []hostPort {
 	return ports
 }
 
-// portsFree says that none of wanted is taken on n, not counting what the pods in without hold.
+// portsFree reports whether none of wanted is taken on n, not counting what the pods in without hold.
 func portsFree(n *node, wanted []hostPort, without []*podInfo) bool {
-	if len(wanted) == 0 || len(n.ports) == 0 {
+	if len(n.ports) == 0 {
 		return true
 	}
 	for _, w := range wanted {
@@ -70,11 +92,8 @@ func portsFree(n *node, wanted []hostPort, without []*podInfo) bool {
 	return true
 }
 
-// portsUnclaimed says that no pod nominated to n, of the same or higher priority, waits for one of sh's ports.
+// portsUnclaimed reports whether no pod nominated to n, of the same or higher priority, waits for one of sh's ports.
 func portsUnclaimed(n *node, sh *shape) bool {
-	if len(sh.ports) == 0 {
-		return true
-	}
 	for _, nom := range n.nominated {
 		if nom.shape.priority < sh.priority {
 			continue

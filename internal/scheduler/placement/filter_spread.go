@@ -1,19 +1,26 @@
 package placement
 
-const (
-	reasonSpread      = "node(s) didn't match pod topology spread constraints"
-	reasonSpreadLabel = reasonSpread + " (missing required label)"
+// podTopologySpread holds to the hard topology spread constraints: in each, the pods in the node's domain, with this one, may
+// exceed the emptiest domain by maxSkew at most (KEP-895).
+var podTopologySpread = Filter{
+	Name:    "PodTopologySpread",
+	Helps:   NodeChanged | NodeGone | PodGone | PodPlaced,
+	Next:    "add nodes to the emptier domains, raise maxSkew, or use whenUnsatisfiable: ScheduleAnyway",
+	domains: judgeSpread,
+}
+
+var (
+	breaksSpread      = cause{reason: "node(s) didn't match pod topology spread constraints"}
+	missesSpreadLabel = cause{reason: breaksSpread.reason + " (missing required label)", unresolvable: true}
 )
 
-// judgeSpread checks the hard topology spread constraints: in each, the pods in the node's domain, with this one, may exceed
-// the emptiest domain by maxSkew at most (KEP-895).
-func (c *class) judgeSpread(v *view) judgement {
+func judgeSpread(c *class, v view) *cause {
 	for i, t := range c.tables {
 		if t.rule != ruleSpreadHard {
 			break // they come first
 		}
 		if v.at[i] == noDomain {
-			return missesSpreadLabel
+			return &missesSpreadLabel
 		}
 		lowest := t.minimum()
 		count := v.count(i, t)
@@ -23,8 +30,8 @@ func (c *class) judgeSpread(v *view) judgement {
 			}
 		}
 		if count+t.self-lowest > t.maxSkew {
-			return breaksSpread
+			return &breaksSpread
 		}
 	}
-	return fine
+	return nil
 }

@@ -7,13 +7,18 @@ import (
 
 const reasonUnschedulable = "node(s) were unschedulable"
 
-// schedulable says that obj is not cordoned, or that the pod tolerates it as daemons do, with a toleration for the
-// taint node.kubernetes.io/unschedulable.
-func schedulable(obj *corev1.Node, tolerations []corev1.Toleration) bool {
-	if !obj.Spec.Unschedulable {
-		return true
-	}
-	return tolerates(tolerations, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
+// nodeUnschedulable keeps pods off cordoned nodes, except those that tolerate it as daemons do, with a toleration for the taint
+// node.kubernetes.io/unschedulable.
+var nodeUnschedulable = Filter{
+	Name:  "NodeUnschedulable",
+	Helps: NodeChanged,
+	Next:  "uncordon the node (kubectl uncordon)",
+	node: func(sh *shape, n *node) string {
+		if n.obj.Spec.Unschedulable && !tolerates(sh.tolerations, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
+			return reasonUnschedulable
+		}
+		return ""
+	},
 }
 
 func tolerates(tolerations []corev1.Toleration, taint *corev1.Taint) bool {

@@ -7,6 +7,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// volumeBinding keeps a pod off every node as long as a claim of its volumes is not bound.
+var volumeBinding = Filter{
+	Name:  "VolumeBinding",
+	Helps: ClaimChanged,
+	Next:  "look at the PersistentVolumeClaims of the pod (kubectl describe pvc)",
+	pod:   volumeProblem,
+}
+
 const reasonUnbound = "pod has unbound immediate PersistentVolumeClaims"
 
 // SetClaim adds or updates a PersistentVolumeClaim.
@@ -17,8 +25,8 @@ func (st *State) SetClaim(pvc *corev1.PersistentVolumeClaim) {
 // RemoveClaim forgets a PersistentVolumeClaim.
 func (st *State) RemoveClaim(key types.NamespacedName) { delete(st.claims, key) }
 
-// volumeProblem says why pod cannot be placed anywhere because of its claims, or "".
-func (st *State) volumeProblem(pod *corev1.Pod) string {
+// volumeProblem returns why pod cannot be placed anywhere because of its claims, or "".
+func volumeProblem(st *State, pod *corev1.Pod) string {
 	unbound := false
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]

@@ -1,8 +1,5 @@
 package placement
 
-// topScore is the best local score: of free resources and of balance.
-const topScore = 2 * maxScore
-
 // nobody stands for no node in a line.
 const nobody = -1
 
@@ -24,10 +21,11 @@ type group struct {
 	first int    // no line before this one has nodes
 
 	// Scratch of class.best.
-	verdict judgement
-	spread  int64
-	ignored bool
-	affine  int64
+	judgement judgement
+	score     int64 // of all its nodes, without their scores of room
+	raw       int64 // by the score that is asked just now
+	counts    bool
+	ignored   bool // by the pod's own soft spread constraints
 }
 
 // line is nodes of equal local score, linked by their entries. Equal nodes take turns: in front is the one on which no pod was placed for

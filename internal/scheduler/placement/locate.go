@@ -5,33 +5,6 @@ import (
 	"slices"
 )
 
-// judgeStatic applies the filters and scores that look at the node alone.
-func (c *class) judgeStatic(n *node) *static {
-	sh := c.example
-	if n.open && !sh.constrained && sh.preferred == nil {
-		return c.plain
-	}
-	s := static{why: noVerdict, matches: true}
-	if sh.constrained {
-		s.matches = matchesNode(sh.required, n.obj)
-	}
-	taint := untolerated(n.obj.Spec.Taints, sh.tolerations)
-	s.tolerated = taint == nil
-	s.taints = dislikedTaints(n.obj.Spec.Taints, sh.tolerations)
-	if sh.preferred != nil {
-		s.preferred = sh.preferred.Score(n.obj)
-	}
-	switch { // in Kubernetes' order: the first one that fails gives the reason
-	case !schedulable(n.obj, sh.tolerations):
-		s.why = c.verdicts.final(FilterUnschedulable, reasonUnschedulable)
-	case taint != nil:
-		s.why = c.verdicts.final(FilterTaints, taintReason(taint))
-	case !s.matches:
-		s.why = c.verdicts.final(FilterNodeAffinity, reasonNodeAffinity)
-	}
-	return c.intern(s)
-}
-
 // intern returns the shared copy of s: most nodes are alike.
 func (c *class) intern(s static) *static {
 	if shared := c.statics[s]; shared != nil {
@@ -50,12 +23,11 @@ func (c *class) locate(st *State, i int32) {
 		c.turnDown(i, e, noVerdict)
 		return
 	}
-	if why := c.judgeLocal(st, n, e.static, nil); why != noVerdict {
+	if why := c.judgeRoom(st, n, e.static, nil); why != noVerdict {
 		c.turnDown(i, e, why)
 		return
 	}
-	sh := c.example
-	score := scoreFit(n, sh, st.options.Packing) + scoreBalance(n, sh)
+	score := c.roomScore(st, n)
 	var pull int64
 	for j, t := range c.tables {
 		c.at[j] = t.at(i)
@@ -81,33 +53,6 @@ func (c *class) locate(st *State, i int32) {
 	for _, t := range c.tables {
 		t.use(i, true)
 	}
-}
-
-// judgeLocal applies the filters that look at the node and what is placed on it: not topology. gone takes victims out, or is
-// nil.
-func (c *class) judgeLocal(st *State, n *node, s *static, gone *victims) int32 {
-	if s.why != noVerdict {
-		return s.why
-	}
-	sh := c.example
-	var held totals
-	heldPods := 0
-	if len(n.nominated) > 0 {
-		held, heldPods = n.held(sh.priority)
-	}
-	var without []*podInfo
-	if gone != nil {
-		held.subAll(&gone.freed)
-		heldPods -= len(gone.pods)
-		without = gone.pods
-	}
-	if !portsFree(n, sh.ports, without) || !portsUnclaimed(n, sh) {
-		return c.verdicts.blocked(FilterPorts, reasonPorts)
-	}
-	if l := fits(n, &sh.requests, &held, heldPods); l != 0 {
-		return c.verdicts.lacking(l, &st.scalars)
-	}
-	return noVerdict
 }
 
 // turnDown takes node i out of its group and notes why.
@@ -145,13 +90,14 @@ const fewGroups = 8
 // group returns the group of nodes with these properties and the values in c.at.
 func (c *class) group(s *static, pull int64) *group {
 	for _, g := range c.groups[:min(len(c.groups), fewGroups)] { // cheaper than a key, where they are all there are
-		if g.static.taints == s.taints && g.static.preferred == s.preferred && g.pull == pull && slices.Equal(g.at, c.at) {
+		if g.static.raw == s.raw && g.pull == pull && slices.Equal(g.at, c.at) {
 			return g
 		}
 	}
-	b := binary.AppendVarint(c.keyBuf[:0], s.taints)
-	b = binary.AppendVarint(b, s.preferred)
-	b = binary.AppendVarint(b, pull)
+	b := binary.AppendVarint(c.keyBuf[:0], pull)
+	for _, raw := range s.raw {
+		b = binary.AppendVarint(b, raw)
+	}
 	for _, at := range c.at {
 		b = binary.AppendVarint(b, int64(at))
 	}

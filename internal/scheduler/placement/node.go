@@ -2,6 +2,7 @@ package placement
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,23 +12,25 @@ import (
 	"github.com/knarr-io/knarr/internal/amount"
 )
 
-// node is a machine and what is placed on it.
+// node is a machine and what is placed on it. What every class looks at comes first, in few lines of the processor's cache: building
+// a class reads all nodes.
 type node struct {
-	obj     *corev1.Node
-	index   int32
-	alloc   resources
-	maxPods int
-	// open says that the node is schedulable and has no taints: then only pods that choose their nodes need to look at obj.
-	open bool
-
-	used          totals
+	// open reports whether the node is schedulable and has no taints: then only pods that are choosy need to look at obj.
+	open          bool
+	maxPods       int32
+	pods          int32
+	stamp         uint64     // when a pod was last placed here; of equal nodes the one that waited longest is taken
 	assumedCPU    amount.Sum // used, with assumed amounts for containers that state none; see scoreFit
 	assumedMemory amount.Sum
-	pods          int
-	ports         map[hostPort]int
-	infos         []*podInfo
+	used          totals
+	alloc         resources
 	nominated     []*nomination
-	stamp         uint64 // when a pod was last placed here; of equal nodes the one that waited longest is taken
+	ports         map[hostPort]int
+
+	obj      *corev1.Node
+	infos    []*podInfo
+	features featureSet
+	index    int32
 }
 
 // podInfo is one placed pod.
@@ -96,10 +99,11 @@ func (n *node) held(priority int32) (t totals, pods int) {
 	return t, pods
 }
 
-// sameToPlacement says that nothing about the node changed that matters here: most updates of a node are heartbeats.
+// sameToPlacement reports whether nothing about the node changed that matters here: most updates of a node are heartbeats.
 func sameToPlacement(a, b *corev1.Node) bool {
 	return a.Spec.Unschedulable == b.Spec.Unschedulable &&
 		maps.Equal(a.Labels, b.Labels) &&
+		slices.Equal(a.Status.DeclaredFeatures, b.Status.DeclaredFeatures) &&
 		slices.EqualFunc(a.Spec.Taints, b.Spec.Taints, func(x, y corev1.Taint) bool {
 			return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect
 		}) &&
@@ -124,7 +128,8 @@ func (st *State) SetNode(obj *corev1.Node) bool {
 	}
 	n.obj = obj
 	n.alloc = st.scalars.parse(obj.Status.Allocatable)
-	n.maxPods = int(amount.Units(*obj.Status.Allocatable.Pods()))
+	n.maxPods = int32(min(amount.Units(*obj.Status.Allocatable.Pods()), math.MaxInt32))
+	n.features = declaredBy(obj)
 	n.open = !obj.Spec.Unschedulable && len(obj.Spec.Taints) == 0
 	for _, t := range st.topologies {
 		t.update(n.index, n)

@@ -30,11 +30,11 @@ func (st *State) Place(pods []*corev1.Pod) []Decision {
 func (st *State) placeOne(pod *corev1.Pod) Decision {
 	d := Decision{Pod: pod}
 	if st.live == 0 {
-		d.Rejection = &Rejection{Filters: FilterResources, PodReason: reasonNoNodes}
+		d.Rejection = &Rejection{Filters: nodeResourcesFit.set(), PodReason: reasonNoNodes}
 		return d
 	}
-	if problem := st.volumeProblem(pod); problem != "" {
-		d.Rejection = &Rejection{Nodes: st.live, Filters: FilterVolumes, PodReason: problem, Preemption: st.unhelpful()}
+	if by, problem := st.podProblem(pod); by != nil {
+		d.Rejection = &Rejection{Nodes: st.live, Filters: by.set(), PodReason: problem, Preemption: st.unhelpful()}
 		return d
 	}
 	sh := st.shapeOf(pod)
@@ -51,13 +51,24 @@ func (st *State) placeOne(pod *corev1.Pod) Decision {
 		st.assume(pod, sh, nominated.node)
 		return d
 	}
-	if i, score := c.best(); i >= 0 {
+	p := pinOf(pod)
+	if i, score := c.bestFor(st, p); i >= 0 {
 		d.Node, d.Score = st.nodes[i].obj.Name, score
 		st.assume(pod, sh, st.nodes[i])
 		return d
 	}
-	d.Rejection = st.reject(pod, c, nominated)
+	d.Rejection = st.reject(pod, c, p, nominated)
 	return d
+}
+
+// podProblem asks the filters that look at the pod alone.
+func (st *State) podProblem(pod *corev1.Pod) (by *Filter, reason string) {
+	for _, f := range podFilters {
+		if reason := f.pod(st, pod); reason != "" {
+			return f, reason
+		}
+	}
+	return nil, ""
 }
 
 // assume accounts for a pod just placed.
@@ -71,30 +82,49 @@ func (st *State) assume(pod *corev1.Pod, sh *shape, n *node) {
 
 // reject explains, and looks for pods to preempt. Without those the result holds for all pods of the class until
 // something changes.
-func (st *State) reject(pod *corev1.Pod, c *class, nominated *nomination) *Rejection {
-	shareable := nominated == nil && !neverPreempts(pod)
+func (st *State) reject(pod *corev1.Pod, c *class, p pin, nominated *nomination) *Rejection {
+	shareable := nominated == nil && !neverPreempts(pod) && p == pin{}
 	if shareable && c.rejection != nil && c.rejectedAt == st.logEnd() {
 		return c.rejection
 	}
-	r := c.explain(st)
-	st.preempt(pod, c, r, nominated)
+	var r *Rejection
+	if p == (pin{}) {
+		r = c.explain(st)
+	} else {
+		r = c.explainPin(st, p)
+	}
+	st.preempt(pod, c, p, r, nominated)
 	if shareable && len(r.Victims) == 0 {
 		c.rejection, c.rejectedAt = r, st.logEnd()
 	}
 	return r
 }
 
-// Feasible says that Place would find a node for pod now, without preempting others.
+// Feasible reports whether Place would find a node for pod now, without preempting others.
 func (st *State) Feasible(pod *corev1.Pod) bool {
-	if st.live == 0 || st.volumeProblem(pod) != "" {
+	if st.live == 0 {
+		return false
+	}
+	if by, _ := st.podProblem(pod); by != nil {
 		return false
 	}
 	c := st.classOf(st.shapeOf(pod))
+	if p := pinOf(pod); p != (pin{}) {
+		if i, _ := c.bestFor(st, p); i >= 0 {
+			return true
+		}
+		return st.feasibleAsNominated(pod, c)
+	}
 	for _, g := range c.groups {
-		if c.judge(&view{at: g.at}) == fine {
+		if c.judge(view{at: g.at}).why == nil {
 			return true
 		}
 	}
+	return st.feasibleAsNominated(pod, c)
+}
+
+// feasibleAsNominated reports whether pod would fit into the room that is kept for it.
+func (st *State) feasibleAsNominated(pod *corev1.Pod, c *class) bool {
 	if nom := st.nominated[pod.UID]; nom != nil {
 		n := nom.node
 		list := n.nominated

@@ -22,7 +22,7 @@ func (st *State) unhelpful() string {
 
 // preempt looks for pods of lower priority whose removal lets pod be placed, notes the best choice in r, and nominates
 // the pod to that node. nominated is where it was nominated before, or nil.
-func (st *State) preempt(pod *corev1.Pod, c *class, r *Rejection, nominated *nomination) {
+func (st *State) preempt(pod *corev1.Pod, c *class, p pin, r *Rejection, nominated *nomination) {
 	if st.options.NoPreemption {
 		return
 	}
@@ -36,7 +36,7 @@ func (st *State) preempt(pod *corev1.Pod, c *class, r *Rejection, nominated *nom
 		r.Preemption = "not eligible due to a terminating pod on the nominated node."
 		return
 	}
-	best, outcome := st.chooseVictims(c)
+	best, outcome := st.chooseVictims(c, p)
 	if best == nil {
 		r.Preemption = fmt.Sprintf("0/%d nodes are available: %s", st.live, histogram(outcome))
 		return
@@ -111,24 +111,8 @@ func (st *State) Outranks(priority int32) bool {
 }
 
 // chooseVictims returns the least harmful set of victims, or nil and, by reason, the nodes on which there is none.
-func (st *State) chooseVictims(c *class) (*victims, map[string]int) {
-	outcome := map[string]int{}
-	var candidates []*node
-	anyLower := st.Outranks(c.example.priority)
-	for _, n := range st.nodes {
-		if n == nil {
-			continue
-		}
-		v := c.why(st, n)
-		switch {
-		case v != nil && v.unresolvable:
-			outcome[reasonUnhelpful]++
-		case !anyLower:
-			outcome[reasonNoVictims]++
-		default:
-			candidates = append(candidates, n)
-		}
-	}
+func (st *State) chooseVictims(c *class, p pin) (*victims, map[string]int) {
+	candidates, outcome := st.candidates(c, p)
 	var best *victims
 	wanted, found := max(minCandidates, len(candidates)/10), 0
 	for k := range candidates {
@@ -152,6 +136,39 @@ func (st *State) chooseVictims(c *class) (*victims, map[string]int) {
 		}
 	}
 	return best, outcome
+}
+
+// candidates returns the nodes that are searched for victims, and, by reason, how many are not.
+func (st *State) candidates(c *class, p pin) (candidates []*node, outcome map[string]int) {
+	outcome = map[string]int{}
+	anyLower := st.Outranks(c.example.priority)
+	consider := func(n *node) {
+		v := c.why(st, n)
+		switch {
+		case v != nil && v.unresolvable:
+			outcome[reasonUnhelpful]++
+		case !anyLower:
+			outcome[reasonNoVictims]++
+		default:
+			candidates = append(candidates, n)
+		}
+	}
+	if p == (pin{}) {
+		for _, n := range st.nodes {
+			if n != nil {
+				consider(n)
+			}
+		}
+		return candidates, outcome
+	}
+	nodes := st.pinned(p)
+	for _, i := range nodes {
+		consider(st.nodes[i])
+	}
+	if others := st.live - len(nodes); others > 0 {
+		outcome[reasonUnhelpful] += others
+	}
+	return candidates, outcome
 }
 
 // why is check for a node that is known not to be feasible, without looking twice.

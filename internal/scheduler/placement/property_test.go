@@ -120,6 +120,9 @@ func compare(t *rapid.T, st *State, ref *reference, pod *corev1.Pod) {
 	if st.manyDomains != manyDomains && countsDomains(pod) {
 		return // how many of many domains are feasible is only estimated, see weighSpread
 	}
+	if pinOf(pod) != (pin{}) {
+		return // there is nothing to choose from
+	}
 	for name, other := range scores {
 		if other > score {
 			t.Fatalf("placed on %s with %d, the reference prefers %s: %v", d.Node, score, name, scores)
@@ -149,7 +152,7 @@ func checkCommitments(t *rapid.T, st *State, ref *reference) {
 		if got, want := st.nodes[i].used.milliCPU.Int64(), ref.used(name, corev1.ResourceCPU); got != want && want < enormous {
 			t.Fatalf("node %s has %dm in use, should be %dm", name, got, want)
 		}
-		if got, want := st.nodes[i].pods, len(ref.on(name)); got != want {
+		if got, want := int(st.nodes[i].pods), len(ref.on(name)); got != want {
 			t.Fatalf("node %s has %d pods, should be %d", name, got, want)
 		}
 		_ = n
@@ -183,6 +186,9 @@ func drawNode(t *rapid.T) *corev1.Node {
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(int64(rapid.IntRange(1, 8).Draw(t, "cpu"))*500, resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(int64(rapid.IntRange(1, 8).Draw(t, "mem"))<<30, resource.BinarySI),
 		corev1.ResourcePods:   *resource.NewQuantity(int64(rapid.IntRange(2, 8).Draw(t, "pods")), resource.DecimalSI),
+	}
+	if rapid.Bool().Draw(t, "declares") {
+		n.Status.DeclaredFeatures = []string{"RestartAllContainersOnContainerExits", "SomethingNew"}
 	}
 	if rapid.Bool().Draw(t, "gpus") {
 		n.Status.Allocatable["example.com/gpu"] = *resource.NewQuantity(2, resource.DecimalSI)
@@ -250,6 +256,18 @@ func drawAffinity(t *rapid.T) *corev1.Affinity {
 	return a
 }
 
+// pinByName adds a required node affinity to p: term, and the name of the node.
+func pinByName(p *corev1.Pod, term corev1.NodeSelectorTerm, name string) {
+	if p.Spec.Affinity == nil {
+		p.Spec.Affinity = &corev1.Affinity{}
+	}
+	if p.Spec.Affinity.NodeAffinity == nil {
+		p.Spec.Affinity.NodeAffinity = &corev1.NodeAffinity{}
+	}
+	term.MatchFields = []corev1.NodeSelectorRequirement{{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{name}}}
+	p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term}}
+}
+
 func drawPod(t *rapid.T) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"), Labels: drawLabels(t)}}
 	requests := corev1.ResourceList{}
@@ -269,11 +287,25 @@ func drawPod(t *rapid.T) *corev1.Pod {
 		requests["example.com/gpu"] = *resource.NewQuantity(1, resource.DecimalSI)
 	}
 	p.Spec.Containers = []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: requests}}}
+	if rapid.IntRange(0, 6).Draw(t, "restarts all") == 0 {
+		p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers}}
+	}
 	if rapid.IntRange(0, 6).Draw(t, "port") == 0 {
 		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, ContainerPort: 80, Protocol: corev1.ProtocolTCP}}
 	}
 	if rapid.IntRange(0, 4).Draw(t, "selects") == 0 {
 		p.Spec.NodeSelector = map[string]string{corev1.LabelTopologyZone: "z1"}
+	}
+	name := fmt.Sprintf("n%d", rapid.IntRange(0, 7).Draw(t, "named"))
+	switch rapid.IntRange(0, 11).Draw(t, "pinned") {
+	case 0:
+		p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: name}
+	case 1:
+		p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: name, corev1.LabelTopologyZone: "z1"}
+	case 2:
+		defer pinByName(p, corev1.NodeSelectorTerm{}, name)
+	case 3:
+		defer pinByName(p, corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "rack", Operator: corev1.NodeSelectorOpExists}}}, name)
 	}
 	if rapid.IntRange(0, 2).Draw(t, "tolerates") == 0 {
 		p.Spec.Tolerations = []corev1.Toleration{{Key: "t", Operator: corev1.TolerationOpEqual, Value: "1"}}

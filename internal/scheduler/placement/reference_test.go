@@ -59,6 +59,11 @@ func (r *reference) filter(pod *corev1.Pod, n *corev1.Node) []string {
 	if ok, _ := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n); !ok {
 		return []string{"node(s) didn't match Pod's node affinity/selector"}
 	}
+	for _, rule := range pod.Spec.Containers[0].RestartPolicyRules {
+		if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers && !slices.Contains(n.Status.DeclaredFeatures, "RestartAllContainersOnContainerExits") {
+			return []string{"node(s) didn't match Pod's required features"}
+		}
+	}
 	if r.portConflict(pod, n) {
 		return []string{"node(s) didn't have free ports for the requested pod ports"}
 	}
@@ -397,7 +402,10 @@ func (r *reference) pull(pod *corev1.Pod, n *corev1.Node) int64 {
 
 // local is LeastAllocated plus BalancedAllocation.
 func (r *reference) local(pod *corev1.Pod, n *corev1.Node) int64 {
-	assumed := func(p *corev1.Pod) (int64, int64) { return statedOrAssumed(p) }
+	assumed := func(p *corev1.Pod) (int64, int64) {
+		c, m := statedOrAssumed(p)
+		return min(c, enormous), min(m, enormous)
+	}
 	cpu, mem := assumed(pod)
 	for _, p := range r.on(n.Name) {
 		c, m := assumed(p)

@@ -39,7 +39,10 @@ func classKey(sh *shape, specs []tableSpec, self bool) string {
 
 // specs returns the topology rules that apply to pods of a shape: their own, and those that other pods carry.
 func (st *State) specs(sh *shape) []tableSpec {
-	specs := spreadSpecs(sh)
+	var specs []tableSpec
+	if !sh.pinned {
+		specs = spreadSpecs(sh)
+	}
 	if terms := sh.affinity.required; len(terms) > 0 {
 		key, match := st.meansAll(terms)
 		for _, t := range terms {
@@ -51,6 +54,9 @@ func (st *State) specs(sh *shape) []tableSpec {
 		specs = append(specs, tableSpec{rule: ruleAnti, counterKey: key, match: match, topologyKey: t.topologyKey})
 	}
 	for _, w := range sh.affinity.preferred {
+		if sh.pinned {
+			break // who has one node has no use for scores
+		}
 		key, match := st.meansAll([]*term{w.term})
 		specs = append(specs, tableSpec{rule: ruleScore, counterKey: key, match: match, topologyKey: w.topologyKey, weight: w.weight})
 	}
@@ -123,6 +129,9 @@ func (st *State) carriedSpecs(sh *shape) []tableSpec {
 	slices.SortFunc(acting, func(a, b *carriedTerm) int { return strings.Compare(a.key, b.key) })
 	var specs []tableSpec
 	for _, c := range acting {
+		if sh.pinned && !c.anti {
+			continue
+		}
 		key := c.key
 		spec := tableSpec{
 			rule: ruleScore, counterKey: "carry|" + key, match: func(sh *shape) bool { return sh.carries(key) },

@@ -72,6 +72,17 @@ func (t *totals) sub(r *resources) {
 	}
 }
 
+// addAll adds another total.
+func (t *totals) addAll(o *totals) {
+	t.milliCPU.AddSum(o.milliCPU)
+	t.memory.AddSum(o.memory)
+	t.ephemeral.AddSum(o.ephemeral)
+	t.grow(len(o.scalar))
+	for i, v := range o.scalar {
+		t.scalar[i].AddSum(v)
+	}
+}
+
 // subAll takes another total out.
 func (t *totals) subAll(o *totals) {
 	t.milliCPU.SubSum(o.milliCPU)

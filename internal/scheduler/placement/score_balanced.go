@@ -6,9 +6,11 @@ import (
 	"github.com/knarr-io/knarr/internal/amount"
 )
 
-// scoreBalance prefers nodes on which the pod brings the shares of cpu and memory in use closer together: 75 leaves
+// balance prefers nodes on which the pod brings the shares of cpu and memory in use closer together: 75 leaves
 // them as they are, up to 100 improves, down to 50 worsens. Pods without requests have no preference.
-func scoreBalance(n *node, sh *shape) int64 {
+var balance = score{name: "NodeResourcesBalancedAllocation", weight: 1, room: scoreBalance}
+
+func scoreBalance(sh *shape, n *node, _ Options) int64 {
 	if sh.requests.milliCPU == 0 && sh.requests.memory == 0 {
 		return 0
 	}

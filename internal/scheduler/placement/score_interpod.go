@@ -1,6 +1,12 @@
 package placement
 
-// affineRaw sums preferred pod affinity and anti-affinity, the pod's own and that of the pods already placed.
+// preferredPods sums preferred pod affinity and anti-affinity, the pod's own and that of the pods already placed.
+var preferredPods = score{
+	name: "InterPodAffinity", weight: 2,
+	domains: func(c *class, g *group) (int64, bool) { return c.affineRaw(g), true },
+	normal:  normalizeAffine,
+}
+
 func (c *class) affineRaw(g *group) int64 {
 	sum := g.pull
 	for i, t := range c.tables {

@@ -2,9 +2,6 @@ package placement
 
 import "github.com/knarr-io/knarr/internal/amount"
 
-// maxScore is the best score that one rule gives.
-const maxScore = 100
-
 // Packing chooses between spreading load and filling nodes.
 type Packing int
 
@@ -15,8 +12,10 @@ const (
 	MostAllocated
 )
 
-// scoreFit scores free (or, with MostAllocated, used) cpu and memory after the pod was added.
-func scoreFit(n *node, sh *shape, packing Packing) int64 {
+// freeResources scores free (or, with MostAllocated, used) cpu and memory after the pod was added.
+var freeResources = score{name: "NodeResourcesFit", weight: 1, room: scoreFit}
+
+func scoreFit(sh *shape, n *node, o Options) int64 {
 	var sum, weight int64
 	one := func(used amount.Sum, want, alloc int64) {
 		if alloc == 0 {
@@ -24,7 +23,7 @@ func scoreFit(n *node, sh *shape, packing Packing) int64 {
 		}
 		weight++
 		used.Add(want)
-		if packing == MostAllocated {
+		if o.Packing == MostAllocated {
 			sum += amount.Scale(min(used.Int64(), alloc), maxScore, alloc)
 		} else if left := used.Left(alloc); left > 0 {
 			sum += amount.Scale(left, maxScore, alloc)

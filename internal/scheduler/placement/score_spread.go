@@ -2,10 +2,34 @@ package placement
 
 import "math"
 
+// evenSpread prefers domains with few of the pods that the soft topology spread constraints mean.
+var evenSpread = score{
+	name: "PodTopologySpread", weight: 2,
+	prepare: func(c *class) {
+		if !c.softSpread {
+			return
+		}
+		nodes := 0
+		for _, g := range c.feasible {
+			if g.ignored = c.spreadIgnores(g); !g.ignored {
+				nodes += g.size
+			}
+		}
+		c.weighSpread(c.feasible, nodes)
+	},
+	domains: func(c *class, g *group) (int64, bool) {
+		if !c.softSpread || g.ignored {
+			return 0, false
+		}
+		return c.spreadRaw(g), true
+	},
+	normal: normalizeSpread,
+}
+
 // spreadWeight makes the counts of topologies with few and with many domains comparable.
 func spreadWeight(domains int) float64 { return math.Log(float64(domains + 2)) }
 
-// spreadIgnores says that the pod's own soft constraints leave these nodes out, as they lack one of the labels.
+// spreadIgnores reports whether the pod's own soft constraints leave these nodes out, as they lack one of the labels.
 func (c *class) spreadIgnores(g *group) bool {
 	if !c.ownSpread {
 		return false

@@ -2,15 +2,24 @@ package placement
 
 import corev1 "k8s.io/api/core/v1"
 
-// dislikedTaints counts the PreferNoSchedule taints that the pod does not tolerate; fewer is better.
-func dislikedTaints(taints []corev1.Taint, tolerations []corev1.Toleration) int64 {
-	var count int64
-	for i := range taints {
-		if taints[i].Effect == corev1.TaintEffectPreferNoSchedule && !toleratesPreference(tolerations, &taints[i]) {
-			count++
+// dislikedTaints prefers nodes with few PreferNoSchedule taints that the pod does not tolerate.
+var dislikedTaints = score{
+	name: "TaintToleration", weight: 3,
+	node: func(sh *shape, n *node) (count int64) {
+		for i := range n.obj.Spec.Taints {
+			t := &n.obj.Spec.Taints[i]
+			if t.Effect == corev1.TaintEffectPreferNoSchedule && !toleratesPreference(sh.tolerations, t) {
+				count++
+			}
 		}
-	}
-	return count
+		return count
+	},
+	normal: func(count, _, worst int64) int64 {
+		if worst == 0 {
+			return maxScore
+		}
+		return maxScore - maxScore*count/worst
+	},
 }
 
 // toleratesPreference looks only at tolerations for PreferNoSchedule or for every effect.
@@ -24,12 +33,4 @@ func toleratesPreference(tolerations []corev1.Toleration, taint *corev1.Taint) b
 		}
 	}
 	return false
-}
-
-// normalizeTaints maps a count of disliked taints to 100 (none) .. 0 (as many as the worst feasible node).
-func normalizeTaints(count, worst int64) int64 {
-	if worst == 0 {
-		return maxScore
-	}
-	return maxScore - maxScore*count/worst
 }

@@ -7,7 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
+	apitypes "k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/nodedeclaredfeatures/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/knarr-io/knarr/internal/amount"
@@ -21,8 +22,8 @@ type shape struct {
 
 	namespace     string
 	labels        labels.Set
-	owner         types.UID // of the controller
-	terminating   bool      // being deleted: still there, but no longer counted by spreading
+	owner         apitypes.UID // of the controller
+	terminating   bool         // being deleted: still there, but no longer counted by spreading
 	priority      int32
 	requests      resources
 	assumedCPU    int64 // milli; with an assumed amount for containers that state none
@@ -30,6 +31,9 @@ type shape struct {
 	ports         []hostPort
 	tolerations   []corev1.Toleration
 	constrained   bool // has a node selector or required node affinity
+	features      featureSet
+	pinned        bool // such pods name their node, see pin
+	choosy        bool // nodes that are open and alike in room may differ for it
 	required      nodeaffinity.RequiredNodeAffinity
 	preferred     *nodeaffinity.PreferredSchedulingTerms
 	affinity      affinityTerms
@@ -45,7 +49,10 @@ type shape struct {
 }
 
 // keyWriter writes the parts of a shape's key, each with its length, so that different pods never have equal keys.
-type keyWriter struct{ buf []byte }
+type keyWriter struct {
+	buf  []byte
+	info types.PodInfo // scratch
+}
 
 func (w *keyWriter) string(s string) {
 	w.buf = binary.AppendUvarint(w.buf, uint64(len(s)))
@@ -129,6 +136,18 @@ func (w *keyWriter) containers(cs []corev1.Container) {
 	}
 }
 
+// nodes writes what a pod asks of nodes, but for the node that it names.
+func (w *keyWriter) nodes(spec *corev1.PodSpec, p pin) {
+	w.bool(p != pin{})
+	if p == (pin{}) || len(spec.NodeSelector) > 1 || spec.Affinity != nil {
+		selector, affinity := p.without(spec)
+		w.strings(selector)
+		if affinity != nil && (affinity.RequiredDuringSchedulingIgnoredDuringExecution != nil || len(affinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0) {
+			w.marshal(affinity)
+		}
+	}
+}
+
 // static writes what decides about nodes by themselves: everything but namespace, labels, owner and topology rules.
 func (w *keyWriter) static(pod *corev1.Pod, names *scalars) {
 	spec := &pod.Spec
@@ -144,10 +163,9 @@ func (w *keyWriter) static(pod *corev1.Pod, names *scalars) {
 		w.int(r.milliCPU)
 		w.int(r.memory)
 	}
-	w.strings(spec.NodeSelector)
-	if spec.Affinity != nil && spec.Affinity.NodeAffinity != nil {
-		w.marshal(spec.Affinity.NodeAffinity)
-	}
+	w.nodes(spec, pinOf(pod))
+	w.info.Spec = spec
+	w.int(int64(neededBy(&w.info)))
 	w.int(int64(len(spec.Tolerations)))
 	for i := range spec.Tolerations {
 		t := &spec.Tolerations[i]
@@ -159,7 +177,7 @@ func (w *keyWriter) static(pod *corev1.Pod, names *scalars) {
 }
 
 // shapeKey writes all that a shape is made of. staticLen is the length of the static part, which comes first.
-func (w *keyWriter) shapeKey(pod *corev1.Pod, owner types.UID, names *scalars) (staticLen int) {
+func (w *keyWriter) shapeKey(pod *corev1.Pod, owner apitypes.UID, names *scalars) (staticLen int) {
 	w.static(pod, names)
 	staticLen = len(w.buf)
 	w.string(pod.Namespace)
@@ -194,15 +212,22 @@ func newShape(pod *corev1.Pod, key string, staticLen int, names *scalars) *shape
 		requests:    names.requestsOf(pod),
 		ports:       hostPortsOf(pod),
 		tolerations: pod.Spec.Tolerations,
-		constrained: constrainsNodes(&pod.Spec),
-		required:    nodeaffinity.GetRequiredNodeAffinity(pod),
-		preferred:   preferencesOf(&pod.Spec),
+		pinned:      pinOf(pod) != pin{},
 		affinity:    newAffinityTerms(pod.Namespace, pod.Labels, pod.Spec.Affinity),
 		ownSpread:   len(pod.Spec.TopologySpreadConstraints) > 0,
 		onNode:      map[int32]int32{},
 	}
 	sh.assumedCPU, sh.assumedMemory = statedOrAssumed(pod)
 	sh.spread = newSpread(pod, sh.owner)
+	selector, affinity := pinOf(pod).without(&pod.Spec)
+	asks := &corev1.Pod{Spec: corev1.PodSpec{NodeSelector: selector, Affinity: &corev1.Affinity{NodeAffinity: affinity}}}
+	sh.constrained = constrainsNodes(&asks.Spec)
+	sh.required = nodeaffinity.GetRequiredNodeAffinity(asks)
+	if !sh.pinned {
+		sh.preferred = preferencesOf(&pod.Spec)
+	}
+	sh.features = neededBy(&types.PodInfo{Spec: &pod.Spec})
+	sh.choosy = sh.features != 0 || sh.constrained || sh.preferred != nil
 	return sh
 }
 
@@ -213,7 +238,7 @@ func podPriority(pod *corev1.Pod) int32 {
 	return *pod.Spec.Priority
 }
 
-func ownerOf(pod *corev1.Pod) types.UID {
+func ownerOf(pod *corev1.Pod) apitypes.UID {
 	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
 		return ref.UID
 	}

@@ -139,9 +139,9 @@ func (st *State) logEnd() uint64 { return st.logBase + uint64(len(st.log)) }
 
 // shapeOf returns the interned shape of pod. Who keeps it for longer than one call holds it.
 func (st *State) shapeOf(pod *corev1.Pod) *shape {
-	w := keyWriter{buf: st.key.buf[:0]}
+	w := &st.key
+	w.buf = w.buf[:0]
 	staticLen := w.shapeKey(pod, ownerOf(pod), &st.scalars)
-	st.key.buf = w.buf
 	if sh := st.shapes[string(w.buf)]; sh != nil {
 		return sh
 	}

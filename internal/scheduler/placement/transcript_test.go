@@ -83,7 +83,7 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 		suitable, reasons := tr.st.Explain(tr.pods(t, d)[0])
 		fmt.Fprintf(&out, "suitable: %s\n", strings.Join(suitable, " "))
 		for _, r := range reasons {
-			fmt.Fprintf(&out, "%s: %s: %s\n", r.Filter, r.Text, strings.Join(r.Nodes, " "))
+			fmt.Fprintf(&out, "%s: %s: %s\n", r.Filter.Name, r.Text, strings.Join(r.Nodes, " "))
 		}
 		return out.String()
 	default:
