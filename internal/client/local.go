@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/request"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -20,17 +23,30 @@ import (
 // the front door without being encoded for a wire.
 type Local struct {
 	registry *registry.Registry
-	fence    *store.Fence // nil: writes carry none
+	fence    *store.Fence  // nil: writes carry none
+	caller   *request.Info // whose writes they are; nil: that of the context, if it says
 }
 
 // NewLocal returns a Client over r.
 func NewLocal(r *registry.Registry) *Local { return &Local{registry: r} }
 
 // Fenced returns a Client whose writes are refused once somebody else has taken f: that of a leader.
-func (l *Local) Fenced(f *store.Fence) *Local { return &Local{registry: l.registry, fence: f} }
+func (l *Local) Fenced(f *store.Fence) *Local {
+	return &Local{registry: l.registry, fence: f, caller: l.caller}
+}
+
+// As returns a Client whose writes are those of who: admission sees it, and managedFields name it by the last part of its name.
+func (l *Local) As(who user.Info) *Local {
+	name := who.GetName()
+	caller := &request.Info{User: who, Manager: name[strings.LastIndex(name, ":")+1:], InProcess: true}
+	return &Local{registry: l.registry, fence: l.fence, caller: caller}
+}
 
 // writing is the context of a write.
 func (l *Local) writing(ctx context.Context) context.Context {
+	if l.caller != nil {
+		ctx = request.With(ctx, l.caller)
+	}
 	if l.fence == nil {
 		return ctx
 	}

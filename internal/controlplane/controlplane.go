@@ -63,6 +63,8 @@ type Config struct {
 	// Name is this server's. Without one it does not register, and the endpoints of the API stay what Bootstrap makes them.
 	Name string
 	Log  *slog.Logger
+
+	further []admission.Plugin // after the usual ones; for tests that look at who writes
 }
 
 // ControlPlane is the store, the front door, the controllers and the scheduler, wired up. It has no network of its own: the HTTP
@@ -75,7 +77,6 @@ type Plane struct {
 
 	cfg   Config
 	nodes authz.Authorizer
-	chain admission.Chain
 	ready chan struct{}
 }
 
@@ -86,14 +87,18 @@ func New(cfg Config) (*Plane, error) {
 	}
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
 	s.SharedWith(cfg.Several)
-	r := registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Log: cfg.Log})
-	p := &Plane{Store: s, Registry: r, Client: client.NewLocal(r), RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
+	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
+	reader := registry.NewReader(s)
 	var err error
-	if p.nodes, err = authz.NewNode(r.Reader()); err != nil {
-		return nil, fmt.Errorf("the rules for nodes: %w", err)
+	if p.nodes, err = authz.NewNode(reader); err != nil {
+		return nil, fmt.Errorf("making the rules for nodes: %w", err)
 	}
-	p.chain = plugins.Default(plugins.Config{Reader: r.Reader(), RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: p.Client})
-	r.SetAdmission(p.chain)
+	p.Registry = registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Log: cfg.Log, Admission: func(front *registry.Registry) admission.Chain {
+		quotas := client.NewLocal(front).As(apiServer)
+		chain := plugins.Default(plugins.Config{Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas})
+		return append(chain, cfg.further...)
+	}})
+	p.Client = client.NewLocal(p.Registry).As(apiServer)
 	return p, nil
 }
 
@@ -101,9 +106,6 @@ func New(cfg Config) (*Plane, error) {
 func (p *Plane) Authorizer() authz.Union {
 	return authz.Union{authz.Masters{}, p.nodes, p.RBAC}
 }
-
-// Admission is what every write passes, for the subresources that the HTTP server writes by itself.
-func (p *Plane) Admission() admission.Chain { return p.chain }
 
 // CheckReady returns an error until the API can be served.
 func (p *Plane) CheckReady(context.Context) error {
@@ -162,33 +164,35 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	return authz.Bootstrap(ctx, p.Client)
 }
 
-// controllers lists every controller of the control plane.
+// controllers lists every controller of the control plane, each with the identity that kube-controller-manager
+// --use-service-account-credentials gives it.
 func (p *Plane) controllers(c *client.Local) []controller.Controller {
+	as := func(name string) *client.Local { return c.As(controllerAccount(name)) }
 	all := []controller.Controller{
-		clusterroleaggregation.New(c),
-		resourcequota.New(c),
-		deployment.New(c),
-		replicaset.New(c),
-		disruption.New(c),
-		endpointslice.New(c),
-		endpointslice.NewEndpoints(c),
-		endpointslice.NewMirror(c),
-		namespace.New(c, api.Builtin),
-		garbagecollector.New(c, api.Builtin),
-		nodelifecycle.New(c, nodelifecycle.Config{Links: p.cfg.Links}),
-		nodelifecycle.NewTaintEviction(c),
-		podgc.New(c, 0),
-		serviceaccount.New(c),
-		rootca.New(c, p.cfg.CA),
-		eventttl.New(c, 0),
-		nodeipam.New(c, p.cfg.ClusterCIDR),
-		tokencleaner.New(c),
+		clusterroleaggregation.New(as("clusterrole-aggregation-controller")),
+		resourcequota.New(as("resourcequota-controller")),
+		deployment.New(as("deployment-controller")),
+		replicaset.New(as("replicaset-controller")),
+		disruption.New(as("disruption-controller")),
+		endpointslice.New(as("endpointslice-controller")),
+		endpointslice.NewEndpoints(as("endpoint-controller")),
+		endpointslice.NewMirror(as("endpointslicemirroring-controller")),
+		namespace.New(as("namespace-controller"), api.Builtin),
+		garbagecollector.New(as("generic-garbage-collector"), api.Builtin),
+		nodelifecycle.New(as("node-controller"), nodelifecycle.Config{Links: p.cfg.Links}),
+		nodelifecycle.NewTaintEviction(as("taint-eviction-controller")),
+		podgc.New(as("pod-garbage-collector"), 0),
+		serviceaccount.New(as("service-account-controller")),
+		rootca.New(as("root-ca-cert-publisher"), p.cfg.CA),
+		eventttl.New(as("event-ttl-controller"), 0),
+		nodeipam.New(as("node-controller"), p.cfg.ClusterCIDR),
+		tokencleaner.New(as("token-cleaner")),
 	}
 	if p.cfg.Name != "" {
-		all = append(all, apiservers.New(c, p.cfg.Name, p.cfg.Initial.API))
+		all = append(all, apiservers.New(c.As(apiServer), p.cfg.Name, p.cfg.Initial.API))
 	}
 	if p.cfg.Sign != nil {
-		all = append(all, certificates.New(c, p.Authorizer(), p.cfg.Sign))
+		all = append(all, certificates.New(as("certificate-controller"), p.Authorizer(), p.cfg.Sign))
 	}
 	return all
 }

@@ -59,7 +59,7 @@ func controlPlane(t *testing.T) (string, *pki.PKI, client.Client) {
 		t.Fatal(err)
 	}
 	h := server.New(server.Config{
-		Registry: plane.Registry, Authorizer: plane.Authorizer(), Admission: plane.Admission(), Log: log,
+		Registry: plane.Registry, Authorizer: plane.Authorizer(), Log: log,
 		Authenticator: authn.Union{authn.NewClientCert(nil), authn.NewBootstrapTokens(plane.Registry.Reader(), nil)},
 	})
 	srv := server.HTTPServer(keys.VerifyClients(h), log)

@@ -50,7 +50,9 @@ func (p *Plane) act(ctx context.Context, fence *store.Fence) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return scheduler.New(scheduler.Config{Client: c, Logger: p.cfg.Log}).Run(ctx) })
+	g.Go(func() error {
+		return scheduler.New(scheduler.Config{Client: c.As(kubeScheduler), Logger: p.cfg.Log}).Run(ctx)
+	})
 	g.Go(func() error {
 		return (&controller.Runner{Client: c, Log: p.cfg.Log}).Run(ctx, p.controllers(c)...)
 	})

@@ -135,7 +135,6 @@ func (s *server) gate(p *parts) *cluster.Gate {
 		Tokens:        p.tokens,
 		Authorizer:    p.plane.Authorizer(),
 		Issuer:        p.tokens,
-		Admission:     p.plane.Admission(),
 		Ready: []apiserver.Check{
 			{Name: "etcd", Check: checkData(p.data, p.plane)},
 			{Name: "initial-objects", Check: p.plane.CheckReady},

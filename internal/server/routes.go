@@ -25,9 +25,9 @@ import (
 
 // routes wires up who answers what.
 func routes(cfg Config, g *gate.Gate) route.Table {
-	connector := connect.New(connect.Config{Registry: cfg.Registry, Admission: cfg.Admission, Streams: cfg.Streams, Dial: cfg.Dial})
+	connector := connect.New(connect.Config{Registry: cfg.Registry, Streams: cfg.Streams, Dial: cfg.Dial})
 	stored := verbs.New(verbs.Config{
-		Registry: cfg.Registry, Authorizer: cfg.Authorizer, Admission: cfg.Admission, Issuer: cfg.Issuer, Connect: connector.Serve,
+		Registry: cfg.Registry, Authorizer: cfg.Authorizer, Issuer: cfg.Issuer, Connect: connector.Serve,
 	})
 	reviewer := review.New(review.Config{Tokens: cfg.Tokens, Authorizer: cfg.Authorizer})
 	meter := usage.New(usage.Config{

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apimachinery/pkg/version"
 
-	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/connect"
@@ -29,9 +28,6 @@ type Config struct {
 	// Authorizer decides about every request but health. If it is an authz.RuleResolver as well, SelfSubjectRulesReviews
 	// are answered from it.
 	Authorizer authz.Authorizer
-	// Admission is asked about what is not a write of an object: tokens, evictions, bindings, exec and the like. It is the
-	// registry's chain.
-	Admission admission.Chain
 	// Issuer signs service account tokens; nil answers TokenRequests with 503.
 	Issuer verbs.TokenIssuer
 	// Streams returns the way to the containers of a node; nil answers logs, exec, attach and port-forward with 503.

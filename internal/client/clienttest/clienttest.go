@@ -29,11 +29,14 @@ func New(t testing.TB) *client.Local {
 	return c
 }
 
-// NewRegistry is New for tests that need the registry itself.
-func NewRegistry(t testing.TB) (*client.Local, *registry.Registry) {
+// NewRegistry is New for tests that need the registry itself, or another one than usual: change is applied to its settings.
+func NewRegistry(t testing.TB, change ...func(*registry.Config)) (*client.Local, *registry.Registry) {
 	t.Helper()
-	s := RunStore(t, store.NewMem())
-	r := registry.New(registry.Config{Store: s, ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Log: quiet()})
+	cfg := registry.Config{Store: RunStore(t, store.NewMem()), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Log: quiet()}
+	for _, c := range change {
+		c(&cfg)
+	}
+	r := registry.New(cfg)
 	c := client.NewLocal(r)
 	Create(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
 	return c, r

@@ -2,12 +2,13 @@
 // over HTTP or from a controller in the same process.
 //
 // What flows through it: one [Attributes] per write goes through the plugins in order, first all Admit (which may change
-// Object), then, after validation of the object, all Validate. What must stay true: plugins read the shared copy only and
-// never block on the network (webhooks will be a plugin that says so).
+// Object), then, after validation of the object, all Validate. What must stay true: plugins read the shared copy only; one that goes
+// over the network says so by being Remote.
 package admission
 
 import (
 	"context"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -37,7 +38,7 @@ type Attributes struct {
 	Object, Old api.Object
 	// Options is the metav1.CreateOptions, UpdateOptions or DeleteOptions of the request.
 	Options runtime.Object
-	User    user.Info // nil for Knarr's own components
+	User    user.Info // nil for what a server does on its own behalf before it serves, and in tests
 	DryRun  bool
 }
 
@@ -48,8 +49,19 @@ type Plugin interface {
 	Validate(ctx context.Context, a *Attributes) error
 }
 
+// Remote is a Plugin that asks somebody else over the network. A batch of writes is admitted several at a time then.
+type Remote interface {
+	Plugin
+	Remote()
+}
+
 // Chain runs plugins in order.
 type Chain []Plugin
+
+// Remote reports whether one of the plugins is Remote.
+func (c Chain) Remote() bool {
+	return slices.ContainsFunc(c, func(p Plugin) bool { _, ok := p.(Remote); return ok })
+}
 
 // Admit lets each plugin change a.Object.
 func (c Chain) Admit(ctx context.Context, a *Attributes) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -14,13 +15,19 @@ import (
 //go:embed policy.yaml
 var policyYAML string
 
+//go:embed controllers.yaml
+var controllersYAML string
+
+// controllerPrefix is what the roles of controllers are called, before their service account's name.
+const controllerPrefix = "system:controller:"
+
 // autoUpdate is the annotation with which an administrator keeps a default role as it is ("false").
 const autoUpdate = "rbac.authorization.kubernetes.io/autoupdate"
 
 // Policy returns the default roles and bindings, in the order in which they are to be made.
 func Policy() ([]api.Object, error) {
 	var out []api.Object
-	for doc := range strings.SplitSeq(policyYAML, "\n---\n") {
+	for doc := range strings.SplitSeq(policyYAML+"\n---\n"+controllersYAML, "\n---\n") {
 		var head struct{ Kind string }
 		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
 			return nil, fmt.Errorf("the built-in policy: %w", err)
@@ -43,8 +50,24 @@ func Policy() ([]api.Object, error) {
 		}
 		finish(obj)
 		out = append(out, obj)
+		if account, ok := strings.CutPrefix(obj.GetName(), controllerPrefix); ok {
+			binding := bindController(obj, account)
+			finish(binding)
+			out = append(out, binding)
+		}
 	}
 	return out, nil
+}
+
+// bindController returns the binding of a controller's role to its service account.
+func bindController(role api.Object, account string) api.Object {
+	meta := metav1.ObjectMeta{Name: role.GetName(), Namespace: role.GetNamespace()}
+	ref := rbacv1.RoleRef{Kind: role.GetObjectKind().GroupVersionKind().Kind, Name: role.GetName()}
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceSystem, Name: account}}
+	if role.GetNamespace() != "" {
+		return &rbacv1.RoleBinding{TypeMeta: metav1.TypeMeta{Kind: "RoleBinding"}, ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
+	}
+	return &rbacv1.ClusterRoleBinding{TypeMeta: metav1.TypeMeta{Kind: "ClusterRoleBinding"}, ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
 }
 
 // finish fills in what is the same for all and so not written out in the documents.

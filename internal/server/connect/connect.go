@@ -24,8 +24,7 @@ import (
 
 // Config is what a Connector works with. Registry is required.
 type Config struct {
-	Registry  *registry.Registry
-	Admission admission.Chain
+	Registry *registry.Registry
 	// Streams returns the way to the containers of a node; nil answers everything but the proxies of pods and services with
 	// 503.
 	Streams func(ctx context.Context, node string) (Streams, error)
@@ -91,10 +90,7 @@ func (n *Connector) Serve(c *call.Call) error {
 // admit asks admission about a connection.
 func (n *Connector) admit(c *call.Call) error {
 	a := &admission.Attributes{
-		Operation: admission.Connect, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(), User: c.Target.User,
+		Operation: admission.Connect, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(),
 	}
-	if err := n.cfg.Admission.Admit(c.R.Context(), a); err != nil {
-		return err
-	}
-	return n.cfg.Admission.Validate(c.R.Context(), a)
+	return n.cfg.Registry.Admit(c.R.Context(), a)
 }

@@ -100,6 +100,7 @@ func (g *Gate) serve(c *call.Call) error {
 		return err
 	}
 	defer cancel()
+	c.Target.Info.Manager = managerOf(c.R.UserAgent())
 	c.R = c.R.WithContext(warning.WithWarningRecorder(request.With(ctx, &c.Target.Info), &call.Warnings{Header: c.W.Header()}))
 	if err := g.authorize(c); err != nil {
 		return err
@@ -139,4 +140,10 @@ func deadline(c *call.Call) (context.Context, context.CancelFunc, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.R.Context(), within)
 	return ctx, cancel, nil
+}
+
+// managerOf is the name under which the writes of a client are recorded that names no manager: its user agent's first word.
+func managerOf(agent string) string {
+	name, _, _ := strings.Cut(agent, "/")
+	return name[:min(len(name), 128)]
 }

@@ -64,9 +64,10 @@ func Tracked(current, wanted api.Object) bool {
 	return current != nil && len(current.GetManagedFields()) > 0 || wanted.GetManagedFields() != nil
 }
 
-// Update records that manager wrote wanted, of kind gvk, over current, and returns wanted with its managedFields set.
-func (m *Managers) Update(gvk schema.GroupVersionKind, sub string, current, wanted api.Object, manager string) (api.Object, error) {
-	if !Tracked(current, wanted) {
+// Update records that manager wrote wanted, of kind gvk, over current, and returns wanted with its managedFields set. always records
+// objects, too, that are not tracked yet.
+func (m *Managers) Update(gvk schema.GroupVersionKind, sub string, current, wanted api.Object, manager string, always bool) (api.Object, error) {
+	if !always && !Tracked(current, wanted) {
 		return wanted, nil
 	}
 	if mf := wanted.GetManagedFields(); mf != nil && (len(mf) == 0 || len(mf) == 1 && mf[0].Operation == "" && mf[0].Manager == "") {
@@ -77,12 +78,11 @@ func (m *Managers) Update(gvk schema.GroupVersionKind, sub string, current, want
 	if err != nil {
 		return nil, err
 	}
-	var live runtime.Object = current
-	if current == nil {
-		if live, err = m.scheme.New(gvk); err != nil {
-			return nil, err
-		}
-	} else {
+	live, err := m.scheme.New(gvk)
+	if err != nil {
+		return nil, err
+	}
+	if current != nil {
 		live = current.DeepCopyObject()
 	}
 	live.GetObjectKind().SetGroupVersionKind(gvk)

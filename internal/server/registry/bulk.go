@@ -3,9 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -19,32 +17,27 @@ type Result struct {
 	Err    error
 }
 
-// Binding assigns a pod to a node. UID, if set, must be the pod's.
-type Binding struct {
-	Pod  api.Key
-	UID  string
-	Node string
-}
-
 // CreateMany creates objects in as few transactions as possible; each succeeds or fails on its own.
 func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api.Object) []Result {
 	results := make([]Result, len(objs))
 	groups := make([][]store.Mutation, 0, len(objs))
 	index := make([]int, 0, len(objs))
-	for i, obj := range objs {
+	alone := res == api.Services // what is allocated is allocated one by one
+	r.each(len(objs), func(i int) {
+		obj := objs[i]
 		if gen := obj.GetGenerateName(); gen != "" && obj.GetName() == "" {
 			obj.SetName(r.freeName(res, obj.GetNamespace(), gen))
 		}
-		if res == api.Services { // allocations are made one by one
+		if alone {
 			results[i].Object, results[i].Err = r.Create(ctx, res, obj, metav1.CreateOptions{})
-			continue
+			return
 		}
-		if err := r.prepareCreate(ctx, res, obj, metav1.CreateOptions{}); err != nil {
-			results[i].Err = err
-			continue
+		results[i].Err = r.prepareCreate(ctx, res, obj, creation{})
+	})
+	for i, obj := range objs {
+		if !alone && results[i].Err == nil {
+			groups, index = append(groups, r.createGroup(res, obj)), append(index, i)
 		}
-		groups = append(groups, r.createGroup(res, obj))
-		index = append(index, i)
 	}
 	for g, err := range r.store.CommitEach(ctx, groups) {
 		i := index[g]
@@ -77,20 +70,25 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 		var groups [][]store.Mutation
 		var index, again []int
 		var written []api.Object
-		for _, i := range todo {
-			obj := objs[i]
+		drafts := make([]draft, len(todo))
+		r.each(len(todo), func(n int) {
+			i, obj := todo[n], objs[todo[n]]
 			if try > 0 || res == api.Services { // what the store refused may be shared; what a Service was given is drawn anew
 				obj = obj.DeepCopyObject().(api.Object)
 			}
 			if !pinned[i] {
 				obj.SetResourceVersion("")
 			}
-			group, kept, err := r.replace(ctx, res, t, obj, sub, pinned[i])
-			if err != nil || group == nil {
-				results[i] = Result{kept, err}
+			drafts[n].obj = obj
+			drafts[n].group, drafts[n].kept, drafts[n].err = r.replace(ctx, res, t, obj, sub, pinned[i])
+		})
+		for n, i := range todo {
+			d := &drafts[n]
+			if d.err != nil || d.group == nil {
+				results[i] = Result{d.kept, d.err}
 				continue
 			}
-			groups, index, written = append(groups, group), append(index, i), append(written, obj)
+			groups, index, written = append(groups, d.group), append(index, i), append(written, d.obj)
 		}
 		for g, err := range r.store.CommitEach(ctx, groups) {
 			i, obj := index[g], written[g]
@@ -111,6 +109,13 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 	return results
 }
 
+// draft is an object of a bulk update that is ready to be stored.
+type draft struct {
+	obj, kept api.Object
+	group     []store.Mutation
+	err       error
+}
+
 // replace prepares obj and returns the mutations that store it; none, and what is there, where nothing changes.
 func (r *Registry) replace(ctx context.Context, res *api.Resource, t *store.Table, obj api.Object, sub string, pinned bool) ([]store.Mutation, api.Object, error) {
 	current, ok := t.Get(res.Key(api.KeyOf(obj)))
@@ -120,7 +125,7 @@ func (r *Registry) replace(ctx context.Context, res *api.Resource, t *store.Tabl
 	if !pinned && sub == "status" {
 		keepMetadata(obj, current.Object)
 	}
-	if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, metav1.UpdateOptions{}); err != nil {
+	if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, UpdateOptions{}); err != nil {
 		return nil, nil, err
 	}
 	if unchanged(obj, current.Object) {
@@ -136,77 +141,4 @@ func keepMetadata(obj, current api.Object) {
 	obj.SetFinalizers(current.GetFinalizers())
 	obj.SetOwnerReferences(current.GetOwnerReferences())
 	obj.SetManagedFields(current.GetManagedFields())
-}
-
-// BindMany assigns pods to nodes in as few transactions as possible, as the binding subresource does: each pod must exist, not be
-// bound and not be on its way out.
-func (r *Registry) BindMany(ctx context.Context, bindings []Binding) []Result {
-	results := make([]Result, len(bindings))
-	todo := make([]int, len(bindings))
-	for i := range todo {
-		todo[i] = i
-	}
-	for len(todo) > 0 {
-		var groups [][]store.Mutation
-		var index, again []int
-		for _, i := range todo {
-			m, err := r.bind(bindings[i])
-			if err != nil {
-				results[i].Err = err
-				continue
-			}
-			groups = append(groups, []store.Mutation{m})
-			index = append(index, i)
-		}
-		for g, err := range r.store.CommitEach(ctx, groups) {
-			i := index[g]
-			var conflict *store.ConflictError
-			switch {
-			case errors.As(err, &conflict) && ctx.Err() == nil:
-				again = append(again, i)
-			case err != nil:
-				results[i].Err = r.storeError(err, api.Pods, "bind", bindings[i].Pod.Name)
-			default:
-				results[i].Object = groups[g][0].Object.(api.Object)
-			}
-		}
-		todo = again
-	}
-	return results
-}
-
-// bind returns the mutation that sets the node and the PodScheduled condition of one pod.
-func (r *Registry) bind(b Binding) (store.Mutation, error) {
-	t := r.table(api.Pods)
-	current, ok := t.Get(api.Pods.Key(b.Pod))
-	if !ok {
-		return store.Mutation{}, apierrors.NewNotFound(api.Pods.GroupResource(), b.Pod.Name)
-	}
-	refuse := func(format string, args ...any) (store.Mutation, error) {
-		return store.Mutation{}, apierrors.NewConflict(api.Pods.GroupResource(), b.Pod.Name, fmt.Errorf(format, args...))
-	}
-	pod := current.Object.(*corev1.Pod)
-	switch {
-	case b.UID != "" && b.UID != string(pod.UID):
-		return refuse("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
-	case pod.DeletionTimestamp != nil:
-		return refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
-	case pod.Spec.NodeName != "":
-		return refuse("pod %s is already assigned to node %q", pod.Name, pod.Spec.NodeName)
-	case len(pod.Spec.SchedulingGates) > 0:
-		return refuse("pod %s has non-empty .spec.schedulingGates", pod.Name)
-	}
-	bound := store.Shallow(pod).(*corev1.Pod)
-	bound.ResourceVersion = ""
-	bound.Spec.NodeName = b.Node
-	conditions := make([]corev1.PodCondition, 0, len(pod.Status.Conditions)+1)
-	for _, c := range pod.Status.Conditions {
-		if c.Type != corev1.PodScheduled {
-			conditions = append(conditions, c)
-		}
-	}
-	bound.Status.Conditions = append(conditions, corev1.PodCondition{
-		Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now()}, ObservedGeneration: bound.Generation,
-	})
-	return store.Mutation{Table: t, Key: current.Key, Object: bound, If: current.Rev}, nil
 }

@@ -24,6 +24,16 @@ const generateNameTries = 8
 // Create stores a new object and returns it. The object is the registry's from now on. In a dry run everything but the storing
 // happens.
 func (r *Registry) Create(ctx context.Context, res *api.Resource, obj api.Object, opts metav1.CreateOptions) (api.Object, error) {
+	return r.create(ctx, res, obj, creation{CreateOptions: opts})
+}
+
+// creation says how a create goes.
+type creation struct {
+	metav1.CreateOptions
+	applied bool // the object comes of an applied configuration, and says who manages what
+}
+
+func (r *Registry) create(ctx context.Context, res *api.Resource, obj api.Object, opts creation) (api.Object, error) {
 	generate := obj.GetGenerateName()
 	generated := generate != "" && obj.GetName() == ""
 	for try := 0; ; try++ {
@@ -94,7 +104,7 @@ func (r *Registry) freeName(res *api.Resource, namespace, base string) string {
 
 // prepareCreate defaults, admits, prepares and validates obj in place; a Service gets its addresses and ports, which have still to
 // be taken. That there is such an object already is found out before admission charges quotas for it.
-func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api.Object, opts metav1.CreateOptions) error {
+func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api.Object, opts creation) error {
 	if res.Namespaced && obj.GetNamespace() == "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("a namespace must be given: %s %q is namespaced", res.GroupResource(), obj.GetName()))
 	}
@@ -108,10 +118,15 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	res.Default(obj)
 	attrs := &admission.Attributes{
 		Operation: admission.Create, Resource: res, Key: api.KeyOf(obj), Object: obj,
-		Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
+		Options: &opts.CreateOptions, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
 	}
 	if err := r.admission.Admit(ctx, attrs); err != nil {
 		return err
+	}
+	if !opts.applied {
+		if err := r.record(ctx, res, "", nil, obj, opts.FieldManager); err != nil {
+			return err
+		}
 	}
 	if svc, ok := obj.(*corev1.Service); ok {
 		// Else it would seem that a Service created twice with its address wants that of another.

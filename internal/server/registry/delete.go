@@ -97,11 +97,15 @@ func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, objs []api
 	for len(todo) > 0 {
 		var groups [][]store.Mutation
 		var index, again []int
-		for _, i := range todo {
+		deletions := make([]deletion, len(todo))
+		r.each(len(todo), func(n int) {
+			i := todo[n]
 			d, err := r.deletion(ctx, res, t, api.KeyOf(objs[i]), one(objs[i]))
-			results[i] = Result{d.object, err}
-			if err == nil && d.group != nil {
-				groups, index = append(groups, d.group), append(index, i)
+			deletions[n], results[i] = d, Result{d.object, err}
+		})
+		for n, i := range todo {
+			if results[i].Err == nil && deletions[n].group != nil {
+				groups, index = append(groups, deletions[n].group), append(index, i)
 			}
 		}
 		for g, err := range r.store.CommitEach(ctx, groups) {

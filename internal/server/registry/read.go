@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -344,36 +343,3 @@ func (w *Watch) Progress() (int64, bool) { return w.watcher.Progress() }
 
 // Stop ends the watch.
 func (w *Watch) Stop() { w.watcher.Stop() }
-
-// Reader reads the shared copy without statuses and selections, for admission, authentication and authorization.
-type Reader struct{ registry *Registry }
-
-// Reader returns a Reader of r.
-func (r *Registry) Reader() Reader { return Reader{r} }
-
-// Get returns the stored object, shared and immutable.
-func (r Reader) Get(res *api.Resource, key api.Key) (api.Object, bool) {
-	rev, ok := r.registry.table(res).Get(res.Key(key))
-	if !ok {
-		return nil, false
-	}
-	return rev.Object, true
-}
-
-// List visits the objects of a namespace ("" for all) in order until visit returns false.
-func (r Reader) List(res *api.Resource, namespace string, visit func(api.Object) bool) {
-	prefix := ""
-	if namespace != "" && res.Namespaced {
-		prefix = namespace + "/"
-	}
-	r.registry.table(res).Snapshot().Ascend(prefix, "", func(rev *store.Revision) bool { return visit(rev.Object) })
-}
-
-// PodsOn visits the pods bound to a node until visit returns false.
-func (r Reader) PodsOn(node string, visit func(*corev1.Pod) bool) {
-	for _, rev := range r.registry.table(api.Pods).Lookup(api.IndexNode, node) {
-		if !visit(rev.Object.(*corev1.Pod)) {
-			return
-		}
-	}
-}

@@ -21,15 +21,17 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/patch"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
 // Config is what a Registry works with.
 type Config struct {
 	Store *store.Store
-	// Admission is run on every write. It may be set later, before the first write, with SetAdmission: plugins read
-	// through the registry.
-	Admission admission.Chain
+	// Admission makes the plugins that every write passes, given what some of them write through (the status of quotas); nil: none.
+	Admission func(front *Registry) admission.Chain
+	// Record keeps managedFields of every object, not only of those that somebody applied to: for tests of who writes what.
+	Record bool
 	// ServiceCIDR is where cluster IPs come from.
 	ServiceCIDR netip.Prefix
 	// NodePorts are the first and last port that Services of type NodePort may have; 0 means 30000-32767.
@@ -41,6 +43,8 @@ type Config struct {
 type Registry struct {
 	store     *store.Store
 	admission admission.Chain
+	managers  *patch.Managers
+	recordAll bool
 	services  *serviceAllocator
 	pages     pageCache
 	times     times
@@ -83,13 +87,13 @@ func New(cfg Config) *Registry {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	r := &Registry{store: cfg.Store, admission: cfg.Admission, log: cfg.Log}
+	r := &Registry{store: cfg.Store, managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, log: cfg.Log}
 	r.services = &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}
+	if cfg.Admission != nil {
+		r.admission = cfg.Admission(r)
+	}
 	return r
 }
-
-// SetAdmission sets the admission chain, before the first write.
-func (r *Registry) SetAdmission(c admission.Chain) { r.admission = c }
 
 // Store returns the store below.
 func (r *Registry) Store() *store.Store { return r.store }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,11 @@ type UpdateOptions struct {
 	Create bool
 	// Force writes even where nothing changes.
 	Force bool
+	// Applied says that transform has merged an applied configuration and recorded who manages what.
+	Applied bool
+
+	// recordAs is the subresource under which the writer's fields are recorded, where it is not the one that is written.
+	recordAs string
 }
 
 // conflictMessage is what users and clients know to look for.
@@ -47,7 +53,7 @@ func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, s
 			if err != nil {
 				return nil, false, err
 			}
-			out, err := r.Create(ctx, res, obj, metav1.CreateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager})
+			out, err := r.create(ctx, res, obj, creation{CreateOptions: metav1.CreateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager}, applied: opts.Applied})
 			if apierrors.IsAlreadyExists(err) {
 				continue
 			}
@@ -57,7 +63,7 @@ func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, s
 		if err != nil {
 			return nil, false, err
 		}
-		if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, opts.UpdateOptions); err != nil {
+		if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, opts); err != nil {
 			return nil, false, err
 		}
 		if !opts.Force && unchanged(obj, current.Object) {
@@ -98,7 +104,7 @@ func unchanged(obj, current api.Object) bool {
 }
 
 // prepareUpdate checks preconditions, then defaults, admits, prepares and validates obj in place.
-func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, current api.Object, sub string, opts metav1.UpdateOptions) error {
+func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, current api.Object, sub string, opts UpdateOptions) error {
 	if obj.GetName() != current.GetName() || obj.GetNamespace() != current.GetNamespace() {
 		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", api.KeyOf(obj), api.KeyOf(current)))
 	}
@@ -113,10 +119,15 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	res.Default(obj)
 	attrs := &admission.Attributes{
 		Operation: admission.Update, Resource: res, Subresource: sub, Key: api.KeyOf(obj), Object: obj, Old: current,
-		Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
+		Options: &opts.UpdateOptions, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
 	}
 	if err := r.admission.Admit(ctx, attrs); err != nil {
 		return err
+	}
+	if !opts.Applied {
+		if err := r.record(ctx, res, cmp.Or(opts.recordAs, sub), current, obj, opts.FieldManager); err != nil {
+			return err
+		}
 	}
 	if svc, ok := obj.(*corev1.Service); ok && sub == "" {
 		if err := r.services.fill(svc, current.(*corev1.Service)); err != nil {

@@ -95,10 +95,12 @@ func (p *counter) Validate(context.Context, *admission.Attributes) error {
 }
 
 func TestWhatExistsIsNotCharged(t *testing.T) {
-	c, r := clienttest.NewRegistry(t)
-	clienttest.Create(t, c, configMap("a", nil))
 	charged := &counter{}
-	r.SetAdmission(admission.Chain{charged})
+	c, r := clienttest.NewRegistry(t, func(cfg *registry.Config) {
+		cfg.Admission = func(*registry.Registry) admission.Chain { return admission.Chain{charged} }
+	})
+	clienttest.Create(t, c, configMap("a", nil))
+	charged.n = 0
 	if _, err := r.Create(t.Context(), api.ConfigMaps, configMap("a", nil), metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) || charged.n != 0 {
 		t.Errorf("%v, charged %d times", err, charged.n)
 	}

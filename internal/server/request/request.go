@@ -12,6 +12,10 @@ import (
 // Info is one request, taken apart.
 type Info struct {
 	User user.Info
+	// Manager is who is recorded in metadata.managedFields as the writer, where the options of a write name nobody.
+	Manager string
+	// InProcess says that the caller is a part of this server, and comes again by itself when it is turned away.
+	InProcess bool
 
 	// IsResource is false for paths outside /api and /apis, and for discovery.
 	IsResource  bool

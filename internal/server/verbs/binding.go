@@ -10,9 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/call"
-	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
 // binding assigns a pod to a node, for schedulers that are not Knarr's own.
@@ -21,17 +19,8 @@ func (v *Verbs) binding(c *call.Call) error {
 	if err != nil {
 		return err
 	}
-	if errs := api.ValidateExchanged(b); len(errs) > 0 {
-		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), c.Target.Name, errs)
-	}
-	if err := v.admit(c, admission.Create, b, opts); err != nil {
+	if _, err := v.cfg.Registry.Bind(c.R.Context(), b, opts); err != nil {
 		return err
-	}
-	if len(opts.DryRun) == 0 {
-		result := v.cfg.Registry.BindMany(c.R.Context(), []registry.Binding{{Pod: c.Target.Key(), UID: string(b.UID), Node: b.Target.Name}})
-		if err := result[0].Err; err != nil {
-			return err
-		}
 	}
 	c.Document(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, call.StatusKind)
 	return nil
@@ -58,16 +47,4 @@ func decodeSub[T api.Object](c *call.Call, gvk schema.GroupVersionKind, into T) 
 		obj.SetName(c.Target.Name)
 	}
 	return obj, opts, named(c, obj)
-}
-
-// admit asks admission about something that is not a write of an object.
-func (v *Verbs) admit(c *call.Call, op admission.Operation, obj api.Object, opts metav1.CreateOptions) error {
-	a := &admission.Attributes{
-		Operation: op, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(), Object: obj,
-		Options: &opts, User: c.Target.User, DryRun: len(opts.DryRun) > 0,
-	}
-	if err := v.cfg.Admission.Admit(c.R.Context(), a); err != nil {
-		return err
-	}
-	return v.cfg.Admission.Validate(c.R.Context(), a)
 }

@@ -59,21 +59,3 @@ func listOptions(c *call.Call) (*metainternal.ListOptions, error) {
 	}
 	return opts, nil
 }
-
-// managerOf is the name under which a write is recorded: the client's, or its user agent's first word.
-func managerOf(c *call.Call, named string) string {
-	if named != "" {
-		return named
-	}
-	agent := c.R.UserAgent()
-	for i, c := range agent {
-		if c == '/' {
-			agent = agent[:i]
-			break
-		}
-	}
-	if len(agent) > 128 {
-		agent = agent[:128]
-	}
-	return agent
-}

@@ -47,9 +47,9 @@ func (v *Verbs) patch(c *call.Call) error {
 		if transform, err = v.applier(c, kind, body, opts); err != nil {
 			return err
 		}
-		update.Create = c.Target.Subresource == ""
+		update.Create, update.Applied = c.Target.Subresource == "", true
 	} else {
-		transform = v.patcher(c, kind, body, call.FieldValidation(opts.FieldValidation), managerOf(c, opts.FieldManager))
+		transform = v.patcher(c, kind, body, call.FieldValidation(opts.FieldValidation))
 	}
 	out, created, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), c.Target.Subresource, transform, update)
 	if err != nil {
@@ -74,7 +74,7 @@ func patchType(c *call.Call) (types.PatchType, error) {
 }
 
 // patcher returns the function that applies a JSON, merge or strategic merge patch in the client's version.
-func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validation, manager string) registry.Transform {
+func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validation string) registry.Transform {
 	gvk := c.Target.Kind()
 	warned := false
 	return func(current api.Object) (api.Object, error) {
@@ -107,11 +107,7 @@ func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validat
 				warned = true
 			}
 		}
-		wanted, err := stored(c, obj)
-		if err != nil {
-			return nil, err
-		}
-		return v.record(c, current, wanted, manager)
+		return stored(c, obj)
 	}
 }
 
@@ -156,7 +152,7 @@ func (v *Verbs) applier(c *call.Call, kind types.PatchType, body []byte, opts me
 		} else if err := v.mayCreate(c); err != nil {
 			return nil, err
 		}
-		merged, err := v.managers.Apply(gvk, c.Target.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
+		merged, err := v.cfg.Registry.Managers().Apply(gvk, c.Target.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
 		if err != nil {
 			return nil, err
 		}

@@ -28,7 +28,7 @@ func (v *Verbs) scale(c *call.Call) error {
 		if err != nil {
 			return err
 		}
-		scale := scaleOf(c, rev.Object)
+		scale := registry.ScaleOf(c.Target.Res, rev.Object)
 		if call.MetaKind(c.Accept.As) == "Table" {
 			return scaleTable(c, scale)
 		}
@@ -60,19 +60,6 @@ func scaleTable(c *call.Call, scale *autoscalingv1.Scale) error {
 	}
 	c.Document(http.StatusOK, table, c.Accept.As)
 	return nil
-}
-
-// scaleOf is obj as a Scale.
-func scaleOf(c *call.Call, obj api.Object) *autoscalingv1.Scale {
-	spec, status, selector := c.Target.Res.Scale.Get(obj)
-	return &autoscalingv1.Scale{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
-			ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
-		},
-		Spec:   autoscalingv1.ScaleSpec{Replicas: spec},
-		Status: autoscalingv1.ScaleStatus{Replicas: status, Selector: selector},
-	}
 }
 
 func (v *Verbs) updateScale(c *call.Call) error {
@@ -142,27 +129,10 @@ func (v *Verbs) patchScale(c *call.Call) error {
 
 // writeScale sets the replicas that change asks for.
 func (v *Verbs) writeScale(c *call.Call, opts metav1.UpdateOptions, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) error {
-	transform := func(current api.Object) (api.Object, error) {
-		wanted, err := change(scaleOf(c, current))
-		if err != nil {
-			return nil, err
-		}
-		if errs := api.ValidateExchanged(wanted); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), c.Target.Name, errs)
-		}
-		obj := current.DeepCopyObject().(api.Object)
-		c.Target.Res.Scale.Set(obj, wanted.Spec.Replicas)
-		obj.SetResourceVersion(wanted.ResourceVersion)
-		if wanted.UID != "" {
-			obj.SetUID(wanted.UID)
-		}
-		return v.record(c, current, obj, managerOf(c, opts.FieldManager))
-	}
-	// The registry knows no scale: it is a write of the object itself.
-	out, _, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), "", transform, registry.UpdateOptions{UpdateOptions: opts})
+	scale, err := v.cfg.Registry.UpdateScale(c.R.Context(), c.Target.Res, c.Target.Key(), change, opts)
 	if err != nil {
 		return err
 	}
-	c.Document(http.StatusOK, scaleOf(c, out), scaleKind)
+	c.Document(http.StatusOK, scale, scaleKind)
 	return nil
 }

@@ -26,7 +26,10 @@ func (v *Verbs) token(c *call.Call) error {
 	if v.cfg.Issuer == nil {
 		return apierrors.NewServiceUnavailable("this server does not issue service account tokens")
 	}
-	if err := v.admit(c, admission.Create, req, opts); err != nil {
+	if err := v.cfg.Registry.Admit(c.R.Context(), &admission.Attributes{
+		Operation: admission.Create, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(), Object: req,
+		Options: &opts, DryRun: len(opts.DryRun) > 0,
+	}); err != nil {
 		return err
 	}
 	out, err := v.cfg.Issuer.TokenRequest(c.Target.Key(), req)

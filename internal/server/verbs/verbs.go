@@ -9,10 +9,8 @@ package verbs
 
 import (
 	"github.com/knarr-io/knarr/internal/api"
-	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/call"
-	"github.com/knarr-io/knarr/internal/server/patch"
 	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
@@ -20,8 +18,6 @@ import (
 type Config struct {
 	Registry   *registry.Registry
 	Authorizer authz.Authorizer
-	// Admission is asked about what is not a write of an object: tokens, evictions, bindings. It is the registry's chain.
-	Admission admission.Chain
 	// Issuer signs service account tokens; nil answers TokenRequests with 503.
 	Issuer TokenIssuer
 	// Connect answers subresources that connect to something.
@@ -29,15 +25,10 @@ type Config struct {
 }
 
 // Verbs answer calls of stored resources.
-type Verbs struct {
-	cfg      Config
-	managers *patch.Managers
-}
+type Verbs struct{ cfg Config }
 
 // New returns Verbs.
-func New(cfg Config) *Verbs {
-	return &Verbs{cfg: cfg, managers: patch.NewManagers(api.Scheme, api.TypeConverter)}
-}
+func New(cfg Config) *Verbs { return &Verbs{cfg: cfg} }
 
 // Serve answers a call of a stored resource.
 func (v *Verbs) Serve(c *call.Call) error {

@@ -38,10 +38,6 @@ func (v *Verbs) create(c *call.Call) error {
 	if err := place(c, obj); err != nil {
 		return err
 	}
-	if obj, err = v.managers.Update(c.Target.Res.GroupVersionKind, "", nil, obj, managerOf(c, opts.FieldManager)); err != nil {
-		return err
-	}
-	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	out, err := v.cfg.Registry.Create(c.R.Context(), c.Target.Res, obj, opts)
 	if err != nil {
 		return err
@@ -103,15 +99,13 @@ func (v *Verbs) update(c *call.Call) error {
 	if err := named(c, wanted); err != nil {
 		return err
 	}
-	manager := managerOf(c, opts.FieldManager)
 	transform := func(current api.Object) (api.Object, error) {
 		if current == nil {
 			if err := v.mayCreate(c); err != nil {
 				return nil, err
 			}
 		}
-		obj := wanted.DeepCopyObject().(api.Object) // the registry changes it, and may ask again
-		return v.record(c, current, obj, manager)
+		return wanted.DeepCopyObject().(api.Object), nil // the registry changes it, and may ask again
 	}
 	out, created, err := v.cfg.Registry.Update(c.R.Context(), c.Target.Res, c.Target.Key(), c.Target.Subresource, transform, registry.UpdateOptions{
 		UpdateOptions: opts, Create: c.Target.Subresource == "" && c.Target.Res.CreateOnUpdate,
@@ -130,16 +124,6 @@ func (v *Verbs) mayCreate(c *call.Call) error {
 	a := authz.AttributesOf(&c.Target.Info)
 	a.Verb = "create"
 	return authz.Check(c.R.Context(), v.cfg.Authorizer, a)
-}
-
-// record keeps managedFields for a write of obj over current and returns obj without its TypeMeta.
-func (v *Verbs) record(c *call.Call, current, obj api.Object, manager string) (api.Object, error) {
-	obj, err := v.managers.Update(c.Target.Res.GroupVersionKind, c.Target.Subresource, current, obj, manager)
-	if err != nil {
-		return nil, err
-	}
-	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	return obj, nil
 }
 
 // deleteOptions reads the options of a deletion from the body, or from the query where there is none.

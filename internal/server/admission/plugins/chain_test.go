@@ -23,34 +23,39 @@ import (
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/request"
 )
 
 // cluster is a real front door with all plugins, and a way to write as someone.
 type cluster struct {
 	*client.Local
-	rbac *authz.RBAC
+	registry *registry.Registry
+	rbac     *authz.RBAC
 }
 
 func start(t *testing.T) *cluster {
 	t.Helper()
-	c, reg := clienttest.NewRegistry(t)
-	reader := reg.Reader()
 	rbac := authz.NewRBAC()
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- rbac.Run(ctx, reg.Store(), func() { close(ready) }) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
+	c, reg := clienttest.NewRegistry(t, func(cfg *registry.Config) {
+		reader := registry.NewReader(cfg.Store)
+		ctx, cancel := context.WithCancel(context.Background())
+		ready, done := make(chan struct{}), make(chan error, 1)
+		go func() { done <- rbac.Run(ctx, cfg.Store, func() { close(ready) }) }()
+		t.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		<-ready
+		cfg.Admission = func(front *registry.Registry) admission.Chain {
+			return plugins.Default(plugins.Config{Reader: reader, RBAC: rbac, Authorizer: authz.Union{authz.Masters{}, rbac}, Quotas: client.NewLocal(front)})
 		}
 	})
-	<-ready
-	reg.SetAdmission(plugins.Default(plugins.Config{Reader: reader, RBAC: rbac, Authorizer: authz.Union{authz.Masters{}, rbac}, Quotas: c}))
 	clienttest.Create(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}})
 	clienttest.Create(t, c, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}})
-	return &cluster{c, rbac}
+	return &cluster{c, reg, rbac}
 }
 
 func as(name string, groups ...string) context.Context {
@@ -272,6 +277,37 @@ func BenchmarkChain(b *testing.B) {
 			if err := errors.Join(chain.Admit(b.Context(), a), chain.Validate(b.Context(), a)); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+}
+
+// A pod has the zone and region of its node from the binding on, also when the scheduler of this process binds it.
+func TestTopologyLabelsAtTheFrontDoor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		clienttest.Create(t, c.Local, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{
+			corev1.LabelTopologyZone: "z1", corev1.LabelTopologyRegion: "r1", corev1.LabelHostname: "n"}}})
+		clienttest.Create(t, c.Local, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "plain"}})
+		mine := map[string]string{"app": "web", corev1.LabelTopologyZone: "wish"}
+		for _, tc := range []struct{ name, node, zone, region string }{
+			{"a", "n", "z1", "r1"}, {"b", "plain", "wish", ""}, {"c", "unknown", "wish", ""},
+		} {
+			p := pod(tc.name)
+			p.Labels = mine
+			clienttest.Create(t, c.Local, p)
+			if r := c.BindMany(t.Context(), []client.Binding{{Pod: api.KeyOf(p), Node: tc.node}}); r[0].Err != nil {
+				t.Fatal(r[0].Err)
+			}
+			got, err := client.Get[*corev1.Pod](t.Context(), c, api.KeyOf(p))
+			if err != nil || got.Labels[corev1.LabelTopologyZone] != tc.zone || got.Labels[corev1.LabelTopologyRegion] != tc.region ||
+				got.Labels["app"] != "web" || got.Labels[corev1.LabelHostname] != "" {
+				t.Errorf("%s on %s: %v %v", tc.name, tc.node, got.Labels, err)
+			}
+		}
+		static := pod("static")
+		static.Spec.NodeName = "n"
+		if got := clienttest.Create(t, c.Local, static); got.Labels[corev1.LabelTopologyZone] != "z1" {
+			t.Errorf("created on its node: %v", got.Labels)
 		}
 	})
 }

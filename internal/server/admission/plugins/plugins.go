@@ -47,6 +47,7 @@ func Default(cfg Config) admission.Chain {
 		Priority{cfg.Reader},
 		DefaultTolerationSeconds{},
 		RuntimeClass{cfg.Reader},
+		PodTopologyLabels{cfg.Reader},
 		Certificates{Authorizer: cfg.Authorizer},
 		RBACEscalation{Reader: cfg.Reader, RBAC: cfg.RBAC, Authorizer: cfg.Authorizer},
 		ResourceQuota{Reader: cfg.Reader, Quotas: cfg.Quotas},

@@ -1,0 +1,50 @@
+package registry
+
+import (
+	"context"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-io/knarr/internal/api"
+)
+
+// ScaleOf is obj as a Scale: the number of replicas in the same terms for every kind that has one.
+func ScaleOf(res *api.Resource, obj api.Object) *autoscalingv1.Scale {
+	spec, status, selector := res.Scale.Get(obj)
+	return &autoscalingv1.Scale{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
+			ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
+		},
+		Spec:   autoscalingv1.ScaleSpec{Replicas: spec},
+		Status: autoscalingv1.ScaleStatus{Replicas: status, Selector: selector},
+	}
+}
+
+// UpdateScale sets the replicas that change makes of the present Scale, again when somebody wrote in between. It is a write of the object
+// itself.
+func (r *Registry) UpdateScale(ctx context.Context, res *api.Resource, key api.Key, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error), opts metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
+	transform := func(current api.Object) (api.Object, error) {
+		wanted, err := change(ScaleOf(res, current))
+		if err != nil {
+			return nil, err
+		}
+		if errs := api.ValidateExchanged(wanted); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), key.Name, errs)
+		}
+		obj := current.DeepCopyObject().(api.Object)
+		res.Scale.Set(obj, wanted.Spec.Replicas)
+		obj.SetResourceVersion(wanted.ResourceVersion)
+		if wanted.UID != "" {
+			obj.SetUID(wanted.UID)
+		}
+		return obj, nil
+	}
+	out, _, err := r.Update(ctx, res, key, "", transform, UpdateOptions{UpdateOptions: opts, recordAs: "scale"})
+	if err != nil {
+		return nil, err
+	}
+	return ScaleOf(res, out), nil
+}
