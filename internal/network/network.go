@@ -190,7 +190,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.ClusterDNS.IsValid() {
 		local = append(local, n.cfg.ClusterDNS)
 	}
-	layout := services.Layout{Overlay: overlay.LinkName(n.cfg.Instance), PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
+	layout := services.Layout{Overlay: overlay.LinkName(n.cfg.Instance, nft.FamilyOf(n.cfg.NodeIP)), PodCIDR: n.cfg.PodCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
 		ServiceCIDR: n.cfg.ServiceCIDR, Local: local}
 	table, err := nft.Open(nft.Table{Family: layout.Family(), Name: TableName(n.cfg.Instance)})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knarr-io/knarr/internal/network/nettest"
+	"github.com/knarr-io/knarr/internal/network/nft"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 )
 
@@ -78,12 +79,12 @@ func TestSeveralMachines(t *testing.T) {
 					from.eventually("pod to pod", func() bool { _, err := ask(p.ns, to.addr.String()+":8080"); return err == nil })
 				}
 			}
-			if got := strings.Contains(a.ipOutput("-o", "link", "show", "type", "vxlan"), overlay.LinkName("test")); got != way.vxlan {
+			if got := strings.Contains(a.ipOutput("-o", "link", "show", "type", "vxlan"), overlay.LinkName("test", nft.IPv4)); got != way.vxlan {
 				t.Errorf("VXLAN is used: %v, want %v\n%s", got, way.vxlan, a.ipOutput("route"))
 			}
 			podsReachPods(t, m, pods, way.vxlan)
 			servicesReachPods(t, m, pods)
-			packetsFit(t, pa, pb, map[bool]int{true: 1500 - overlay.Overhead, false: 1500}[way.vxlan])
+			packetsFit(t, pa, pb, map[bool]int{true: 1500 - overlay.Overhead(nft.IPv4), false: 1500}[way.vxlan])
 			restartIsNotNoticed(t, a, pa, pb)
 			machinesGo(t, m, pods)
 			purgeLeavesNothing(t, a, pa)
@@ -278,7 +279,7 @@ func restartIsNotNoticed(t *testing.T, n *member, from, to *pod) {
 		return run("ip", "link", "set", "eth0", "down", "then", "ip", "link", "set", "eth0", "up", "then", "ip", "route", "replace", strings.Join(route, " "))
 	})
 	n.eventually("routes are back after the link was down", func() bool { return state() == before })
-	if link := overlay.LinkName("test"); strings.Contains(before, link) {
+	if link := overlay.LinkName("test", nft.IPv4); strings.Contains(before, link) {
 		n.ns.Must("damage", func() error { return exec.Command("ip", "link", "del", link).Run() })
 		n.eventually("pods are reached after the link was deleted", func() bool {
 			a, err := ask(from.ns, to.addr.String()+":8080")
@@ -293,7 +294,7 @@ func machinesGo(t *testing.T, m *machines, pods map[*member]*pod) {
 	full := a.ipOutput("route")
 	a.tell(order{Gone: c.name})
 	a.eventually("the route is gone", func() bool { return !strings.Contains(a.ipOutput("route"), c.podCIDR.String()) })
-	if rest := a.ipOutput("neigh", "show", "nud", "permanent"); strings.Contains(rest, c.ip.String()+" dev "+overlay.LinkName("test")) {
+	if rest := a.ipOutput("neigh", "show", "nud", "permanent"); strings.Contains(rest, c.ip.String()+" dev "+overlay.LinkName("test", nft.IPv4)) {
 		t.Errorf("neighbours after the node is gone:\n%s", rest)
 	}
 	a.mustAsk("the other node", pods[a].ns, pods[b].addr.String()+":8080", "pod-b", "")
@@ -337,7 +338,7 @@ func purgeLeavesNothing(t *testing.T, n *member, p *pod) {
 }
 
 // linkTrace begins the names of links to other nodes.
-var linkTrace = overlay.LinkName("test")
+var linkTrace = overlay.LinkName("test", nft.IPv4)
 
 // TestPodsFromBeforeTheFirstVXLANPeer: their links have the MTU of the machine's. They find out.
 func TestPodsFromBeforeTheFirstVXLANPeer(t *testing.T) {
@@ -357,7 +358,9 @@ func TestPodsFromBeforeTheFirstVXLANPeer(t *testing.T) {
 		t.Errorf("a packet that fits: %v", err)
 	}
 	a.ns.Must("a smaller underlay", func() error { return run("ip", "link", "set", "eth0", "mtu", "1400") })
-	a.eventually("the link follows", func() bool { return strings.Contains(a.ipOutput("link", "show", overlay.LinkName("test")), "mtu 1350") })
+	a.eventually("the link follows", func() bool {
+		return strings.Contains(a.ipOutput("link", "show", overlay.LinkName("test", nft.IPv4)), "mtu 1350")
+	})
 	next := a.pod("next")
 	// The kernel activates a new link in the background; a datagram is not sent again as TCP's first packet is.
 	a.mustAsk("a pod made afterwards", next.ns, pb.addr.String()+":8080", "pod-b", next.addr.String())

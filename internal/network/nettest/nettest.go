@@ -109,6 +109,9 @@ func up(name, addr string) error {
 	if err != nil {
 		return err
 	}
+	if a.IP.To4() == nil {
+		a.Flags = unix.IFA_F_NODAD // of use at once
+	}
 	if err := netlink.AddrAdd(link, a); err != nil {
 		return err
 	}

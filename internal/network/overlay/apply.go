@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // apply takes the steps in changes.
@@ -46,7 +48,7 @@ func (k *kernel) apply(under Underlay, c Changes) error {
 		}
 	}
 	if v != nil {
-		for _, n := range append(entries(v.Index, unix.AF_BRIDGE, c.DeleteForwards), entries(v.Index, unix.AF_INET, c.DeleteNeighbours)...) {
+		for _, n := range append(entries(v.Index, unix.AF_BRIDGE, c.DeleteForwards), entries(v.Index, k.af, c.DeleteNeighbours)...) {
 			if err := netlink.NeighDel(n); err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("deleting the entry of %v on link %s: %w", n.IP, k.name, err)
 			}
@@ -65,7 +67,7 @@ func (k *kernel) applyLink(v *netlink.Vxlan, c Changes) error {
 			return fmt.Errorf("link %s: %w", k.name, err)
 		}
 	}
-	for _, n := range append(entries(v.Index, unix.AF_BRIDGE, c.SetForwards), entries(v.Index, unix.AF_INET, c.SetNeighbours)...) {
+	for _, n := range append(entries(v.Index, unix.AF_BRIDGE, c.SetForwards), entries(v.Index, k.af, c.SetNeighbours)...) {
 		if err := netlink.NeighSet(n); err != nil {
 			return fmt.Errorf("entry of %v on link %s: %w", n.IP, k.name, err)
 		}
@@ -96,13 +98,17 @@ func (k *kernel) makeLink(l Link) error {
 
 // adjust sets what may change of a link.
 func (k *kernel) adjust(v *netlink.Vxlan, l Link) error {
+	disable := "1"
+	if k.af == unix.AF_INET6 {
+		disable = "0"
+	}
 	for _, s := range []struct{ key, value string }{
 		// A machine may reach us by VXLAN that we reach by plain routes, while Nodes change; "all" may be strict.
 		{"ipv4/conf/" + k.name + "/rp_filter", "2"},
 		{"ipv4/conf/" + k.name + "/route_localnet", "1"}, // as on pod links
 		{"ipv4/conf/" + k.name + "/accept_redirects", "0"},
 		{"ipv4/conf/" + k.name + "/send_redirects", "0"},
-		{"ipv6/conf/" + k.name + "/disable_ipv6", "1"},
+		{"ipv6/conf/" + k.name + "/disable_ipv6", disable},
 	} {
 		if err := os.WriteFile("/proc/sys/net/"+s.key, []byte(s.value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("sysctl net/%s: %w", s.key, err)
@@ -113,18 +119,22 @@ func (k *kernel) adjust(v *netlink.Vxlan, l Link) error {
 			return fmt.Errorf("MTU %d: %w", l.MTU, err)
 		}
 	}
-	addrs, err := netlink.AddrList(v, netlink.FAMILY_V4)
+	addrs, err := netlink.AddrList(v, k.af)
 	if err != nil {
 		return err
 	}
 	for _, a := range addrs {
-		if addrOf(a.IP) != l.Addr {
+		if addrOf(a.IP) != l.Addr && !a.IP.IsLinkLocalUnicast() {
 			if err := netlink.AddrDel(v, &a); err != nil {
 				return fmt.Errorf("removing address %v: %w", a.IPNet, err)
 			}
 		}
 	}
-	if err := netlink.AddrReplace(v, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(l.Addr, 32))}); err != nil {
+	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(l.Addr, l.Addr.BitLen()))}
+	if l.Addr.Is6() {
+		addr.Flags = unix.IFA_F_NODAD // routes with this source are made at once
+	}
+	if err := netlink.AddrReplace(v, addr); err != nil {
 		return fmt.Errorf("address %v: %w", l.Addr, err)
 	}
 	return netlink.LinkSetUp(v)
@@ -163,20 +173,24 @@ func (k *kernel) route(r Route, index map[Device]int) *netlink.Route {
 	return out
 }
 
-// Purge removes the instance's link and routes in this network namespace.
+// Purge removes the instance's links and routes in this network namespace.
 func Purge(instance string, protocol, priority int) error {
-	k := &kernel{name: LinkName(instance), alias: aliasPrefix + instance, protocol: protocol, priority: priority}
-	routes, err := k.routes()
-	errs := []error{err}
-	for _, r := range routes {
-		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("deleting the route to %v: %w", r.Dst, err))
+	var errs []error
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		k := newKernel(instance, f, protocol, priority)
+		routes, err := k.routes()
+		errs = append(errs, err)
+		for _, r := range routes {
+			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("deleting the route to %v: %w", r.Dst, err))
+			}
 		}
+		errs = append(errs, k.deleteLink())
 	}
-	return errors.Join(append(errs, k.deleteLink())...)
+	return errors.Join(errs...)
 }
 
-// entries returns forwarding (AF_BRIDGE) or neighbour (AF_INET) entries of the link.
+// entries returns forwarding (AF_BRIDGE) or neighbour (AF_INET, AF_INET6) entries of the link.
 func entries(link, family int, tunnels []Tunnel) []*netlink.Neigh {
 	var out []*netlink.Neigh
 	for _, t := range tunnels {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // linkPrefix begins the name of the VXLAN link. It is not that of pod links: they have rules of their own.
@@ -18,15 +21,33 @@ const linkPrefix = "kvx"
 // aliasPrefix marks the link as ours.
 const aliasPrefix = "knarr-overlay/"
 
-// LinkName returns the name of the instance's VXLAN link.
-func LinkName(instance string) string {
+// LinkName returns the name of the instance's VXLAN link of a family.
+func LinkName(instance string, f nft.Family) string {
 	sum := sha256.Sum256([]byte(instance))
-	return linkPrefix + hex.EncodeToString(sum[:4])
+	name := linkPrefix + hex.EncodeToString(sum[:4])
+	if f == nft.IPv6 {
+		name += "v6"
+	}
+	return name
+}
+
+// af returns the kernel's number of a family.
+func af(f nft.Family) int {
+	if f == nft.IPv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// newKernel returns what reads and writes what instance has of a family.
+func newKernel(instance string, f nft.Family, protocol, priority int) *kernel {
+	return &kernel{name: LinkName(instance, f), alias: aliasPrefix + instance, af: af(f), protocol: protocol, priority: priority}
 }
 
 // kernel reads and writes what an instance has in the network namespace of the calling thread.
 type kernel struct {
 	name, alias        string
+	af                 int // AF_INET or AF_INET6
 	protocol, priority int
 	index              int // of the VXLAN link when it was last seen, or 0
 }
@@ -46,7 +67,7 @@ const defaultMTU = 1500
 
 // FindUnderlay returns the link that has addr.
 func FindUnderlay(addr netip.Addr) (Underlay, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, af(nft.FamilyOf(addr))) })
 	if err != nil {
 		return Underlay{}, fmt.Errorf("listing addresses: %w", err)
 	}
@@ -60,7 +81,7 @@ func FindUnderlay(addr netip.Addr) (Underlay, error) {
 		return Underlay{}, fmt.Errorf("node address %v is on no link of this machine", addr)
 	}
 	for _, a := range addrs {
-		if a.LinkIndex == under.Index {
+		if a.LinkIndex == under.Index && !a.IP.IsLinkLocalUnicast() {
 			under.OnLink = append(under.OnLink, prefixOf(a.IPNet).Masked())
 		}
 	}
@@ -104,7 +125,7 @@ func (k *kernel) observe(under Underlay) (State, error) {
 	overlay := 0
 	if v != nil {
 		overlay = v.Index
-		if err := s.readLink(v); err != nil {
+		if err := s.readLink(v, k.af); err != nil {
 			return s, fmt.Errorf("link %s: %w", k.name, err)
 		}
 	}
@@ -131,14 +152,16 @@ func (k *kernel) routes() ([]netlink.Route, error) {
 		return nil, fmt.Errorf("lo: %w", err)
 	}
 	all, err := dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: netlink.RouteProtocol(k.protocol)}, netlink.RT_FILTER_PROTOCOL)
+		return netlink.RouteListFiltered(k.af, &netlink.Route{Protocol: netlink.RouteProtocol(k.protocol)}, netlink.RT_FILTER_PROTOCOL)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
 	var out []netlink.Route
 	for _, r := range all {
-		if r.Priority == k.priority && r.LinkIndex != lo.Attrs().Index && r.Dst != nil {
+		// IPv6 has unreachable routes on loopback.
+		service := r.LinkIndex == lo.Attrs().Index && r.Type != unix.RTN_UNREACHABLE
+		if r.Priority == k.priority && !service && r.Dst != nil {
 			out = append(out, r)
 		}
 	}
@@ -146,23 +169,24 @@ func (k *kernel) routes() ([]netlink.Route, error) {
 }
 
 // readLink reads the link and its entries.
-func (s *State) readLink(v *netlink.Vxlan) error {
+func (s *State) readLink(v *netlink.Vxlan, af int) error {
 	s.Link = &Link{VNI: v.VxlanId, Port: v.Port, Local: addrOf(v.SrcAddr), MTU: v.MTU, Up: v.Flags&net.FlagUp != 0}
 	copy(s.Link.MAC[:], v.HardwareAddr)
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(v, netlink.FAMILY_V4) })
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(v, af) })
 	if err != nil {
 		return err
 	}
+	addrs = slices.DeleteFunc(addrs, func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() })
 	if len(addrs) == 1 {
 		s.Link.Addr = addrOf(addrs[0].IP)
 	}
-	for family, to := range map[int]*[]Tunnel{unix.AF_BRIDGE: &s.Forwards, unix.AF_INET: &s.Neighbours} {
+	for family, to := range map[int]*[]Tunnel{unix.AF_BRIDGE: &s.Forwards, af: &s.Neighbours} {
 		entries, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(v.Index, family) })
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			if e.State&netlink.NUD_PERMANENT == 0 || len(e.HardwareAddr) != 6 || e.IP.To4() == nil {
+			if e.State&netlink.NUD_PERMANENT == 0 || len(e.HardwareAddr) != 6 || e.IP == nil || e.IP.IsUnspecified() || e.IP.IsMulticast() {
 				continue // multicast, or what the kernel tried by itself
 			}
 			*to = append(*to, Tunnel{IP: addrOf(e.IP), MAC: MAC(e.HardwareAddr)})

@@ -10,19 +10,20 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // hollowLabel marks nodes that only pretend to run containers (internal/node/hollow): there is nothing to reach.
 const hollowLabel = "knarr.io/hollow"
 
-// peerOf returns what matters of a Node; ok is false while it has no address or no pod CIDR, and for hollow nodes.
-func peerOf(n *corev1.Node) (p Peer, ok bool) {
+// peerOf returns what matters of a Node in one family; ok is false while it has no address or no pod CIDR, and for hollow nodes.
+func peerOf(n *corev1.Node, family nft.Family) (p Peer, ok bool) {
 	if n.Labels[hollowLabel] == "true" {
 		return Peer{}, false
 	}
 	p.Name = n.Name
 	for _, a := range n.Status.Addresses {
-		if ip, err := netip.ParseAddr(a.Address); a.Type == corev1.NodeInternalIP && err == nil && ip.Is4() {
+		if ip, err := netip.ParseAddr(a.Address); a.Type == corev1.NodeInternalIP && err == nil && nft.FamilyOf(ip) == family {
 			p.IP = ip
 			break
 		}
@@ -32,7 +33,7 @@ func peerOf(n *corev1.Node) (p Peer, ok bool) {
 		cidrs = []string{n.Spec.PodCIDR}
 	}
 	for _, s := range cidrs {
-		if c, err := netip.ParsePrefix(s); err == nil && c.Addr().Is4() {
+		if c, err := netip.ParsePrefix(s); err == nil && nft.FamilyOf(c.Addr()) == family {
 			p.PodCIDRs = append(p.PodCIDRs, c.Masked())
 		}
 	}
@@ -52,7 +53,7 @@ func (o *Overlay) watchNodes(ctx context.Context) {
 			clear(known)
 		}
 		for _, e := range b.Events {
-			changed = observe(known, e) || changed
+			changed = observe(known, e, o.cfg.Self.family()) || changed
 		}
 		if !changed {
 			return
@@ -65,10 +66,10 @@ func (o *Overlay) watchNodes(ctx context.Context) {
 }
 
 // observe takes an event into known and reports whether that made a difference: most events of Nodes are heartbeats.
-func observe(known map[string]Peer, e client.Event) bool {
+func observe(known map[string]Peer, e client.Event, family nft.Family) bool {
 	n := e.Object.(*corev1.Node)
 	old, had := known[n.Name]
-	p, ok := peerOf(n)
+	p, ok := peerOf(n, family)
 	if e.Type == client.Deleted || !ok {
 		delete(known, n.Name)
 		return had

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/knarr-io/knarr/internal/client"
 )
 
@@ -75,7 +77,7 @@ func New(cfg Config) (*Overlay, error) {
 		cfg.Self.Mode = Auto
 	}
 	o := &Overlay{cfg: cfg, peers: make(chan []Peer), changed: make(chan struct{}, 1), ready: make(chan struct{}), retry: firstRetry,
-		kernel: &kernel{name: LinkName(cfg.Instance), alias: aliasPrefix + cfg.Instance, protocol: cfg.Protocol, priority: cfg.Priority}}
+		kernel: newKernel(cfg.Instance, cfg.Self.family(), cfg.Protocol, cfg.Priority)}
 	under, err := FindUnderlay(cfg.Self.IP)
 	if err != nil {
 		return nil, err
@@ -174,7 +176,7 @@ func (o *Overlay) step() bool {
 		return o.failed(err)
 	}
 	changes := Difference(plan, have)
-	if len(plan.Routes) > 0 {
+	if len(plan.Routes) > 0 && o.kernel.af == unix.AF_INET {
 		// Answers to node ports used through 127.0.0.1 come back by the underlay to a loopback address. The Services' table drops
 		// what others send to such addresses.
 		if err := o.cfg.SetSysctl("net/ipv4/conf/"+under.Name+"/route_localnet", "1"); err != nil {

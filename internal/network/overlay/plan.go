@@ -2,9 +2,12 @@ package overlay
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 // Mode says how packets travel to pods of other machines.
@@ -27,8 +30,14 @@ func ParseMode(s string) (Mode, error) {
 	return "", fmt.Errorf("overlay mode %q: want auto, vxlan, routes or none", s)
 }
 
-// Overhead is what VXLAN adds to a packet, in bytes: inner Ethernet header, VXLAN, UDP and IPv4 headers (RFC 7348 section 5).
-const Overhead = 14 + 8 + 8 + 20
+// Overhead is what VXLAN adds to a packet, in bytes: inner Ethernet header, VXLAN, UDP and IP headers (RFC 7348 section 5).
+func Overhead(f nft.Family) int {
+	const inner, vxlan, udp = 14, 8, 8
+	if f == nft.IPv6 {
+		return inner + vxlan + udp + 40
+	}
+	return inner + vxlan + udp + 20
+}
 
 // Peer is another machine.
 type Peer struct {
@@ -37,7 +46,7 @@ type Peer struct {
 	PodCIDRs []netip.Prefix
 }
 
-// Self is this machine.
+// Self is this machine. Its addresses are of one family, which is that of the plan: pods of a family travel in packets of the same.
 type Self struct {
 	Name        string
 	IP          netip.Addr
@@ -46,6 +55,8 @@ type Self struct {
 	Mode        Mode
 	VNI, Port   int // of VXLAN
 }
+
+func (s Self) family() nft.Family { return nft.FamilyOf(s.IP) }
 
 // Underlay is the link that has this machine's address.
 type Underlay struct {
@@ -106,7 +117,7 @@ type Route struct {
 func MakePlan(self Self, under Underlay, peers []Peer) Plan {
 	plan := Plan{PodMTU: under.MTU}
 	if self.Mode == VXLAN {
-		plan.PodMTU = under.MTU - Overhead
+		plan.PodMTU = under.MTU - Overhead(self.family())
 	}
 	if self.Mode == None {
 		return plan
@@ -133,7 +144,7 @@ func MakePlan(self Self, under Underlay, peers []Peer) Plan {
 		}
 	}
 	if len(plan.Tunnels) > 0 {
-		plan.PodMTU = under.MTU - Overhead
+		plan.PodMTU = under.MTU - Overhead(self.family())
 		plan.Link = &Link{VNI: self.VNI, Port: self.Port, Local: self.IP, MAC: MACOf(self.IP), Addr: self.overlayAddr(), MTU: plan.PodMTU, Up: true}
 	}
 	if len(plan.Routes) > 0 {
@@ -210,6 +221,10 @@ func (s Self) overlayAddr() netip.Addr { return s.PodCIDR.Masked().Addr().Next()
 
 // MACOf derives the MAC of a machine's VXLAN link from the machine's address: locally administered, known to all without being told.
 func MACOf(ip netip.Addr) MAC {
+	if ip.Is6() {
+		b := sha256.Sum256(ip.AsSlice())
+		return MAC{0x0a, 0x6c, b[0], b[1], b[2], b[3]}
+	}
 	b := ip.As4()
 	return MAC{0x0a, 0x6b, b[0], b[1], b[2], b[3]}
 }

@@ -12,10 +12,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/network/nft"
 )
 
 var self = Self{Name: "a", IP: netip.MustParseAddr("192.0.2.1"), PodCIDR: netip.MustParsePrefix("10.244.1.0/24"),
 	ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), Mode: Auto, VNI: 1, Port: 8472}
+
+var self6 = Self{Name: "a", IP: netip.MustParseAddr("2001:db8::1"), PodCIDR: netip.MustParsePrefix("fd00:244::/64"),
+	ClusterCIDR: netip.MustParsePrefix("fd00:244::/32"), Mode: Auto, VNI: 1, Port: 8472}
 
 var under = Underlay{Index: 2, MTU: 1500, OnLink: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
 
@@ -212,11 +216,11 @@ func TestPeersFromNodes(t *testing.T) {
 		{"a hollow one", client.Added, node(func(n *corev1.Node) { n.Labels = map[string]string{hollowLabel: "true"} }), false, 0},
 	}
 	for _, s := range steps {
-		if got := observe(known, client.Event{Type: s.event, Object: s.node}); got != s.changed || len(known) != s.peers {
+		if got := observe(known, client.Event{Type: s.event, Object: s.node}, nft.IPv4); got != s.changed || len(known) != s.peers {
 			t.Errorf("%s: changed %v, %d peers; want %v, %d", s.name, got, len(known), s.changed, s.peers)
 		}
 	}
-	p, ok := peerOf(node(nil))
+	p, ok := peerOf(node(nil), nft.IPv4)
 	if !ok || !p.equal(peer("b", "192.0.2.2", "10.244.2.0/24")) {
 		t.Errorf("%+v %v", p, ok)
 	}
@@ -228,5 +232,33 @@ func TestModes(t *testing.T) {
 	}
 	if _, err := ParseMode("wireguard"); err == nil || !strings.Contains(err.Error(), "vxlan") {
 		t.Errorf("%v, want an error that names what there is", err)
+	}
+}
+
+func TestPlanOfIPv6(t *testing.T) {
+	plan := MakePlan(self6, Underlay{Index: 2, MTU: 1500, OnLink: []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}},
+		[]Peer{peer("b", "2001:db8::2", "fd00:244:2::/64"), peer("c", "2001:db8:1::3", "fd00:244:3::/64")})
+	mac := func(s string) string { return fmt.Sprintf("%x", MACOf(netip.MustParseAddr(s))) }
+	want := `pods 1430
+link vni 1 port 8472 local 2001:db8::1 mac ` + mac("2001:db8::1") + ` addr fd00:244::1 mtu 1430
+tunnel 2001:db8:1::3 ` + mac("2001:db8:1::3") + `
+unreachable fd00:244::/32
+fd00:244:2::/64 via 2001:db8::2 direct src 2001:db8::1
+fd00:244:3::/64 via 2001:db8:1::3 vxlan src fd00:244::1`
+	if got := text(plan); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if mac("2001:db8::1") == mac("2001:db8::2") || !strings.HasPrefix(mac("2001:db8::1"), "0a6c") {
+		t.Errorf("MACs %s and %s are not of their own", mac("2001:db8::1"), mac("2001:db8::2"))
+	}
+}
+
+func TestPeersOfEachFamily(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.2.0/24", "fd00:244:2::/64"}},
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.2"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::2"}}}}
+	for family, want := range map[nft.Family]Peer{nft.IPv4: peer("b", "192.0.2.2", "10.244.2.0/24"), nft.IPv6: peer("b", "2001:db8::2", "fd00:244:2::/64")} {
+		if got, ok := peerOf(n, family); !ok || !got.equal(want) {
+			t.Errorf("%v: %+v, want %+v", family, got, want)
+		}
 	}
 }

@@ -19,7 +19,11 @@ func (o *Overlay) watchKernel(ctx context.Context) error {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer conn.Close()
-	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE} {
+	groups := []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE}
+	if o.kernel.af == unix.AF_INET6 {
+		groups = []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE}
+	}
+	for _, group := range groups {
 		if err := conn.JoinGroup(group); err != nil {
 			return fmt.Errorf("netlink: %w", err)
 		}
