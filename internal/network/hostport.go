@@ -9,25 +9,36 @@ import (
 
 func hostPortOwner(o ipam.Owner) string { return o.ContainerID + "/" + o.IfName }
 
-// hostPortElements returns the map elements that lead the node's ports to the pod at addr.
-func hostPortElements(addr netip.Addr, ports []ipam.HostPort) []services.Element {
+// hostPortElements returns the map elements that lead the node's ports to the pod at addrs. A host address is of use in its family
+// alone.
+func hostPortElements(addrs []netip.Addr, ports []ipam.HostPort) []services.Element {
 	if len(ports) == 0 {
 		return nil
 	}
-	// The pod may use its own host port.
-	out := []services.Element{{Key: services.Key{Set: services.Hairpins, Addr: addr}}}
-	for _, p := range ports {
-		key := services.Key{Set: services.AnyHostPorts, Addr: p.HostIP, Port: p.HostPort, Proto: services.TCP}
-		switch p.Protocol {
-		case "udp":
-			key.Proto = services.UDP
-		case "sctp":
-			key.Proto = services.SCTP
+	var out []services.Element
+	for _, addr := range addrs {
+		// The pod may use its own host port.
+		out = append(out, services.Element{Key: services.Key{Set: services.Hairpins, Addr: addr}})
+		for _, p := range ports {
+			if p.HostIP.IsValid() && p.HostIP.Is4() != addr.Is4() {
+				continue
+			}
+			out = append(out, hostPortElement(addr, p))
 		}
-		if p.HostIP.IsValid() {
-			key.Set = services.HostPorts
-		}
-		out = append(out, services.Element{Key: key, Value: services.Value{Addr: addr, Port: p.ContainerPort}})
 	}
 	return out
+}
+
+func hostPortElement(addr netip.Addr, p ipam.HostPort) services.Element {
+	key := services.Key{Set: services.AnyHostPorts, Port: p.HostPort, Proto: services.TCP}
+	switch p.Protocol {
+	case "udp":
+		key.Proto = services.UDP
+	case "sctp":
+		key.Proto = services.SCTP
+	}
+	if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
+		key.Set, key.Addr = services.HostPorts, p.HostIP
+	}
+	return services.Element{Key: key, Value: services.Value{Addr: addr, Port: p.ContainerPort}}
 }

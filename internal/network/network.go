@@ -201,7 +201,7 @@ func (n *Node) Run(ctx context.Context) error {
 	hostPorts := map[string][]services.Element{}
 	for _, a := range n.pool.List() {
 		if len(a.HostPorts) > 0 {
-			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addr, a.HostPorts)
+			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addrs(), a.HostPorts)
 		}
 	}
 	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernels: []balance.Kernel{services.NewKernel(layout, table)}, Node: services.Node{Name: n.cfg.NodeName, Local: local},
@@ -244,7 +244,7 @@ func (n *Node) newOverlay() (*overlay.Overlay, error) {
 // newPlugin returns what does the CNI server's work.
 func (n *Node) newPlugin(mtu func() int, balancer *balance.Balancer) *cni.Plugin {
 	return &cni.Plugin{Instance: n.cfg.Instance, Pool: n.pool, MTU: mtu, NodeAddr: n.cfg.NodeIP, Log: n.cfg.Log,
-		SetHostPorts: func(ctx context.Context, owner ipam.Owner, addr netip.Addr, ports []ipam.HostPort) error {
-			return balancer.SetHostPorts(ctx, hostPortOwner(owner), hostPortElements(addr, ports))
+		SetHostPorts: func(ctx context.Context, owner ipam.Owner, addrs []netip.Addr, ports []ipam.HostPort) error {
+			return balancer.SetHostPorts(ctx, hostPortOwner(owner), hostPortElements(addrs, ports))
 		}}
 }

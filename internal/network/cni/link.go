@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -18,9 +19,14 @@ import (
 // LinkPrefix begins the name of every link that Knarr makes for a pod.
 const LinkPrefix = "kn"
 
-// gateway is the address that pods send everything to. It exists nowhere: a permanent neighbour entry in the pod gives it
-// the host side's MAC, so there is no ARP, no proxy_arp and no address per link (RFC 3927 range, never routed).
-var gateway = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+// gatewayOf returns the address that pods send everything of addr's family to. It exists nowhere: a permanent neighbour entry in the pod
+// gives it the host side's MAC, so there is no ARP, no proxy_arp and no address per link (link-local, never routed: RFC 3927, RFC 4291).
+func gatewayOf(addr netip.Addr) netip.Addr {
+	if addr.Is6() {
+		return netip.AddrFrom16([16]byte{0xfe, 0x80, 15: 1})
+	}
+	return netip.AddrFrom4([4]byte{169, 254, 1, 1})
+}
 
 // hostMAC is the host side's, locally administered. All pairs may share it, as each is its own segment; having it set from
 // the start keeps udev's MACAddressPolicy from changing it behind the pod's neighbour entry.
@@ -47,9 +53,9 @@ func aliasPrefix(instance string) string { return "knarr/" + instance + "/" }
 type link struct {
 	host     string // name of the host side
 	alias    string
-	ifName   string // name in the pod
-	netns    int    // file descriptor
-	addr     netip.Addr
+	ifName   string       // name in the pod
+	netns    int          // file descriptor
+	addrs    []netip.Addr // the primary one first
 	mtu      int
 	nodeAddr netip.Addr // preferred source address of the node towards the pod
 }
@@ -67,7 +73,7 @@ func (l link) connect() error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr, attrs.NumTxQueues, attrs.NumRxQueues = l.host, l.mtu, hostMAC, 1, 1
 	veth := netlink.NewVeth(attrs)
-	veth.PeerName, veth.PeerHardwareAddr, veth.PeerMTU, veth.PeerNamespace = l.ifName, podMAC(l.addr), uint32(l.mtu), netlink.NsFd(l.netns)
+	veth.PeerName, veth.PeerHardwareAddr, veth.PeerMTU, veth.PeerNamespace = l.ifName, podMAC(l.addrs[0]), uint32(l.mtu), netlink.NsFd(l.netns)
 	veth.PeerNumTxQueues, veth.PeerNumRxQueues = 1, 1
 	if err := host.LinkAdd(veth); err != nil {
 		return fmt.Errorf("making link %s: %w", l.host, err)
@@ -100,24 +106,35 @@ func (l link) configurePod() error {
 	if err != nil {
 		return fmt.Errorf("%s in the pod: %w", l.ifName, err)
 	}
-	index := eth.Attrs().Index
-	steps := []func() error{
-		func() error { return h.AddrAdd(eth, &netlink.Addr{IPNet: single(l.addr)}) },
-		func() error { return h.LinkSetUp(eth) },
-		func() error { return h.NeighSet(neighbour(index, gateway, hostMAC)) },
-		func() error {
-			return h.RouteReplace(&netlink.Route{LinkIndex: index, Dst: single(gateway), Scope: netlink.SCOPE_LINK})
-		},
-		func() error {
-			return h.RouteReplace(&netlink.Route{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Gw: gateway.AsSlice()})
-		},
+	if err := h.LinkSetUp(eth); err != nil {
+		return fmt.Errorf("%s in the pod: %w", l.ifName, err)
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return fmt.Errorf("configuring %s in the pod with %v: %w", l.ifName, l.addr, err)
+	for _, addr := range l.addrs {
+		if err := configureAddr(h, eth, addr); err != nil {
+			return fmt.Errorf("configuring %s in the pod with %v: %w", l.ifName, addr, err)
 		}
 	}
 	return nil
+}
+
+// configureAddr gives the pod's side an address, and the way out for its family.
+func configureAddr(h *netlink.Handle, eth netlink.Link, addr netip.Addr) error {
+	index, gateway := eth.Attrs().Index, gatewayOf(addr)
+	own := &netlink.Addr{IPNet: single(addr)}
+	if addr.Is6() {
+		own.Flags = unix.IFA_F_NODAD // nobody else is on the link, and the pod may send at once
+	}
+	if err := h.AddrAdd(eth, own); err != nil {
+		return err
+	}
+	if err := h.NeighSet(neighbour(index, gateway, hostMAC)); err != nil {
+		return err
+	}
+	if err := h.RouteReplace(&netlink.Route{LinkIndex: index, Dst: single(gateway), Scope: netlink.SCOPE_LINK}); err != nil {
+		return err
+	}
+	everything := &net.IPNet{IP: make(net.IP, addr.BitLen()/8), Mask: net.CIDRMask(0, addr.BitLen())}
+	return h.RouteReplace(&netlink.Route{LinkIndex: index, Dst: everything, Gw: gateway.AsSlice()})
 }
 
 // configureHost sets the host side: how it treats the pod's packets, and the route to the pod.
@@ -129,33 +146,40 @@ func (l link) configureHost(h *netlink.Handle) error {
 	if err := h.LinkSetAlias(host, l.alias); err != nil {
 		return fmt.Errorf("link %s: %w", l.host, err)
 	}
-	if err := hostSysctls(l.host); err != nil {
+	if err := hostSysctls(l.host, slices.ContainsFunc(l.addrs, netip.Addr.Is6)); err != nil {
 		return err
 	}
 	if err := h.LinkSetUp(host); err != nil {
 		return fmt.Errorf("link %s: %w", l.host, err)
 	}
 	index := host.Attrs().Index
-	if err := h.NeighSet(neighbour(index, l.addr, podMAC(l.addr))); err != nil {
-		return fmt.Errorf("neighbour entry for %v: %w", l.addr, err)
-	}
-	route := &netlink.Route{LinkIndex: index, Dst: single(l.addr), Scope: netlink.SCOPE_LINK}
-	if l.nodeAddr.IsValid() {
-		route.Src = l.nodeAddr.AsSlice()
-	}
-	if err := h.RouteReplace(route); err != nil {
-		return fmt.Errorf("route to %v: %w", l.addr, err)
+	for _, addr := range l.addrs {
+		if err := h.NeighSet(neighbour(index, addr, podMAC(l.addrs[0]))); err != nil {
+			return fmt.Errorf("neighbour entry for %v: %w", addr, err)
+		}
+		route := &netlink.Route{LinkIndex: index, Dst: single(addr), Scope: netlink.SCOPE_LINK}
+		if l.nodeAddr.IsValid() && l.nodeAddr.Is6() == addr.Is6() {
+			route.Src = l.nodeAddr.AsSlice()
+		}
+		if err := h.RouteReplace(route); err != nil {
+			return fmt.Errorf("route to %v: %w", addr, err)
+		}
 	}
 	return nil
 }
 
-// hostSysctls sets what a host side needs. The settings go with the link.
-func hostSysctls(name string) error {
+// hostSysctls sets what a host side needs, for IPv6 too or without it. The settings go with the link.
+func hostSysctls(name string, six bool) error {
+	disable := "1" // no router solicitations and listener reports on a link that has no use for them
+	if six {
+		disable = "0"
+	}
 	for _, s := range []struct{ key, value string }{
 		{"ipv4/conf/" + name + "/rp_filter", "1"},      // a pod can only send from its own address
 		{"ipv4/conf/" + name + "/route_localnet", "1"}, // answers to node ports used through 127.0.0.1
 		{"ipv4/conf/" + name + "/accept_redirects", "0"},
-		{"ipv6/conf/" + name + "/disable_ipv6", "1"}, // no router solicitations and listener reports on a link that has no use for them
+		{"ipv6/conf/" + name + "/disable_ipv6", disable},
+		{"ipv6/conf/" + name + "/accept_ra", "0"},
 	} {
 		err := os.WriteFile("/proc/sys/net/"+s.key, []byte(s.value), 0)
 		if err != nil && !(os.IsNotExist(err) && strings.HasPrefix(s.key, "ipv6/")) {
@@ -176,19 +200,19 @@ func (l link) check() error {
 	if err != nil {
 		return fmt.Errorf("%s in the pod: %w", l.ifName, err)
 	}
-	addrs, err := h.AddrList(eth, netlink.FAMILY_V4)
+	have, err := h.AddrList(eth, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}
-	for _, a := range addrs {
-		if a.IP.Equal(l.addr.AsSlice()) {
-			if _, err := netlink.LinkByName(l.host); err != nil {
-				return fmt.Errorf("host side %s: %w", l.host, err)
-			}
-			return nil
+	for _, addr := range l.addrs {
+		if !slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IP.Equal(addr.AsSlice()) }) {
+			return fmt.Errorf("%s in the pod has lost its address %v", l.ifName, addr)
 		}
 	}
-	return fmt.Errorf("%s in the pod has lost its address %v", l.ifName, l.addr)
+	if _, err := netlink.LinkByName(l.host); err != nil {
+		return fmt.Errorf("host side %s: %w", l.host, err)
+	}
+	return nil
 }
 
 // deleteLink deletes the named link, if it is there; its peer, routes and neighbours go with it.
@@ -241,5 +265,9 @@ func single(a netip.Addr) *net.IPNet {
 }
 
 func neighbour(index int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac}
+	family := unix.AF_INET
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
+	return &netlink.Neigh{LinkIndex: index, Family: family, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac}
 }

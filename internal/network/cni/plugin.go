@@ -23,8 +23,9 @@ type Plugin struct {
 	Pool     *ipam.Pool
 	MTU      func() int // of the links of pods, in bytes
 	NodeAddr netip.Addr // preferred source address towards pods; the zero Addr leaves it to the kernel
-	// SetHostPorts makes the host ports of owner lead to its pod at addr; no ports remove them. It returns once that is so.
-	SetHostPorts func(ctx context.Context, owner ipam.Owner, addr netip.Addr, ports []ipam.HostPort) error
+	// SetHostPorts makes the host ports of owner lead to its pod at addrs, each in its family; no ports remove them. It returns once
+	// that is so.
+	SetHostPorts func(ctx context.Context, owner ipam.Owner, addrs []netip.Addr, ports []ipam.HostPort) error
 	Log          *slog.Logger
 
 	mu    sync.Mutex
@@ -115,20 +116,27 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 	mtu := p.MTU()
 	err = p.link(a, netns, mtu).connect()
 	if err == nil && len(a.HostPorts) > 0 {
-		err = p.SetHostPorts(ctx, owner, a.Addr, a.HostPorts)
+		err = p.SetHostPorts(ctx, owner, a.Addrs(), a.HostPorts)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.remove(ctx, owner))
 	}
-	return &result{
+	r := &result{
 		CNIVersion: conf.CNIVersion,
 		Interfaces: []resultInterface{
 			{Name: a.Link, Mac: hostMAC.String(), MTU: mtu},
 			{Name: owner.IfName, Mac: podMAC(a.Addr).String(), MTU: mtu, Sandbox: req.NetNS},
 		},
-		IPs:    []resultIP{{Address: netip.PrefixFrom(a.Addr, a.Addr.BitLen()).String(), Gateway: gateway.String(), Interface: 1}},
-		Routes: []resultRoute{{Dst: "0.0.0.0/0", GW: gateway.String()}},
-	}, nil
+	}
+	for _, addr := range a.Addrs() {
+		gateway, everything := gatewayOf(addr).String(), "0.0.0.0/0"
+		if addr.Is6() {
+			everything = "::/0"
+		}
+		r.IPs = append(r.IPs, resultIP{Address: netip.PrefixFrom(addr, addr.BitLen()).String(), Gateway: gateway, Interface: 1})
+		r.Routes = append(r.Routes, resultRoute{Dst: everything, GW: gateway})
+	}
+	return r, nil
 }
 
 // Remove disconnects owner's pod and frees its address. It is no error if there is nothing to do. The address is freed last, so
@@ -141,7 +149,7 @@ func (p *Plugin) Remove(ctx context.Context, owner ipam.Owner) error {
 func (p *Plugin) remove(ctx context.Context, owner ipam.Owner) error {
 	a, known := p.Pool.Get(owner)
 	if known && len(a.HostPorts) > 0 {
-		if err := p.SetHostPorts(ctx, owner, a.Addr, nil); err != nil {
+		if err := p.SetHostPorts(ctx, owner, nil, nil); err != nil {
 			return err
 		}
 	}
@@ -219,7 +227,7 @@ func (p *Plugin) ReclaimLinks() error {
 
 func (p *Plugin) link(a ipam.Allocation, netns, mtu int) link {
 	return link{host: LinkName(p.Instance, a.ContainerID, a.IfName), alias: alias(p.Instance, a.ContainerID),
-		ifName: a.IfName, netns: netns, addr: a.Addr, mtu: mtu, nodeAddr: p.NodeAddr}
+		ifName: a.IfName, netns: netns, addrs: a.Addrs(), mtu: mtu, nodeAddr: p.NodeAddr}
 }
 
 // parseArgs splits CNI_ARGS ("K=V;K=V").
@@ -256,12 +264,7 @@ func hostPorts(mappings []portMapping) ([]ipam.HostPort, error) {
 			if err != nil {
 				return nil, fmt.Errorf("port mapping %d -> %d: host address %q: %w", m.HostPort, m.ContainerPort, m.HostIP, err)
 			}
-			if !addr.Is4() {
-				continue // the pod has no address of that family
-			}
-			if !addr.IsUnspecified() {
-				hp.HostIP = addr
-			}
+			hp.HostIP = addr
 		}
 		out = append(out, hp)
 	}

@@ -21,7 +21,7 @@ func testPlugin(t *testing.T) *Plugin {
 		t.Fatal(err)
 	}
 	return &Plugin{Pool: pool, MTU: func() int { return 1500 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		SetHostPorts: func(context.Context, ipam.Owner, netip.Addr, []ipam.HostPort) error { return nil }}
+		SetHostPorts: func(context.Context, ipam.Owner, []netip.Addr, []ipam.HostPort) error { return nil }}
 }
 
 // exchange sends one request to a server with p and returns its answer.
@@ -99,10 +99,10 @@ func TestHostPorts(t *testing.T) {
 		want string // "" is no host port at all, "!" an error
 	}{
 		{portMapping{HostPort: 80, ContainerPort: 8080}, "invalid IP 80 8080 tcp"},
-		{portMapping{HostPort: 80, ContainerPort: 8080, Protocol: "UDP", HostIP: "0.0.0.0"}, "invalid IP 80 8080 udp"},
+		{portMapping{HostPort: 80, ContainerPort: 8080, Protocol: "UDP", HostIP: "0.0.0.0"}, "0.0.0.0 80 8080 udp"},
 		{portMapping{HostPort: 80, ContainerPort: 8080, Protocol: "sctp", HostIP: "192.0.2.1"}, "192.0.2.1 80 8080 sctp"},
 		{portMapping{ContainerPort: 8080}, ""},
-		{portMapping{HostPort: 80, ContainerPort: 8080, HostIP: "::1"}, ""},
+		{portMapping{HostPort: 80, ContainerPort: 8080, HostIP: "::1"}, "::1 80 8080 tcp"},
 		{portMapping{HostPort: 65536, ContainerPort: 8080}, "!"},
 		{portMapping{HostPort: 80, ContainerPort: 0}, "!"},
 		{portMapping{HostPort: 80, ContainerPort: 80, Protocol: "icmp"}, "!"},

@@ -1,4 +1,4 @@
-// Package ipam hands out the pod addresses of one node.
+// Package ipam hands out the pod addresses of one node, of one address family or of both.
 //
 // What flows through it: the CNI server asks for an address per sandbox and interface and gives it back when the sandbox
 // goes; each allocation is one small file named for its address, so that a restart of Knarr knows every address in use
@@ -31,40 +31,64 @@ type Owner struct {
 // Allocation is one address in use and what must be undone when it is released.
 type Allocation struct {
 	Owner
-	Addr         netip.Addr `json:"address"`
-	Link         string     `json:"link"`            // host side of the veth pair
-	NetNS        string     `json:"netns,omitempty"` // path of the sandbox's network namespace, as the runtime sees it
-	PodNamespace string     `json:"podNamespace,omitempty"`
-	PodName      string     `json:"podName,omitempty"`
-	PodUID       string     `json:"podUID,omitempty"`
-	HostPorts    []HostPort `json:"hostPorts,omitempty"`
+	Addr         netip.Addr   `json:"address"`
+	More         []netip.Addr `json:"moreAddresses,omitempty"` // of other families
+	Link         string       `json:"link"`                    // host side of the veth pair
+	NetNS        string       `json:"netns,omitempty"`         // path of the sandbox's network namespace, as the runtime sees it
+	PodNamespace string       `json:"podNamespace,omitempty"`
+	PodName      string       `json:"podName,omitempty"`
+	PodUID       string       `json:"podUID,omitempty"`
+	HostPorts    []HostPort   `json:"hostPorts,omitempty"`
 }
+
+// Addrs returns all addresses, the primary one first.
+func (a *Allocation) Addrs() []netip.Addr { return append([]netip.Addr{a.Addr}, a.More...) }
 
 // HostPort is one port of the node that leads to a port of the pod.
 type HostPort struct {
-	HostIP        netip.Addr `json:"hostIP,omitzero"` // the zero Addr means every address of the node
+	HostIP        netip.Addr `json:"hostIP,omitzero"` // the zero Addr means every address of the node, 0.0.0.0 or :: every one of that family
 	HostPort      uint16     `json:"hostPort"`
 	ContainerPort uint16     `json:"containerPort"`
 	Protocol      string     `json:"protocol"` // tcp, udp, sctp
 }
 
-// Pool is the set of addresses of one prefix. It is safe for concurrent use.
+// Pool is the set of addresses of one prefix, or of one for each family. It is safe for concurrent use.
 type Pool struct {
-	dir    string
-	prefix netip.Prefix
-	first  netip.Addr // first address handed out
-	size   int        // number of addresses from first on
+	dir string
 
 	mu     sync.Mutex
-	used   bitmap
-	next   int // where the search for a free address begins
+	spans  []*span
 	owners map[Owner]Allocation
 }
 
-// Open returns the pool of prefix whose allocations are kept in dir, which is created where missing. Files that are not
-// a whole allocation (a crash while writing) are removed. Allocations of another prefix (the node's pod CIDR was changed)
-// stay known until released.
-func Open(dir string, prefix netip.Prefix) (*Pool, error) {
+// span is the addresses of one prefix.
+type span struct {
+	prefix netip.Prefix
+	first  netip.Addr // first address handed out
+	size   int        // number of addresses from first on
+	used   bitmap
+	next   int // where the search for a free address begins
+}
+
+// Open returns the pool of prefixes whose allocations are kept in dir, which is created where missing; of the first one comes the primary
+// address of each owner. Files that are not a whole allocation (a crash while writing) are removed. Allocations of another prefix (the
+// node's pod CIDR was changed) stay known until released.
+func Open(dir string, prefixes ...netip.Prefix) (*Pool, error) {
+	p := &Pool{dir: dir, owners: map[Owner]Allocation{}}
+	for _, prefix := range prefixes {
+		s, err := newSpan(prefix)
+		if err != nil {
+			return nil, err
+		}
+		p.spans = append(p.spans, s)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("pod addresses: %w", err)
+	}
+	return p, p.load()
+}
+
+func newSpan(prefix netip.Prefix) (*span, error) {
 	prefix = prefix.Masked()
 	if !prefix.IsValid() {
 		return nil, errors.New("pod CIDR is missing")
@@ -75,13 +99,8 @@ func Open(dir string, prefix netip.Prefix) (*Pool, error) {
 	}
 	// The first address is the network's, the second stays free for the node (an overlay device has it on
 	// several nodes), the last is the broadcast address. More than 2^20 pods will not run on one node.
-	first := prefix.Addr().Next().Next()
 	size := 1<<min(bits, 20) - 3
-	p := &Pool{dir: dir, prefix: prefix, first: first, size: size, used: newBitmap(size), owners: map[Owner]Allocation{}}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("pod addresses: %w", err)
-	}
-	return p, p.load()
+	return &span{prefix: prefix, first: prefix.Addr().Next().Next(), size: size, used: newBitmap(size)}, nil
 }
 
 // load reads the allocations from disk.
@@ -104,36 +123,42 @@ func (p *Pool) load() error {
 			continue
 		}
 		p.owners[a.Owner] = a
-		if i, ok := p.index(a.Addr); ok {
-			p.used.set(i)
-			p.next = max(p.next, i+1)
-		}
+		p.each(&a, func(s *span, i int) {
+			s.used.set(i)
+			s.next = max(s.next, i+1)
+		})
 	}
 	return nil
 }
 
-// Allocate gives a.Owner an address and stores a with it. An owner that has one already keeps it: CNI ADD may come again.
+// Allocate gives a.Owner an address of each prefix and stores a with it. An owner that has one already keeps it: CNI ADD may come again.
 func (p *Pool) Allocate(a Allocation) (Allocation, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old, ok := p.owners[a.Owner]; ok {
 		return old, nil
 	}
-	i, ok := p.used.free(p.next)
-	if !ok {
-		return Allocation{}, fmt.Errorf("%w in %v: %d are in use", ErrFull, p.prefix, p.size)
+	var addrs []netip.Addr
+	for _, s := range p.spans {
+		i, ok := s.used.free(s.next)
+		if !ok {
+			return Allocation{}, fmt.Errorf("%w in %v: %d are in use", ErrFull, s.prefix, s.size)
+		}
+		addrs = append(addrs, add(s.first, i))
 	}
-	a.Addr = add(p.first, i)
+	a.Addr, a.More = addrs[0], addrs[1:]
 	if err := p.write(a); err != nil {
 		return Allocation{}, fmt.Errorf("pod address %v: %w", a.Addr, err)
 	}
-	p.used.set(i)
-	p.next = i + 1
+	p.each(&a, func(s *span, i int) {
+		s.used.set(i)
+		s.next = i + 1
+	})
 	p.owners[a.Owner] = a
 	return a, nil
 }
 
-// Release frees the address of owner and returns what had been allocated; ok is false where there was nothing.
+// Release frees the addresses of owner and returns what had been allocated; ok is false where there was nothing.
 func (p *Pool) Release(owner Owner) (a Allocation, ok bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -145,9 +170,7 @@ func (p *Pool) Release(owner Owner) (a Allocation, ok bool, err error) {
 		return a, true, fmt.Errorf("releasing pod address %v: %w", a.Addr, err)
 	}
 	delete(p.owners, owner)
-	if i, inside := p.index(a.Addr); inside {
-		p.used.clear(i)
-	}
+	p.each(&a, func(s *span, i int) { s.used.clear(i) })
 	return a, true, nil
 }
 
@@ -171,9 +194,6 @@ func (p *Pool) List() []Allocation {
 	return out
 }
 
-// Prefix returns the pool's prefix.
-func (p *Pool) Prefix() netip.Prefix { return p.prefix }
-
 func (p *Pool) path(addr netip.Addr) string { return filepath.Join(p.dir, addr.String()) }
 
 // write stores a in one file that exists whole or not at all.
@@ -190,11 +210,22 @@ func (p *Pool) write(a Allocation) error {
 	return os.Rename(tmp, p.path(a.Addr))
 }
 
-// index returns the position of addr in the pool.
-func (p *Pool) index(addr netip.Addr) (int, bool) {
-	if !p.prefix.Contains(addr) || addr.Less(p.first) {
+// each calls f with the places of a's addresses; those of a prefix that the node no longer has are in none.
+func (p *Pool) each(a *Allocation, f func(s *span, i int)) {
+	for _, addr := range a.Addrs() {
+		for _, s := range p.spans {
+			if i, ok := s.index(addr); ok {
+				f(s, i)
+			}
+		}
+	}
+}
+
+// index returns the position of addr in the span.
+func (s *span) index(addr netip.Addr) (int, bool) {
+	if !s.prefix.Contains(addr) || addr.Less(s.first) {
 		return 0, false
 	}
-	i := distance(p.first, addr)
-	return i, i >= 0 && i < p.size
+	i := distance(s.first, addr)
+	return i, i >= 0 && i < s.size
 }

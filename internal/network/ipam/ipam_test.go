@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -184,4 +185,45 @@ func TestPoolProperties(t *testing.T) {
 			},
 		})
 	})
+}
+
+func TestOneAddressOfEachPrefix(t *testing.T) {
+	dir := t.TempDir()
+	four, six := netip.MustParsePrefix("10.244.0.0/29"), netip.MustParsePrefix("fd00:244::/64")
+	p, err := Open(dir, four, six)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs := func(id string) string {
+		t.Helper()
+		a, err := p.Allocate(Allocation{Owner: Owner{ContainerID: id, IfName: "eth0"}})
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprint(a.Addrs())
+	}
+	if got := addrs("a"); got != "[10.244.0.2 fd00:244::2]" {
+		t.Errorf("the first owner got %s", got)
+	}
+	if p, err = Open(dir, four, six); err != nil {
+		t.Fatal(err)
+	}
+	if got := addrs("a"); got != "[10.244.0.2 fd00:244::2]" {
+		t.Errorf("after a restart it has %s", got)
+	}
+	if got := addrs("b"); got != "[10.244.0.3 fd00:244::3]" {
+		t.Errorf("the second owner got %s", got)
+	}
+	for _, id := range []string{"c", "d", "e"} {
+		addrs(id)
+	}
+	if got := addrs("f"); !strings.Contains(got, "10.244.0.0/29") {
+		t.Errorf("without a free IPv4 address: %s", got)
+	}
+	if _, ok, err := p.Release(Owner{ContainerID: "a", IfName: "eth0"}); !ok || err != nil {
+		t.Errorf("Release: %v, %v", ok, err)
+	}
+	if got := addrs("f"); got != "[10.244.0.2 fd00:244::7]" {
+		t.Errorf("once there is one: %s", got)
+	}
 }
