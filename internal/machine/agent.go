@@ -111,7 +111,7 @@ func (a *agent) run(ctx context.Context) error {
 	if a.overlayMode, err = overlay.ParseMode(settings.Overlay); err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	m := &machine{host: a.host, client: api, tokens: api.RequestToken, links: make(chan struct{}, 1), deleted: func() {
+	m := &machine{host: a.host, client: api, joined: true, tokens: api.RequestToken, links: make(chan struct{}, 1), deleted: func() {
 		a.log.Warn("this machine's Node was deleted: its pods end, and it needs a token to join again; knarr down removes what it had", "node", a.nodeName)
 		if err := id.Leave(); err != nil {
 			a.log.Error("leaving the cluster", "err", err)

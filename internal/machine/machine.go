@@ -56,6 +56,8 @@ type machine struct {
 	tokens node.TokenRequester
 	// deleted is called when the node's object has been deleted; nil registers the node again.
 	deleted func()
+	// joined is true on a machine that is no server: its agent's connections with servers say whether it lives.
+	joined bool
 	// links tells the agent that a connection with a server was lost or is back.
 	links chan struct{}
 	agent atomic.Pointer[node.Agent]
@@ -128,7 +130,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	defer rt.Close()
 	figures := prometheus.NewRegistry() // of network and DNS, shown by the agent
 	agent, err := node.New(node.Config{
-		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: figures, Tokens: m.tokens, Deleted: m.deleted,
+		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: figures, Tokens: m.tokens, Deleted: m.deleted, Linked: m.joined,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
 		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: KubernetesVersion().GitVersion, Logger: m.log,
 	})

@@ -96,6 +96,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	<-ctx.Done()
 	a.tasks.Close()
 	a.pods.Close()
+	if a.cfg.Linked {
+		a.report.Leave(ctx) // before what takes long to end
+	}
 	a.tasks.Wait()
 	return nil
 }

@@ -32,6 +32,8 @@ type world struct {
 	stop  func()
 	// change adjusts the agent's configuration.
 	change []func(*Config)
+	// prepare, if set, adjusts each new agent before it runs.
+	prepare func(*Agent)
 }
 
 type testLog struct{ t *testing.T }
@@ -69,6 +71,9 @@ func (w *world) start() {
 	a, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.prepare != nil {
+		w.prepare(a)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

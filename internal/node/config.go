@@ -58,6 +58,10 @@ type Config struct {
 	// not renewed; its pods end as their objects do. Without it, the node comes back at once.
 	Deleted func()
 
+	// Linked says that the agent keeps connections with servers, by whose loss its node is taken for lost within seconds (ADR 8). It then
+	// says when it ends in order, as its containers go on.
+	Linked bool
+
 	// Hollow makes the agent leave the machine alone: no volumes, control groups, log files or network probes, and no events but
 	// warnings. It is meant for a fake Runtime.
 	Hollow bool

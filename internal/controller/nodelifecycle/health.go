@@ -25,6 +25,7 @@ type heartbeat struct {
 	lease  time.Time   // last renewal of the Lease, by the node's clock
 	at     time.Time   // when one of them was seen to change
 	first  time.Time   // when the node was first looked at
+	left   bool        // its agent ended in order
 }
 
 func newHeartbeats() *heartbeats { return &heartbeats{nodes: map[string]heartbeat{}} }
@@ -38,6 +39,7 @@ func (h *heartbeats) observe(node *corev1.Node, lease *coordinationv1.Lease, now
 	}
 	if lease != nil && lease.Spec.RenewTime != nil {
 		is.lease = lease.Spec.RenewTime.Time
+		_, is.left = lease.Annotations[agentlink.AnnotationLeft]
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

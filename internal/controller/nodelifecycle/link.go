@@ -29,11 +29,11 @@ const (
 )
 
 // lostAt returns when a node with that connection counts as lost unless it is heard of before. ok is false where nothing follows from
-// the connection and only the Lease counts: it is there, there never was one (the server's own node, hollow nodes), or the node has been
-// heard of since by way of another server.
+// the connection and only the Lease counts: it is there, there never was one (the server's own node, hollow nodes), the agent said that it
+// ends while its containers go on, or the node has been heard of since by way of another server.
 func lostAt(beat heartbeat, link agentlink.State, grace time.Duration) (at time.Time, ok bool) {
 	switch {
-	case link.Connected || link.Lost.IsZero():
+	case link.Connected || link.Lost.IsZero() || beat.left:
 		return at, false
 	case beat.at.After(beat.first) && beat.at.After(link.Lost.Add(linkSlack)):
 		return at, false

@@ -120,6 +120,50 @@ func TestLostConnection(t *testing.T) {
 	})
 }
 
+// An agent that ends in order says so: its containers go on, and its node is not lost because the connection is.
+func TestAnAgentThatLeftInOrderIsNotLost(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		makeLeaseNamespace(c)
+		l := newLinks()
+		join(c, "a", "z")
+		podOn(c, "p", "a")
+		l.up("a")
+		c.Start(linked(c, l)...)
+		leave := func(left bool) {
+			now := metav1.NowMicro()
+			ct.Change(c, corev1.NamespaceNodeLease, "a", "", func(lease *coordinationv1.Lease) {
+				lease.Spec.RenewTime, lease.Annotations = &now, nil
+				if left {
+					lease.Annotations = map[string]string{agentlink.AnnotationLeft: "2026-01-01T00:00:00Z"}
+				}
+			})
+		}
+		leave(true)
+		l.down("a")
+		c.Pass(45 * time.Second)
+		if got := status(c, "a"); got != "True" {
+			t.Errorf("45 s after its agent left in order the node is %s", got)
+		}
+		c.Pass(6 * time.Second)
+		if got := status(c, "a"); !strings.HasPrefix(got, "Unknown") {
+			t.Errorf("after the grace period of the Lease the node is %s", got)
+		}
+		leave(false)
+		l.up("a")
+		c.Settle()
+		ct.Change(c, "", "a", "status", func(n *corev1.Node) {
+			n.Status.Conditions[0].Status, n.Status.Conditions[0].LastHeartbeatTime = corev1.ConditionTrue, metav1.Now()
+		})
+		c.Settle()
+		leave(false)
+		l.down("a")
+		c.Pass(6 * time.Second)
+		if got := status(c, "a"); !strings.HasPrefix(got, "Unknown") {
+			t.Errorf("the next loss, without a word, is taken for an orderly one: %s", got)
+		}
+	})
+}
+
 func TestAgentThatIsRestartedDoesNotFallOut(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		makeLeaseNamespace(c)

@@ -5,8 +5,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// containerStatus tells the state of one container. idle is the reason of one that was never started.
+// containerStatus returns the status of one container. idle is the reason of one that was never started.
 func containerStatus(in *Input, c *corev1.Container, init bool, waiting map[string]Waiting, idle string) corev1.ContainerStatus {
+	s := runStatus(in, c, init, waiting, idle)
+	in.keepEnd(&s, c)
+	return s
+}
+
+// runStatus is the status by the container's newest run.
+func runStatus(in *Input, c *corev1.Container, init bool, waiting map[string]Waiting, idle string) corev1.ContainerStatus {
 	old := apiStatus(in.Pod, c.Name)
 	run := in.Observed.Newest(c.Name)
 	no := false

@@ -16,6 +16,9 @@ func (w *Worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 		return
 	}
 	w.share.admitted = true
+	if len(obs.Containers) > 0 {
+		w.resumeEnd()
+	}
 	if w.mem.Gone || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return
 	}

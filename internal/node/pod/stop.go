@@ -33,7 +33,7 @@ func (w *Worker) stop(ctx context.Context, pod *corev1.Pod, s lifecycle.Stop) {
 		w.mem.Container(s.Name).Resized = s.ID
 	}
 	w.setStopping(s.ID, until)
-	if !s.Hurry {
+	if !s.Hurry && !w.end.resumed {
 		w.host.Events.Normal(pod, s.Name, "Killing", s.Message)
 	}
 	ok := w.host.Tasks.Go(func() {
@@ -87,9 +87,13 @@ func (w *Worker) probeGrace(s lifecycle.Stop) time.Duration {
 
 // endContainer stops the container; a runtime that is away is asked again.
 func (w *Worker) endContainer(ctx context.Context, c *corev1.Container, s lifecycle.Stop, until time.Time) {
-	if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && !s.Hurry {
-		if err := w.hook(ctx, c.Lifecycle.PreStop, c, s.ID, s.Grace); err != nil && ctx.Err() == nil {
+	if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && !s.Hurry && w.hookPending(s.ID) {
+		err := w.hook(ctx, c.Lifecycle.PreStop, c, s.ID, s.Grace)
+		if err != nil && ctx.Err() == nil {
 			w.host.Events.Warning(w.Pod(), s.Name, "FailedPreStopHook", "PreStopHook failed: "+err.Error())
+		}
+		if ctx.Err() == nil {
+			w.hookEnded(s.ID)
 		}
 	}
 	for ctx.Err() == nil {

@@ -89,10 +89,14 @@ type share struct {
 	granted *grant
 }
 
-// ending is how far the end of the pod has come in the API.
+// ending is how far the end of the pod has come.
 type ending struct {
 	finishing bool // nothing of the pod is left; its last status has to be written
 	asked     bool // the API was asked to remove the pod
+	// resumed is true where an earlier agent began to end the pod.
+	resumed bool
+	// hooked are the IDs of the containers whose preStop hook has ended.
+	hooked []string
 }
 
 // turn is when the worker has its next one.
@@ -239,6 +243,9 @@ func (w *Worker) sync(ctx context.Context) {
 	}
 	if p.Terminating && w.mem.Terminating.IsZero() {
 		w.mem.Terminating = now
+		if obs.AnyRunning() {
+			w.markEnd()
+		}
 		if w.work.cancel != nil {
 			w.work.cancel()
 		}

@@ -11,15 +11,17 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/server/agentlink"
 )
 
-// renewLease tells in kube-node-lease that the node is alive (KEP-589).
+// renewLease says in kube-node-lease that the node is alive (KEP-589).
 func (n *Node) renewLease(ctx context.Context) error {
 	key := api.Key{Namespace: corev1.NamespaceNodeLease, Name: n.Name}
 	now := metav1.NewMicroTime(time.Now())
 	seconds := int32(4 * n.Interval / time.Second)
 	_, err := client.Mutate(ctx, n.Client, key, "", func(l *coordinationv1.Lease) bool {
 		l.Spec.RenewTime, l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds = &now, &n.Name, &seconds
+		delete(l.Annotations, agentlink.AnnotationLeft)
 		return true
 	})
 	if !apierrors.IsNotFound(err) {
@@ -34,4 +36,27 @@ func (n *Node) renewLease(ctx context.Context) error {
 	n.mu.Unlock()
 	_, err = n.Client.Create(ctx, l)
 	return err
+}
+
+// farewell is how long the agent takes at most to say that it ends.
+const farewell = 2 * time.Second
+
+// Leave says in the node's Lease that the agent ends in order: its containers go on, and the node is not to be taken for lost because its
+// connection with the servers ends (ADR 8). An agent that is replaced by a newer one takes no pods out of their Services.
+func (n *Node) Leave(ctx context.Context) {
+	if !n.registered() || n.isDeleted() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	now := metav1.NewMicroTime(time.Now())
+	_, err := client.Mutate(ctx, n.Client, api.Key{Namespace: corev1.NamespaceNodeLease, Name: n.Name}, "", func(l *coordinationv1.Lease) bool {
+		if l.Annotations == nil {
+			l.Annotations = map[string]string{}
+		}
+		l.Annotations[agentlink.AnnotationLeft] = now.UTC().Format(time.RFC3339)
+		l.Spec.RenewTime = &now
+		return true
+	})
+	n.warn("saying that the agent ends", err)
 }

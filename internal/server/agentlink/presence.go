@@ -18,6 +18,10 @@ type State struct {
 	Why string
 }
 
+// AnnotationLeft is on a node's Lease while its agent is away that ended in order, and says since when. Its containers go on, so the end of
+// its connection says nothing about the node.
+const AnnotationLeft = "knarr.io/agent-left"
+
 // presence is what a Hub knows of one node.
 type presence struct {
 	links []*link // those that live, the newest last
