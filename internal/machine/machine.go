@@ -184,7 +184,7 @@ func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime, figures pr
 			m.log.Warn("pod links and addresses of an earlier run could not all be freed", "err", err)
 		}
 		g.Go(func() error {
-			return net.WatchLinks(ctx, func(l cni.Lost) { m.linkLost(ctx, rt, l) })
+			return net.WatchLinks(ctx, func(l cni.Lost) { m.linkLost(ctx, l) })
 		})
 		return names.Run(ctx)
 	})
@@ -192,16 +192,15 @@ func (m *machine) runNetwork(ctx context.Context, rt runtime.Runtime, figures pr
 }
 
 // linkLost says that somebody deleted the link of a pod. Where it could not be made anew, the sandbox is ended: the agent makes another.
-func (m *machine) linkLost(ctx context.Context, rt runtime.Runtime, l cni.Lost) {
+func (m *machine) linkLost(ctx context.Context, l cni.Lost) {
 	log := m.log.With("namespace", l.PodNamespace, "pod", l.PodName, "address", l.Addr, "sandbox", l.ContainerID)
 	if l.Err == nil {
 		log.Warn("somebody deleted the network link of a pod; it was made anew", "link", l.Link)
+		m.agent.Load().LinkLost(ctx, l.ContainerID, nil)
 		return
 	}
 	log.Warn("somebody deleted the network link of a pod, which gets a new sandbox", "link", l.Link, "err", l.Err)
-	if err := rt.StopPodSandbox(ctx, l.ContainerID); err != nil && ctx.Err() == nil {
-		log.Error("ending the sandbox of a pod without a network link", "err", err)
-	}
+	m.agent.Load().LinkLost(ctx, l.ContainerID, l.Err)
 }
 
 // reclaim frees the links and addresses of pods that ended while nobody looked.

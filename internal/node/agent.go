@@ -106,6 +106,11 @@ func (a *Agent) Run(ctx context.Context) error {
 // Hasten makes the node heard of by way of another server each time lost says that the connection with one was lost or is back.
 func (a *Agent) Hasten(ctx context.Context, lost <-chan struct{}) { a.report.Hasten(ctx, lost) }
 
+// LinkLost says that somebody deleted the network link of a sandbox, and why it could not be made anew, if so: the pod then gets a new sandbox.
+func (a *Agent) LinkLost(ctx context.Context, sandbox string, failure error) {
+	a.pods.LinkLost(ctx, sandbox, failure)
+}
+
 // facts returns what does not change about the node.
 func (c *Config) facts() (*pod.Node, error) {
 	n := &pod.Node{IPs: c.NodeIPs, Hollow: c.Hollow, LogDir: filepath.Join(c.DataDir, "pods-logs"), SeccompDir: filepath.Join(c.DataDir, "seccomp"),

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -26,30 +27,19 @@ type history struct {
 func (w *world) follow(say func(*corev1.Pod) string) *history {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	watch, err := client.Watch[*corev1.Pod](ctx, w.c, client.ListOptions{})
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	h, ended := &history{lines: map[string][]string{}}, make(chan struct{})
 	go func() {
 		defer close(ended)
-		for {
-			events, err := watch.Next(ctx)
-			if err != nil {
-				return
-			}
-			for _, e := range events {
-				p, ok := e.Object.(*corev1.Pod)
-				if !ok {
-					continue
-				}
+		client.Follow(ctx, slog.New(slog.DiscardHandler), w.c, api.Pods, client.ListOptions{}, func(b client.Batch) {
+			for _, e := range b.Events {
+				p := e.Object.(*corev1.Pod)
 				if list := h.lines[p.Name]; len(list) == 0 || list[len(list)-1] != say(p) {
 					h.lines[p.Name] = append(list, say(p))
 				}
 			}
-		}
+		})
 	}()
-	h.stop = func() { cancel(); <-ended; watch.Stop() }
+	h.stop = func() { cancel(); <-ended }
 	return h
 }
 

@@ -8,9 +8,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Condition types that the agent owns.
+// Condition types that the agent owns. PodScheduled is the scheduler's until the pod is on a node; from then on the agent carries it, so that
+// its observedGeneration goes with the pod's (KEP-5067), and so that a pod that was created with its node has it.
 var owned = [...]corev1.PodConditionType{
-	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
+	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
 	corev1.PodResizePending, corev1.PodResizeInProgress,
 }
 
@@ -29,7 +30,8 @@ func conditions(in *Input, s *corev1.PodStatus) []corev1.PodCondition {
 	sb := in.Observed.Sandbox()
 	sandbox := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: status(sb != nil && sb.Ready && !in.Memory.TornDown)}
 	ready := containersReady(in, s)
-	out := append([]corev1.PodCondition{sandbox, initialized(in, s), podReady(in, s, ready), ready}, resizeConditions(in)...)
+	out := append([]corev1.PodCondition{sandbox, initialized(in, s), podReady(in, s, ready), ready,
+		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}, resizeConditions(in)...)
 	for i := range out {
 		out[i].ObservedGeneration = in.Pod.Generation
 		out[i].LastTransitionTime = metav1.NewTime(in.Now.Truncate(1e9))

@@ -110,6 +110,17 @@ func (w *Worker) Evict(why string) {
 	w.notifyLocked()
 }
 
+// linkLost says that somebody deleted the pod's network link.
+func (w *Worker) linkLost(failure error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if failure == nil {
+		w.host.Events.Warning(w.pod, "", "NetworkLinkLost", "The pod's network link was deleted from outside; it was made anew, with the same address.")
+		return
+	}
+	w.host.Events.Warning(w.pod, "", "NetworkLinkLost", "The pod's network link was deleted from outside and could not be made anew; the pod gets a new sandbox: "+failure.Error())
+}
+
 // Evicting reports whether the pod was evicted and has not ended yet: what it holds will be free soon.
 func (w *Worker) Evicting() bool {
 	w.mu.Lock()

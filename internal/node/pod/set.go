@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/runtime"
 )
 
 // Set is the pods of one node: a worker for each.
@@ -164,6 +166,25 @@ func (s *Set) Changed(uid types.UID, id string) {
 			w.invalidate()
 		}
 	}
+}
+
+// LinkLost says that somebody deleted the network link of a sandbox. failure is why it could not be made anew: then the sandbox is ended, and
+// the pod gets another one. The pod's event says so; without a sandbox it is neither Ready nor PodReadyToStartContainers.
+func (s *Set) LinkLost(ctx context.Context, sandbox string, failure error) {
+	for _, w := range s.All() {
+		if w.owns(sandbox) {
+			w.linkLost(failure)
+		}
+	}
+	if failure == nil {
+		return
+	}
+	call, cancel := s.host.Tasks.Steady(ctx)
+	defer cancel()
+	if err := s.host.Runtime.StopPodSandbox(call, sandbox); err != nil && !runtime.IsNotFound(err) && ctx.Err() == nil {
+		s.host.warn("ending the sandbox of a pod without a network link", err, "sandbox", sandbox)
+	}
+	s.Changed("", sandbox)
 }
 
 // endOrphans ends what the runtime and the disk hold of pods that the API does not know, once both sides are known.
