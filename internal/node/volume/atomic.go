@@ -84,9 +84,6 @@ func same(data string, files map[string]File) bool {
 }
 
 func fill(dir string, files map[string]File, gid int) error {
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
 	for name, f := range files {
 		p := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -108,21 +105,23 @@ func fill(dir string, files map[string]File, gid int) error {
 			return err
 		}
 	}
-	if gid < 0 {
-		return nil
-	}
 	return filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		if err := os.Lchown(p, -1, gid); err != nil {
-			return err
+		mode := os.FileMode(0o755)
+		if gid >= 0 {
+			if err := os.Lchown(p, -1, gid); err != nil {
+				return err
+			}
+			mode |= os.ModeSetgid
 		}
-		return os.Chmod(p, 0o755|os.ModeSetgid)
+		return os.Chmod(p, mode)
 	})
 }
 
-// links makes dir's entries symlinks to the top-level names of files, and removes others.
+// links makes dir's entries symlinks to the top-level names of files, and removes others, such as a directory that stood in for a key which was
+// missing when a container mounted it by subPath.
 func links(dir string, files map[string]File) error {
 	want := map[string]bool{}
 	for name := range files {
@@ -137,11 +136,11 @@ func links(dir string, files map[string]File) error {
 		if strings.HasPrefix(e.Name(), "..") {
 			continue
 		}
-		if want[e.Name()] {
+		if want[e.Name()] && e.Type() == os.ModeSymlink {
 			delete(want, e.Name())
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}

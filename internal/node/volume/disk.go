@@ -75,7 +75,7 @@ func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src S
 				return Mounted{}, time.Time{}, err
 			}
 		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := directory(dir, gid); err != nil {
 			return Mounted{}, time.Time{}, err
 		}
 		if _, err := writeFiles(dir, files, gid); err != nil {
@@ -135,13 +135,17 @@ func emptyDir(dir string, e *corev1.EmptyDirVolumeSource, gid int, limit int64) 
 	if _, err := os.Stat(dir); err == nil && (e.Medium != corev1.StorageMediumMemory || isMount(dir)) {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := directory(dir, gid); err != nil {
 		return err
 	}
 	switch e.Medium {
 	case corev1.StorageMediumDefault:
+		return nil
 	case corev1.StorageMediumMemory:
 		options := "mode=0777"
+		if gid >= 0 {
+			options = fmt.Sprintf("mode=02777,gid=%d", gid)
+		}
 		if e.SizeLimit != nil && !e.SizeLimit.IsZero() && (limit == 0 || amount.Units(*e.SizeLimit) < limit) {
 			limit = amount.Units(*e.SizeLimit)
 		}
@@ -151,17 +155,39 @@ func emptyDir(dir string, e *corev1.EmptyDirVolumeSource, gid int, limit int64) 
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 			return fmt.Errorf("mounting tmpfs: %w", err)
 		}
-	default:
-		return fmt.Errorf("emptyDir.medium: %q is not supported; use \"\" or Memory", e.Medium)
+		return nil
+	}
+	return fmt.Errorf("emptyDir.medium: %q is not supported; use \"\" or Memory", e.Medium)
+}
+
+// directory makes the directory that containers see as a volume, for all users as the kubelet's is, whatever the agent's umask; gid >= 0 owns
+// it. It appears complete or not at all: a volume that is there was finished.
+func directory(dir string, gid int) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), ".new-")
+	if err != nil {
+		return err
 	}
 	mode := os.FileMode(0o777)
 	if gid >= 0 {
-		if err := os.Lchown(dir, -1, gid); err != nil {
-			return err
-		}
+		err = os.Lchown(fresh, -1, gid)
 		mode |= os.ModeSetgid
 	}
-	return os.Chmod(dir, mode)
+	if err == nil {
+		err = os.Chmod(fresh, mode)
+	}
+	if err == nil {
+		err = os.Rename(fresh, dir)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(fresh))
+	}
+	return nil
 }
 
 // hostPath checks, or makes, what hostPath.type asks for.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -36,7 +37,7 @@ func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]M
 		}
 		if sub != "" {
 			at := filepath.Join(d.PodDir(string(pod.UID)), "volume-subpaths", vm.Name, c.Name, strconv.Itoa(i))
-			if path, err = bindSubPath(path, sub, at, v.ReadOnly); err != nil {
+			if path, err = bindSubPath(path, sub, at); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
 		}
@@ -89,8 +90,9 @@ func subPath(vm *corev1.VolumeMount, env []*cri.KeyValue) (string, error) {
 
 // bindSubPath bind-mounts volume/sub at the path at and returns at. sub is resolved inside the volume only: a container that plants a
 // symlink must not get at the node's files (CVE-2017-1002101), nor by swapping it between check and mount, which is why the
-// open file is mounted and not its name.
-func bindSubPath(volume, sub, at string, readOnly bool) (string, error) {
+// open file is mounted and not its name. What is not there becomes an empty directory, as the kubelet has it: also in a volume of a ConfigMap or
+// Secret that lacks the key, which may be optional.
+func bindSubPath(volume, sub, at string) (string, error) {
 	if !filepath.IsLocal(sub) {
 		return "", fmt.Errorf("subPath %q leaves the volume", sub)
 	}
@@ -100,8 +102,8 @@ func bindSubPath(volume, sub, at string, readOnly bool) (string, error) {
 	}
 	defer root.Close()
 	fd, err := openBeneath(root, sub)
-	if errors.Is(err, os.ErrNotExist) && !readOnly {
-		if err = root.MkdirAll(sub, 0o750); err == nil {
+	if errors.Is(err, os.ErrNotExist) {
+		if err = makeBeneath(root, sub); err == nil {
 			fd, err = openBeneath(root, sub)
 		}
 	}
@@ -123,6 +125,30 @@ func bindSubPath(volume, sub, at string, readOnly bool) (string, error) {
 		return "", fmt.Errorf("bind mount: %w", err)
 	}
 	return at, nil
+}
+
+// makeBeneath makes the directories of sub that are missing in root, each with the mode of the volume itself, whatever the agent's umask is: the
+// volume's users, who are not root, are to use them as they use the volume.
+func makeBeneath(root *os.Root, sub string) error {
+	volume, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	mode := volume.Mode() & (os.ModePerm | os.ModeSetgid)
+	dir := ""
+	for part := range strings.SplitSeq(filepath.Clean(sub), "/") {
+		dir = filepath.Join(dir, part)
+		switch err := root.Mkdir(dir, mode.Perm()); {
+		case errors.Is(err, os.ErrExist):
+			continue
+		case err != nil:
+			return err
+		}
+		if err := root.Chmod(dir, mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openBeneath opens sub in root without reading rights, following symlinks only as long as they stay inside (openat2(2)).

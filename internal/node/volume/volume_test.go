@@ -336,6 +336,110 @@ func TestSubPathStaysInside(t *testing.T) {
 	}
 }
 
+// withUmask runs do as an agent whose files are private by default, as a service manager may start it.
+func withUmask(t *testing.T, do func()) {
+	t.Helper()
+	defer unix.Umask(unix.Umask(0o077))
+	do()
+}
+
+func modeOf(t *testing.T, path string) os.FileMode {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Mode() & (os.ModePerm | os.ModeSetgid)
+}
+
+// What the node makes in a volume is for the container's user, who need not be root.
+func TestWhatIsMadeInAVolumeHasTheVolumesMode(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	host := t.TempDir()
+	if err := os.Chmod(host, 0o771); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		source corev1.VolumeSource
+		group  *int64
+		want   os.FileMode
+	}{
+		"emptyDir":            {source: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, want: 0o777},
+		"emptyDir of a group": {source: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, group: ptr(int64(7)), want: 0o777 | os.ModeSetgid},
+		"emptyDir in memory": {
+			source: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}, group: ptr(int64(7)), want: 0o777 | os.ModeSetgid},
+		"hostPath": {source: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: host}}, want: 0o771},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &Disk{Dir: t.TempDir()}
+			pod := podWith(tc.source)
+			if tc.group != nil {
+				pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: tc.group}
+			}
+			c := &pod.Spec.Containers[0]
+			c.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/m", SubPath: "a/b"}}
+			defer func() {
+				if err := d.Teardown("uid-1"); err != nil {
+					t.Error(err)
+				}
+			}()
+			withUmask(t, func() {
+				vols, _, err := d.Setup(t.Context(), pod, &source{}, podspec.Facts{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := d.Mounts(pod, c, vols, nil); err != nil {
+					t.Fatal(err)
+				}
+				for _, dir := range []string{"", "a", "a/b"} {
+					if got := modeOf(t, filepath.Join(vols["v"].HostPath, dir)); got != tc.want {
+						t.Errorf("%q has mode %v, want the volume's, %v", dir, got, tc.want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Optional is honoured where a volume is used, too: a key that is missing is an empty directory, until it is there.
+func TestSubPathOfAMissingKey(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	for _, sub := range []string{"later", "deep/later"} {
+		d := &Disk{Dir: t.TempDir()}
+		pod := podWith(corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}, Optional: ptr(true), Items: []corev1.KeyToPath{{Key: "later", Path: sub}}}})
+		src := &source{}
+		c := &pod.Spec.Containers[0]
+		c.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/m", SubPath: sub}}
+		mount := func() string {
+			t.Helper()
+			vols, _, err := d.Setup(t.Context(), pod, src, podspec.Facts{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := d.Mounts(pod, c, vols, nil)
+			if err != nil {
+				t.Fatalf("%s: a container that mounts a key which is missing and optional: %v", sub, err)
+			}
+			return m[0].HostPath
+		}
+		if st, err := os.Stat(mount()); err != nil || !st.IsDir() {
+			t.Errorf("%s: %v %v, want an empty directory", sub, st, err)
+		}
+		src.cm = map[string]string{"later": "x"}
+		if b, err := os.ReadFile(mount()); string(b) != "x" {
+			t.Errorf("%s: %q %v once the key is there", sub, b, err)
+		}
+		if err := d.Teardown("uid-1"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRefers(t *testing.T) {
 	pod := podWith(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "ca"}}}}}})
 	if cm, s := Sources(pod); !slices.Equal(cm, []string{"ca"}) || len(s) > 0 {
