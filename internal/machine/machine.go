@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +32,7 @@ import (
 	"github.com/knarr-io/knarr/internal/network/cni"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node"
+	"github.com/knarr-io/knarr/internal/node/command"
 	"github.com/knarr-io/knarr/internal/node/containerd"
 	"github.com/knarr-io/knarr/internal/node/runtime"
 	apiserver "github.com/knarr-io/knarr/internal/server"
@@ -121,13 +123,35 @@ func ignoreCancelled(ctx context.Context, err error) error {
 	return err
 }
 
+// openRuntime connects to a runtime; own is the one that comes with Knarr, in which commands are run as package command says.
+func (m *machine) openRuntime(endpoint string, own bool) (rt runtime.Runtime, closeAll func(), err error) {
+	c, err := runtime.NewCRI(endpoint)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !own {
+		return c, func() { c.Close() }, nil
+	}
+	commands, err := command.Open(c, endpoint, filepath.Join(m.dataDir, "commands"), m.log)
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return commands, func() {
+		if err := commands.Close(); err != nil {
+			m.log.Warn("closing the connection to containerd", "err", err)
+		}
+		c.Close()
+	}, nil
+}
+
 // runOn runs agent, network and DNS over a runtime that answers. streams is the certificate of its streaming server, where known.
 func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x509.Certificate) error {
-	rt, err := runtime.NewCRI(endpoint)
+	rt, closeRuntime, err := m.openRuntime(endpoint, streams != nil)
 	if err != nil {
 		return fmt.Errorf("the container runtime at %s: %w", endpoint, err)
 	}
-	defer rt.Close()
+	defer closeRuntime()
 	figures := prometheus.NewRegistry() // of network and DNS, shown by the agent
 	agent, err := node.New(node.Config{
 		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: figures, Tokens: m.tokens, Deleted: m.deleted, Linked: m.joined,

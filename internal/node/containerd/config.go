@@ -78,7 +78,7 @@ oom_score = {{.OOMScore}}
   enable_unprivileged_icmp = true
   cdi_spec_dirs = []
   enable_criu = false
-  # A command whose children keep its output open must not hang an exec probe for ever.
+  # Knarr's own commands do not come here (internal/node/command); others' that leave something behind must not hang for ever.
   drain_exec_sync_io_timeout = "5s"
   # The default asks every shim once a second. The agent works out rates from the counters when somebody wants them.
   stats_collect_period = "10m"

@@ -121,8 +121,17 @@ func (e *Endpoint) PortForwardURL(ctx context.Context, key api.Key, o *corev1.Po
 	return parsed(u, err)
 }
 
-// DialStream connects to the runtime's streaming server, which has to show the certificate that the node knows it by.
+// localStreams is a Runtime that serves some of its streams in this process.
+type localStreams interface {
+	Serves(u *url.URL) bool
+	Dial(ctx context.Context) (net.Conn, error)
+}
+
+// DialStream connects to the runtime's streaming server, which has to show the certificate that the node knows it by, unless it is in this process.
 func (e *Endpoint) DialStream(ctx context.Context, u *url.URL) (net.Conn, error) {
+	if local, ok := e.Runtime.(localStreams); ok && local.Serves(u) {
+		return local.Dial(ctx)
+	}
 	if e.StreamCertificate == nil {
 		return stream.Dial(ctx, u, nil)
 	}
