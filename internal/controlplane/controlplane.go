@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -35,6 +36,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
+	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/authz"
@@ -62,7 +64,9 @@ type Config struct {
 	Several func() bool
 	// Name is this server's. Without one it does not register, and the endpoints of the API stay what Bootstrap makes them.
 	Name string
-	Log  *slog.Logger
+	// Metrics is where the figures of what the leader runs are shown; nil shows them nowhere.
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
 
 	further []admission.Plugin // after the usual ones; for tests that look at who writes
 }
@@ -78,6 +82,8 @@ type Plane struct {
 	cfg   Config
 	nodes authz.Authorizer
 	ready chan struct{}
+	// scheduling outlives the scheduler, which runs only while this server leads.
+	scheduling *scheduler.Metrics
 }
 
 // New wires up a control plane; Run makes it live.
@@ -87,7 +93,7 @@ func New(cfg Config) (*Plane, error) {
 	}
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
 	s.SharedWith(cfg.Several)
-	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{})}
+	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{}), scheduling: scheduler.NewMetrics(cfg.Metrics)}
 	reader := registry.NewReader(s)
 	var err error
 	if p.nodes, err = authz.NewNode(reader); err != nil {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/cluster"
@@ -73,7 +74,7 @@ func (s *server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &parts{keys: keys, data: data, agents: agentlink.NewHub(s.log), closeData: sync.OnceFunc(data.Close)}
+	p := &parts{keys: keys, data: data, agents: agentlink.NewHub(s.log), closeData: sync.OnceFunc(data.Close), metrics: prometheus.NewRegistry()}
 	defer p.closeData()
 	if p.plane, err = s.newPlane(p); err != nil {
 		return err
@@ -95,6 +96,7 @@ type parts struct {
 	agents    *agentlink.Hub
 	plane     *controlplane.Plane
 	tokens    *authn.Tokens
+	metrics   *prometheus.Registry // what the API shows at /metrics
 	node      *machine
 }
 
@@ -115,7 +117,7 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: s.reached(), Agents: s.settings(),
 		},
 		Lead: p.data.Lead, Several: p.data.Several, Name: s.NodeName,
-		Log: s.log,
+		Metrics: p.metrics, Log: s.log,
 	})
 }
 
@@ -144,6 +146,7 @@ func (s *server) gate(p *parts) *cluster.Gate {
 		Streams:   streamsOf(p.node, p.agents),
 		Version:   KubernetesVersion(),
 		Address:   s.reached().String(),
+		Metrics:   p.metrics,
 		Log:       s.log,
 	}))
 	return gate

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -54,7 +55,9 @@ func (s *Scheduler) confirm(ctx context.Context, f flight, err error) (unknown b
 // landed learns what became of a batch.
 func (s *Scheduler) landed(flights []flight, results []client.Result) {
 	s.flying--
+	now := time.Now()
 	for i, f := range flights {
+		s.metrics.landed(s.name, &f, results[i].Err, now)
 		p := s.queue.pods[f.key]
 		known := p != nil && p.pod.UID == f.pod.UID
 		err := results[i].Err

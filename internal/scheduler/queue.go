@@ -36,6 +36,7 @@ type pending struct {
 	seq       uint64 // when it became active
 	index     int    // in the heap of its place
 	attempts  int
+	entered   time.Time // when it came into the queue
 	last      time.Time // of the last attempt
 	wakes     time.Time // in backoff
 	hurry     bool      // need not wait out its back-off if nothing else is to be done: a node suits it

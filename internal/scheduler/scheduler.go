@@ -44,6 +44,7 @@ type Config struct {
 	Name string
 	// Options choose between placement policies; the zero value is Kubernetes' default.
 	Options placement.Options
+	Metrics *Metrics // nil keeps them to itself
 }
 
 // Scheduler places pods. Make one with New, then call Run once.
@@ -58,11 +59,13 @@ type Scheduler struct {
 	sources []*source
 	helps   placement.Events // what happened since the last look at the rejected pods
 	flying  int              // batches being bound
+	gated   map[api.Key]bool // pods with scheduling gates, which are in no queue
 
 	feed    chan fed
 	calls   chan func() // run by the loop
 	batches chan []flight
 	report  *reporter
+	metrics *Metrics
 
 	placed, rejected atomic.Int64
 }
@@ -71,11 +74,14 @@ type Scheduler struct {
 func New(c Config) *Scheduler {
 	s := &Scheduler{
 		client: c.Client, log: c.Logger, name: c.Name,
-		state: placement.New(c.Options), queue: newQueue(),
+		state: placement.New(c.Options), queue: newQueue(), gated: map[api.Key]bool{},
 		feed: make(chan fed), calls: make(chan func()), batches: make(chan []flight, maxFlying),
 	}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	if s.metrics = c.Metrics; s.metrics == nil {
+		s.metrics = NewMetrics(nil)
 	}
 	if s.name == "" {
 		s.name = Name
@@ -154,6 +160,7 @@ func (s *Scheduler) loop(ctx context.Context) error {
 				timer.Reset(next.Sub(now))
 			}
 		}
+		s.metrics.queued(s.queue, len(s.gated))
 		select {
 		case in := <-s.feed:
 			s.apply(in)
@@ -188,11 +195,15 @@ func (s *Scheduler) round(now time.Time) {
 		pods[i] = p.pod
 	}
 	var flights []flight
-	for i, d := range s.state.Place(pods) {
-		if d.Node != "" {
-			flights = append(flights, flight{pod: batch[i].pod, key: batch[i].key, node: d.Node})
+	decisions := s.state.Place(pods)
+	took := time.Since(now)
+	s.metrics.decided(len(pods), took)
+	for i, d := range decisions {
+		if p := batch[i]; d.Node != "" {
+			flights = append(flights, flight{pod: p.pod, key: p.key, node: d.Node, began: now, entered: p.entered, attempts: p.attempts})
 			continue
 		}
+		s.metrics.rejected(s.name, d.Rejection, took)
 		s.rejected.Add(1)
 		s.queue.reject(batch[i], d.Rejection)
 		s.report.reject(d)
@@ -208,8 +219,11 @@ func (s *Scheduler) round(now time.Time) {
 
 // flight is a pod on its way to a node.
 type flight struct {
-	pod     *corev1.Pod
-	key     api.Key
-	node    string
-	unknown bool // whether it arrived; the room stays taken until the watch or the next attempt tells
+	pod      *corev1.Pod
+	key      api.Key
+	node     string
+	began    time.Time // when the attempt began
+	entered  time.Time // when the pod came into the queue
+	attempts int
+	unknown  bool // whether it arrived; the room stays taken until the watch or the next attempt tells
 }

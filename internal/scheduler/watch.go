@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -119,6 +120,7 @@ func (s *Scheduler) setClaim(o api.Object) {
 // setPod sorts a pod: it holds its node's resources, waits for a node, or does not matter (any more).
 func (s *Scheduler) setPod(o api.Object) {
 	pod, key := o.(*corev1.Pod), api.KeyOf(o)
+	delete(s.gated, key)
 	switch {
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
 		s.removePod(key)
@@ -131,8 +133,11 @@ func (s *Scheduler) setPod(o api.Object) {
 		if freed {
 			s.helps |= placement.PodGone
 		}
-	case pod.DeletionTimestamp != nil || pod.Spec.SchedulerName != s.name || len(pod.Spec.SchedulingGates) > 0:
+	case pod.DeletionTimestamp != nil || pod.Spec.SchedulerName != s.name:
 		s.forget(key)
+	case len(pod.Spec.SchedulingGates) > 0:
+		s.forget(key)
+		s.gated[key] = true
 	default:
 		s.pend(pod)
 	}
@@ -140,6 +145,7 @@ func (s *Scheduler) setPod(o api.Object) {
 
 // removePod forgets a pod that ended or went away.
 func (s *Scheduler) removePod(key api.Key) {
+	delete(s.gated, key)
 	if s.state.RemovePod(key) {
 		s.helps |= placement.PodGone
 	}
@@ -163,6 +169,9 @@ func (s *Scheduler) podKeys() []api.Key {
 	for key := range s.queue.pods {
 		keys = append(keys, key)
 	}
+	for key := range s.gated {
+		keys = append(keys, key)
+	}
 	return keys
 }
 
@@ -178,7 +187,7 @@ func (s *Scheduler) pend(pod *corev1.Pod) {
 		if s.state.Assumed(key, pod.UID) {
 			return // bound already; this is how it was before
 		}
-		s.queue.add(pod)
+		s.queue.add(pod).entered = time.Now()
 		if s.synced() {
 			s.restoreNomination(pod)
 		}

@@ -72,7 +72,7 @@ func (r *Rejection) add(v *verdict, nodes int) {
 	if nodes == 0 {
 		return
 	}
-	r.Filters |= v.filter.set()
+	r.Filters |= setOf(v.filter)
 	for _, reason := range v.reasons {
 		r.Reasons[reason] += nodes
 	}

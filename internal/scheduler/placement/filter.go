@@ -51,8 +51,8 @@ func filters() []*Filter {
 // FilterSet is a set of filters.
 type FilterSet uint16
 
-// set returns the set of f alone.
-func (f *Filter) set() FilterSet {
+// setOf returns the set of f alone.
+func setOf(f *Filter) FilterSet {
 	for i, other := range filters() {
 		if f == other {
 			return 1 << i

@@ -30,11 +30,11 @@ func (st *State) Place(pods []*corev1.Pod) []Decision {
 func (st *State) placeOne(pod *corev1.Pod) Decision {
 	d := Decision{Pod: pod}
 	if st.live == 0 {
-		d.Rejection = &Rejection{Filters: nodeResourcesFit.set(), PodReason: reasonNoNodes}
+		d.Rejection = &Rejection{Filters: setOf(&nodeResourcesFit), PodReason: reasonNoNodes}
 		return d
 	}
 	if by, problem := st.podProblem(pod); by != nil {
-		d.Rejection = &Rejection{Nodes: st.live, Filters: by.set(), PodReason: problem, Preemption: st.unhelpful()}
+		d.Rejection = &Rejection{Nodes: st.live, Filters: setOf(by), PodReason: problem, Preemption: st.unhelpful()}
 		return d
 	}
 	sh := st.shapeOf(pod)
