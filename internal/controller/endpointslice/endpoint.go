@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -18,6 +19,7 @@ import (
 type group struct {
 	ports     []discoveryv1.EndpointPort
 	endpoints []discoveryv1.Endpoint
+	turned    map[string]time.Time // when the pod of an endpoint, by its key, became ready or no longer was
 }
 
 // groups sorts the endpoints of svc with addresses of type t by their ports.
@@ -40,8 +42,11 @@ func groups(svc *corev1.Service, pods []*corev1.Pod, t discoveryv1.AddressType, 
 		key := portsKey(ports)
 		g := out[key]
 		if g == nil {
-			g = &group{ports: ports}
+			g = &group{ports: ports, turned: map[string]time.Time{}}
 			out[key] = g
+		}
+		if i := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady }); i >= 0 {
+			g.turned[endpointKey(ep)] = p.Status.Conditions[i].LastTransitionTime.Time
 		}
 		g.endpoints = append(g.endpoints, ep)
 	}

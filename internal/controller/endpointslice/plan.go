@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -106,12 +107,15 @@ func planGroup(svc *corev1.Service, t discoveryv1.AddressType, g *group, have []
 	for _, d := range fill(drafts, rest) {
 		switch {
 		case d.was == nil:
-			act.create = append(act.create, newSlice(svc, t, g.ports, d.endpoints))
+			s := newSlice(svc, t, g.ports, d.endpoints)
+			noteTrigger(s, latest(d.trigger(g.turned), created(svc, have)))
+			act.create = append(act.create, s)
 		case d.changed && len(d.endpoints) == 0 && len(g.endpoints) > 0:
 			act.remove = append(act.remove, d.was)
 		case d.changed:
 			s := d.was.DeepCopy()
 			s.Labels, s.Endpoints, s.Ports = labels, d.endpoints, g.ports
+			noteTrigger(s, d.trigger(g.turned))
 			act.update = append(act.update, s)
 		}
 	}
@@ -126,6 +130,53 @@ func planGroup(svc *corev1.Service, t discoveryv1.AddressType, g *group, have []
 			})
 		}
 	}
+}
+
+// trigger returns when the last of the pods turned ready or not whose turn the draft is to make known, or the zero time.
+func (d *draft) trigger(turned map[string]time.Time) time.Time {
+	before := map[string]discoveryv1.EndpointConditions{}
+	if d.was != nil {
+		for _, ep := range d.was.Endpoints {
+			before[endpointKey(ep)] = ep.Conditions
+		}
+	}
+	var at time.Time
+	for _, ep := range d.endpoints {
+		key := endpointKey(ep)
+		if old, had := before[key]; !had || !apiequality.Semantic.DeepEqual(old.Serving, ep.Conditions.Serving) {
+			at = latest(at, turned[key])
+		}
+	}
+	return at
+}
+
+// created returns when svc was made if it has no slice yet: that is what its first one makes known.
+func created(svc *corev1.Service, have []*discoveryv1.EndpointSlice) time.Time {
+	if len(have) > 0 {
+		return time.Time{}
+	}
+	return svc.CreationTimestamp.Time
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// noteTrigger notes at in s, from which proxies tell how long it took until they had the change
+// (https://github.com/kubernetes/community/blob/master/sig-scalability/slos/network_programming_latency.md). No time removes the note: what
+// changed is no pod's readiness.
+func noteTrigger(s *discoveryv1.EndpointSlice, at time.Time) {
+	if at.IsZero() {
+		delete(s.Annotations, corev1.EndpointsLastChangeTriggerTime)
+		return
+	}
+	if s.Annotations == nil {
+		s.Annotations = map[string]string{}
+	}
+	s.Annotations[corev1.EndpointsLastChangeTriggerTime] = at.UTC().Format(time.RFC3339Nano)
 }
 
 // fill places the endpoints rest in drafts and new ones.
