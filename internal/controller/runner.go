@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/workqueue"
 
@@ -24,8 +25,9 @@ const (
 
 // Runner runs controllers on one client.
 type Runner struct {
-	Client client.Client
-	Log    *slog.Logger
+	Client  client.Client
+	Log     *slog.Logger
+	Metrics *Metrics // of the queues; nil where nobody asks for them
 }
 
 // Run runs the controllers until ctx ends or one of them can no longer watch, and returns when all their goroutines have.
@@ -49,7 +51,11 @@ func (r *Runner) Run(ctx context.Context, controllers ...Controller) error {
 
 // run is one controller: a watch pump for each watched resource and its workers, around one queue.
 func (r *Runner) run(ctx context.Context, c Controller) error {
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[api.Key](backOffFirst, backOffMax))
+	metrics := r.Metrics
+	if metrics == nil {
+		metrics = NewMetrics()
+	}
+	queue, retries := metrics.queue(c.Name)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer queue.ShutDown()
@@ -65,7 +71,7 @@ func (r *Runner) run(ctx context.Context, c Controller) error {
 		wg.Go(func() { c.Follow(ctx, queue.Add) })
 	}
 	for range max(1, c.Workers) {
-		wg.Go(func() { r.work(ctx, c, queue) })
+		wg.Go(func() { r.work(ctx, c, queue, retries) })
 	}
 	select {
 	case <-ctx.Done():
@@ -92,26 +98,27 @@ func enqueue(w Watch, b client.Batch, queue workqueue.TypedRateLimitingInterface
 }
 
 // work reconciles keys until the queue is shut down.
-func (r *Runner) work(ctx context.Context, c Controller, queue workqueue.TypedRateLimitingInterface[api.Key]) {
+func (r *Runner) work(ctx context.Context, c Controller, queue workqueue.TypedRateLimitingInterface[api.Key], retries prometheus.Counter) {
 	for {
 		key, quit := queue.Get()
 		if quit {
 			return
 		}
 		if ctx.Err() == nil {
-			r.reconcile(ctx, c, key, queue)
+			r.reconcile(ctx, c, key, queue, retries)
 		}
 		queue.Done(key)
 	}
 }
 
-func (r *Runner) reconcile(ctx context.Context, c Controller, key api.Key, queue workqueue.TypedRateLimitingInterface[api.Key]) {
+func (r *Runner) reconcile(ctx context.Context, c Controller, key api.Key, queue workqueue.TypedRateLimitingInterface[api.Key], retries prometheus.Counter) {
 	after, err := safely(ctx, c.Reconciler, key)
 	var terminal *terminalError
 	switch {
 	case err == nil:
 		queue.Forget(key)
 		if after > 0 {
+			retries.Inc()
 			queue.AddAfter(key, after)
 		}
 	case errors.As(err, &terminal):
@@ -123,6 +130,7 @@ func (r *Runner) reconcile(ctx context.Context, c Controller, key api.Key, queue
 		if !apierrors.IsConflict(err) && queue.NumRequeues(key) > 2 {
 			r.Log.Warn("reconciling failed, trying again", "controller", c.Name, "key", key.String(), "err", err)
 		}
+		retries.Inc()
 		queue.AddRateLimited(key)
 	}
 }

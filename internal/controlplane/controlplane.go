@@ -84,6 +84,7 @@ type Plane struct {
 	ready chan struct{}
 	// scheduling outlives the scheduler, which runs only while this server leads.
 	scheduling *scheduler.Metrics
+	queues     *controller.Metrics
 }
 
 // New wires up a control plane; Run makes it live.
@@ -93,7 +94,10 @@ func New(cfg Config) (*Plane, error) {
 	}
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
 	s.SharedWith(cfg.Several)
-	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{}), scheduling: scheduler.NewMetrics(cfg.Metrics)}
+	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{}), scheduling: scheduler.NewMetrics(cfg.Metrics), queues: controller.NewMetrics()}
+	if cfg.Metrics != nil {
+		cfg.Metrics.MustRegister(p.queues)
+	}
 	reader := registry.NewReader(s)
 	var err error
 	if p.nodes, err = authz.NewNode(reader); err != nil {

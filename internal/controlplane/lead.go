@@ -54,7 +54,7 @@ func (p *Plane) act(ctx context.Context, fence *store.Fence) error {
 		return scheduler.New(scheduler.Config{Client: c.As(kubeScheduler), Logger: p.cfg.Log, Metrics: p.scheduling}).Run(ctx)
 	})
 	g.Go(func() error {
-		return (&controller.Runner{Client: c, Log: p.cfg.Log}).Run(ctx, p.controllers(c)...)
+		return (&controller.Runner{Client: c, Log: p.cfg.Log, Metrics: p.queues}).Run(ctx, p.controllers(c)...)
 	})
 	return g.Wait()
 }
