@@ -38,7 +38,7 @@ func (s *Scheduler) commit(ctx context.Context) error {
 }
 
 // confirm finds out what became of a binding that returned err: it may have been made though the answer was lost, and then
-// the node's room must not be given away. unknown says that it could not be found out.
+// the node's room must not be given away. unknown reports whether it could not be found out.
 func (s *Scheduler) confirm(ctx context.Context, f flight, err error) (unknown bool, _ error) {
 	pod, getErr := client.Get[*corev1.Pod](ctx, s.client, f.key)
 	switch {

@@ -131,7 +131,7 @@ func (q *queue) fail(p *pending) {
 	q.delay(p)
 }
 
-// wake takes a pod that was put aside back into consideration. sure says that a node suits it now.
+// wake takes a pod that was put aside back into consideration. sure reports whether a node suits it now.
 func (q *queue) wake(p *pending, now time.Time, sure bool) {
 	if p.place != aside {
 		return
@@ -168,7 +168,7 @@ func (p *pending) pause() time.Duration {
 	return min(d, maxBackoff)
 }
 
-// ready says that pop would return something.
+// ready reports whether pop would return something.
 func (q *queue) ready(now time.Time) bool {
 	if len(q.active) > 0 {
 		return true

@@ -42,7 +42,7 @@ func newReporter(s *Scheduler) *reporter {
 	return &reporter{s: s, signal: make(chan struct{}, 1), statuses: map[api.Key]placement.Decision{}, tokens: eventBurst}
 }
 
-// reject tells that a pod was not placed.
+// reject records a pod that was not placed.
 func (r *reporter) reject(d placement.Decision) {
 	msg := d.Rejection.Message()
 	r.mu.Lock()
@@ -55,7 +55,7 @@ func (r *reporter) reject(d placement.Decision) {
 	r.poke()
 }
 
-// scheduled tells that pods were bound.
+// scheduled records pods that were bound.
 func (r *reporter) scheduled(flights []flight, results []client.Result) {
 	r.mu.Lock()
 	for i, f := range flights {
@@ -152,7 +152,7 @@ func (r *reporter) writeStatuses(ctx context.Context, statuses map[api.Key]place
 	}
 }
 
-// setRejected notes a rejection in a pod's status. It says whether that changes anything.
+// setRejected notes a rejection in a pod's status. It reports whether that changes anything.
 func setRejected(pod *corev1.Pod, why *placement.Rejection, now time.Time) bool {
 	nominated := why.Nominated
 	if why.Waiting {
@@ -166,7 +166,7 @@ func setRejected(pod *corev1.Pod, why *placement.Rejection, now time.Time) bool 
 	}, now) || changed
 }
 
-// setCondition adds or updates a condition. It says whether that changes anything.
+// setCondition adds or updates a condition. It reports whether that changes anything.
 func setCondition(pod *corev1.Pod, c corev1.PodCondition, now time.Time) bool {
 	c.LastTransitionTime = metav1.NewTime(now)
 	c.ObservedGeneration = pod.Generation

@@ -117,7 +117,7 @@ func (s *Scheduler) Stats() Stats {
 	return Stats{Placed: s.placed.Load(), Rejected: s.rejected.Load(), DroppedEvents: s.report.dropped.Load()}
 }
 
-// Explain says which nodes suit a pod now, and why the others do not. It needs Run to be running.
+// Explain returns which nodes suit a pod now, and why the others do not. It needs Run to be running.
 func (s *Scheduler) Explain(ctx context.Context, pod *corev1.Pod) (suitable []string, reasons []placement.Reason, err error) {
 	done := make(chan struct{})
 	if !s.call(ctx, func() {

@@ -65,7 +65,7 @@ func defaultSpread(ns string, owner types.UID) []spreadConstraint {
 	return []spreadConstraint{one(corev1.LabelHostname, 3), one(corev1.LabelTopologyZone, 5)}
 }
 
-// counts says that the constraint counts pods of shape sh, found in namespace ns.
+// counts reports whether the constraint counts pods of shape sh, found in namespace ns.
 func (s *spreadConstraint) counts(ns string, sh *shape) bool {
 	if sh.terminating || sh.namespace != ns {
 		return false

@@ -22,7 +22,7 @@ type Rejection struct {
 	// Nominated is the node that will have room once Victims are gone.
 	Nominated string
 	Victims   []*corev1.Pod
-	// Waiting says that victims chosen earlier are still on their way out; the nomination stays.
+	// Waiting reports whether victims chosen earlier are still on their way out; the nomination stays.
 	Waiting bool
 }
 
@@ -78,7 +78,7 @@ func (r *Rejection) add(v *verdict, nodes int) {
 	}
 }
 
-// check says why node n does not suit pods of the class, taking victims out of it (or nil); nil if it does. The class must
+// check returns why node n does not suit pods of the class, taking victims out of it (or nil); nil if it does. The class must
 // be up to date.
 func (c *class) check(st *State, n *node, without *victims) *verdict {
 	if why := c.judgeRoom(st, n, c.entries[n.index].static, without); why != noVerdict {
@@ -95,7 +95,7 @@ func (c *class) check(st *State, n *node, without *victims) *verdict {
 	return nil
 }
 
-// Reason is one reason why nodes do not suit a pod.
+// Reason is one reason why nodes do not suit a pod. What can be done about it is Filter.Next.
 type Reason struct {
 	Filter *Filter
 	Text   string

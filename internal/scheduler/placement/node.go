@@ -110,7 +110,7 @@ func sameToPlacement(a, b *corev1.Node) bool {
 		equality.Semantic.DeepEqual(a.Status.Allocatable, b.Status.Allocatable)
 }
 
-// SetNode adds or updates a node. It says whether anything changed that may let a pod be placed.
+// SetNode adds or updates a node. It reports whether anything changed that may let a pod be placed.
 func (st *State) SetNode(obj *corev1.Node) bool {
 	i, known := st.byName[obj.Name]
 	var n *node

@@ -17,7 +17,7 @@ type Decision struct {
 }
 
 // Place decides for pods, in this order, each knowing of those before it. Placed pods are accounted for until RemovePod
-// takes them back or SetPod tells that they are bound. Pods that preempt others are nominated (see Nominate), and the
+// takes them back or SetPod has them as bound. Pods that preempt others are nominated (see Nominate), and the
 // victims are noted as going away.
 func (st *State) Place(pods []*corev1.Pod) []Decision {
 	out := make([]Decision, len(pods))

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// SetPod adds or updates a pod that has a node. It says whether anything changed that matters to the placing of others, and
+// SetPod adds or updates a pod that has a node. It reports whether anything changed that matters to the placing of others, and
 // whether the pod holds less than before.
 func (st *State) SetPod(pod *corev1.Pod) (changed, freed bool) {
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
@@ -29,7 +29,7 @@ func (st *State) SetPod(pod *corev1.Pod) (changed, freed bool) {
 	return true, freed
 }
 
-// RemovePod forgets a placed pod, because it ended, went away or was never bound. It says whether it was known.
+// RemovePod forgets a placed pod, because it ended, went away or was never bound. It reports whether it was known.
 func (st *State) RemovePod(key types.NamespacedName) bool {
 	pi := st.pods[key]
 	if pi == nil {
@@ -48,7 +48,7 @@ func (st *State) RemovePod(key types.NamespacedName) bool {
 	return true
 }
 
-// Assumed says that the pod was placed by Place and has not been seen as bound by SetPod.
+// Assumed reports whether the pod was placed by Place and has not been seen as bound by SetPod.
 func (st *State) Assumed(key types.NamespacedName, uid types.UID) bool {
 	pi := st.pods[key]
 	return pi != nil && pi.assumed && pi.pod.UID == uid
@@ -127,7 +127,7 @@ func (st *State) count(pi *podInfo, i, delta int32) {
 	st.touch(i, false)
 }
 
-// sameShape says that an update of a placed pod, whose spec is mostly immutable, cannot have changed its shape.
+// sameShape reports whether an update of a placed pod, whose spec is mostly immutable, cannot have changed its shape.
 func sameShape(a, b *corev1.Pod) bool {
 	return a.UID == b.UID &&
 		a.Generation == b.Generation &&
@@ -153,7 +153,7 @@ func (st *State) Nominate(pod *corev1.Pod, name string) {
 	st.touch(i, false)
 }
 
-// Unnominate gives up the room kept for the pod with this UID. It says whether there was any.
+// Unnominate gives up the room kept for the pod with this UID. It reports whether there was any.
 func (st *State) Unnominate(uid types.UID) bool {
 	nom := st.nominated[uid]
 	if nom == nil {

@@ -55,7 +55,7 @@ func neverPreempts(pod *corev1.Pod) bool {
 	return pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
 }
 
-// waitsFor says that victims on the nominated node are on their way out, and that their going can help.
+// waitsFor reports whether victims on the nominated node are on their way out, and that their going can help.
 func (c *class) waitsFor(st *State, nom *nomination) bool {
 	if v := c.check(st, nom.node, nil); v != nil && v.unresolvable {
 		return false
@@ -89,7 +89,7 @@ func (st *State) outrank(n *node, priority int32) {
 	}
 }
 
-// Spared tells that a victim was not removed after all, so that it may be chosen again.
+// Spared notes that a victim was not removed after all, so that it may be chosen again.
 func (st *State) Spared(pod *corev1.Pod) {
 	for _, pi := range st.pods {
 		if pi.pod.UID == pod.UID {
@@ -100,7 +100,7 @@ func (st *State) Spared(pod *corev1.Pod) {
 	}
 }
 
-// Outranks says that some placed pod has a lower priority.
+// Outranks reports whether some placed pod has a lower priority.
 func (st *State) Outranks(priority int32) bool {
 	for other := range st.priorities {
 		if other < priority {

@@ -109,7 +109,7 @@ func (st *State) meansAll(terms []*term) (key string, match func(*shape) bool) {
 	}
 }
 
-// selfAffine says that a pod of this shape meets its own required affinity terms.
+// selfAffine reports whether a pod of this shape meets its own required affinity terms.
 func selfAffine(sh *shape, st *State) bool {
 	if len(sh.affinity.required) == 0 {
 		return false

@@ -245,7 +245,7 @@ func ownerOf(pod *corev1.Pod) apitypes.UID {
 	return ""
 }
 
-// resizing says that an in-place resize of pod is not finished (KEP-1287).
+// resizing reports whether an in-place resize of pod is not finished (KEP-1287).
 func resizing(pod *corev1.Pod) bool {
 	for i := range pod.Status.Conditions {
 		switch pod.Status.Conditions[i].Type {

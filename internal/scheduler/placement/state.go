@@ -74,7 +74,7 @@ func New(options Options) *State {
 	}
 }
 
-// SetNamespace tells the labels of a namespace, which namespaceSelectors look at.
+// SetNamespace sets the labels of a namespace, which namespaceSelectors look at.
 func (st *State) SetNamespace(ns *corev1.Namespace) {
 	old := st.namespaces[ns.Name]
 	st.namespaces[ns.Name] = ns.Labels

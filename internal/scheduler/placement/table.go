@@ -54,7 +54,7 @@ type table struct {
 	topo    *topology
 	counter *counter
 	wide    bool
-	// perNode says that the rule looks at the node alone: soft spreading over hostnames.
+	// perNode reports whether the rule looks at the node alone: soft spreading over hostnames.
 	perNode bool
 
 	added  []added // per node
@@ -97,7 +97,7 @@ func (t *table) grow(n int) {
 	}
 }
 
-// count brings node i's contribution up to date. counts says whether its pods count towards its domain. It returns the
+// count brings node i's contribution up to date. counts reports whether its pods count towards its domain. It returns the
 // domains whose sums changed, or noDomain.
 func (t *table) count(i int32, counts bool) (left, joined int32) {
 	domain := int32(noDomain)

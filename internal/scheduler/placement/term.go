@@ -26,7 +26,7 @@ type weighted struct {
 	weight int64
 }
 
-// matches says that the term means a pod with these labels in namespace ns, itself labelled nsLabels.
+// matches reports whether the term means a pod with these labels in namespace ns, itself labelled nsLabels.
 func (t *term) matches(ns string, nsLabels, podLabels labels.Set) bool {
 	if _, ok := slices.BinarySearch(t.namespaces, ns); !ok {
 		if t.inNamespace == nil || !t.inNamespace.Matches(nsLabels) {

@@ -106,7 +106,7 @@ func started(pod *corev1.Pod) metav1.Time {
 	return metav1.Unix(math.MaxInt32, 0)
 }
 
-// better says that v does less harm than w, by the order of kube-scheduler: fewer violated budgets, a lower highest
+// better reports whether v does less harm than w, by the order of kube-scheduler: fewer violated budgets, a lower highest
 // priority, a lower sum of priorities, fewer victims, later started.
 func (v *victims) better(w *victims) bool {
 	a, b := v.harm(), w.harm()
