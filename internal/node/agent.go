@@ -21,6 +21,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/report"
 	"github.com/knarr-io/knarr/internal/node/sources"
 	"github.com/knarr-io/knarr/internal/node/task"
@@ -65,7 +66,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow})
 	a.host = &pod.Host{
-		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Prober: cfg.prober(),
+		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Prober: cfg.prober(), Probes: probe.NewMetrics(),
 		Ledger: ledger.New(facts.Allocatable, &a.tasks), Sources: src, Events: rec, Tasks: &a.tasks, Log: a.log,
 		Images:   images.New(images.Settings{Runtime: cfg.Runtime, Events: rec, Secrets: src, Log: a.log}),
 		Statuses: report.NewStatuses(cfg.Client, &a.tasks, a.log), Self: a.report,
@@ -80,7 +81,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.Endpoint = endpoint.New(endpoint.Settings{
 		Node: cfg.NodeName, Version: cfg.Version, Pods: a.pods, Runtime: cfg.Runtime, Cgroups: cgroups, Disks: disks, Capacity: facts.Capacity,
-		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate, Metrics: cfg.Metrics,
+		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate, Metrics: cfg.Metrics, Probes: a.host.Probes,
 	})
 	return a, nil
 }

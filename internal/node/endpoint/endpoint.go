@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,6 +43,8 @@ type Settings struct {
 	StreamCertificate func() *x509.Certificate
 	// Metrics has the figures that /metrics shows beside the agent's own; nil means none.
 	Metrics prometheus.Gatherer
+	// Probes has what probes found.
+	Probes prometheus.Gatherer
 }
 
 // Endpoint answers for a node and its pods.
@@ -87,7 +90,11 @@ func (e *Endpoint) routes() http.Handler {
 	handle("/metrics/resource", e.serveResource)
 	handle("/metrics/cadvisor", e.serveCadvisor)
 	mux.Handle("GET /metrics", e.ownMetrics())
+	mux.Handle("GET /metrics/probes", promhttp.HandlerFor(e.Probes, promhttp.HandlerOpts{}))
 	handle("/pods", e.servePods)
+	handle("/runningpods", e.serveRunningPods)
+	handle("/runningpods/{$}", e.serveRunningPods)
+	mux.HandleFunc("GET /logs/", e.serveSystemLogs)
 	handle("/configz", func(w http.ResponseWriter, _ *http.Request) error {
 		return sendJSON(w, map[string]any{"kubeletconfig": e.Config})
 	})

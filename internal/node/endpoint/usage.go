@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -89,8 +88,6 @@ func (e *Endpoint) servePods(w http.ResponseWriter, _ *http.Request) error {
 		}
 		list.Items = append(list.Items, p)
 	}
-	slices.SortFunc(list.Items, func(x, y corev1.Pod) int {
-		return strings.Compare(x.Namespace+"/"+x.Name+"/"+string(x.UID), y.Namespace+"/"+y.Name+"/"+string(y.UID))
-	})
+	slices.SortFunc(list.Items, comparePods)
 	return sendJSON(w, list)
 }

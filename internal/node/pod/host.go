@@ -30,6 +30,7 @@ type Host struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Prober  Prober
+	Probes  *probe.Metrics
 
 	Ledger  *ledger.Ledger
 	Images  *images.Store

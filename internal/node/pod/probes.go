@@ -84,6 +84,7 @@ func (w *Worker) runProbe(t *probe.Tracker, k probe.Kind) {
 	}
 	target := probe.Target{ContainerID: t.ID, PodIP: w.podIP(), Container: c}
 	w.host.Tasks.Go(func() {
+		began := time.Now()
 		ok, out := w.host.Prober.Run(w.host.Tasks.Context(), pr, target)
 		if w.host.Tasks.Context().Err() != nil {
 			return
@@ -93,6 +94,7 @@ func (w *Worker) runProbe(t *probe.Tracker, k probe.Kind) {
 		if w.probes[t.ID] != t {
 			return
 		}
+		w.host.Probes.Observe(w.pod, t.Name, k, ok, time.Since(began))
 		if !ok && w.mem.Terminating.IsZero() {
 			w.host.Events.Warning(w.pod, t.Name, "Unhealthy", k.Title()+" probe failed: "+out)
 		}

@@ -240,6 +240,7 @@ func (s *Set) forget(w *Worker) {
 		delete(s.byKey, w.key)
 	}
 	s.mu.Unlock()
+	s.host.Probes.Forget(w.Pod())
 	s.host.Sources.Release(w)
 	s.host.Ledger.Release(w.uid)
 	s.users.release(w.uid)
