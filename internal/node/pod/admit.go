@@ -31,6 +31,9 @@ func (w *Worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 		w.host.Self.ReadNode(ctx)
 	}
 	f := w.pressed(pod, present)
+	if f == nil && !present {
+		f = unfit(pod)
+	}
 	switch {
 	case f != nil:
 	case present:

@@ -94,7 +94,10 @@ func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelect
 	q := c.Resources.Requests[rn]
 	if kind == "limits" {
 		var set bool
-		if q, set = c.Resources.Limits[rn]; !set {
+		if q, set = c.Resources.Limits[rn]; !set && pod.Spec.Resources != nil {
+			q, set = pod.Spec.Resources.Limits[rn] // the pod's is the container's (KEP-2837)
+		}
+		if !set {
 			q = f.Allocatable[rn] // without a limit: all that the node has
 		}
 	}

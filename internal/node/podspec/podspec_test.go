@@ -3,6 +3,7 @@ package podspec
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -263,5 +264,28 @@ func TestContainerAndSandbox(t *testing.T) {
 	if fmt.Sprint(c.Command, c.Args) != "[run x] [$(B)]" || c.LogPath != "c/2.log" || c.Image.Image != "sha" || s.RunAsUser.Value != 7 || s.RunAsGroup.Value != 2 ||
 		fmt.Sprint(s.SupplementalGroups) != "[3]" || !s.NoNewPrivs || s.Seccomp.LocalhostRef != "/sec/p/x.json" || fmt.Sprint(s.Capabilities.DropCapabilities) != "[ALL]" || len(s.MaskedPaths) == 0 {
 		t.Errorf("container %v", c)
+	}
+}
+
+// A container without limits has the pod's, in its own control group and in what it is told (KEP-2837).
+func TestContainersWithoutLimitsHaveThePods(t *testing.T) {
+	list := func(cpu, memory string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+	}
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		Resources:  &corev1.ResourceRequirements{Requests: list("500m", "64Mi"), Limits: list("2", "128Mi")},
+		Containers: []corev1.Container{{Name: "free"}, {Name: "bound", Resources: corev1.ResourceRequirements{Limits: list("1", "32Mi")}}},
+	}}
+	capacity := list("8", "16Gi")
+	for i, want := range []struct{ quota, memory int64 }{{200_000, 128 << 20}, {100_000, 32 << 20}} {
+		c := &pod.Spec.Containers[i]
+		r := ContainerResources(pod, c, capacity)
+		if r.CpuQuota != want.quota || r.MemoryLimitInBytes != want.memory {
+			t.Errorf("%s: quota %d and %d bytes, want %d and %d", c.Name, r.CpuQuota, r.MemoryLimitInBytes, want.quota, want.memory)
+		}
+		got, err := Resource(pod, c.Name, &corev1.ResourceFieldSelector{Resource: "limits.memory"}, Facts{Allocatable: capacity})
+		if err != nil || got != strconv.FormatInt(want.memory, 10) {
+			t.Errorf("%s is told that its limit is %s, %v; want %d", c.Name, got, err, want.memory)
+		}
 	}
 }

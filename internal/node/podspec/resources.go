@@ -11,20 +11,29 @@ import (
 
 // ContainerResources returns what a container's requests and limits mean to the kernel.
 func ContainerResources(pod *corev1.Pod, c *corev1.Container, capacity corev1.ResourceList) *cri.LinuxContainerResources {
-	cpuLimit := amount.Milli(*c.Resources.Limits.Cpu())
+	cpuLimit, memoryLimit := limitOf(pod, c, corev1.ResourceCPU), limitOf(pod, c, corev1.ResourceMemory)
 	cpuRequest := amount.Milli(*c.Resources.Requests.Cpu())
 	if _, ok := c.Resources.Requests[corev1.ResourceCPU]; !ok {
 		cpuRequest = cpuLimit
 	}
 	r := &cri.LinuxContainerResources{
 		CpuShares:          lifecycle.Shares(cpuRequest),
-		MemoryLimitInBytes: amount.Units(*c.Resources.Limits.Memory()),
+		MemoryLimitInBytes: memoryLimit,
 		OomScoreAdj:        OOMScoreAdj(pod, c, amount.Units(*capacity.Memory())),
 	}
 	if q := lifecycle.Quota(cpuLimit); q > 0 {
 		r.CpuQuota, r.CpuPeriod = q, lifecycle.CPUPeriod
 	}
 	return r
+}
+
+// limitOf is a container's limit: its own, else the pod's (KEP-2837), else 0. CPU is in thousandths.
+func limitOf(pod *corev1.Pod, c *corev1.Container, name corev1.ResourceName) int64 {
+	q, ok := c.Resources.Limits[name]
+	if !ok && pod.Spec.Resources != nil {
+		q = pod.Spec.Resources.Limits[name]
+	}
+	return amount.Of(name, q)
 }
 
 // OOMScoreAdj orders who is killed first when memory runs out

@@ -1,0 +1,36 @@
+package pod
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func TestPodsThatNoNodeOfThisKindRuns(t *testing.T) {
+	sysctl := func(name string) corev1.PodSpec {
+		return corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: name, Value: "1"}}}}
+	}
+	hostNetwork, hostIPC := sysctl("net.ipv4.tcp_rmem"), sysctl("kernel.shm_rmid_forced")
+	hostNetwork.HostNetwork, hostIPC.HostIPC = true, true
+	for name, tc := range map[string]struct {
+		spec            corev1.PodSpec
+		reason, message string
+	}{
+		"nothing asked":      {},
+		"linux":              {spec: corev1.PodSpec{OS: &corev1.PodOS{Name: corev1.Linux}}},
+		"windows":            {corev1.PodSpec{OS: &corev1.PodOS{Name: corev1.Windows}}, "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"},
+		"safe":               {spec: sysctl("net.ipv4.ip_local_port_range")},
+		"safe, with slashes": {spec: sysctl("net/ipv4/ip_local_port_range")},
+		"unsafe":             {sysctl("kernel.msgmax"), "SysctlForbidden", `forbidden sysctl: "kernel.msgmax" not allowlisted`},
+		"host network":       {hostNetwork, "SysctlForbidden", `forbidden sysctl: "net.ipv4.tcp_rmem" not allowed with host net enabled`},
+		"host IPC":           {hostIPC, "SysctlForbidden", `forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host ipc enabled`},
+	} {
+		f := unfit(&corev1.Pod{Spec: tc.spec})
+		if f == nil && tc.reason == "" {
+			continue
+		}
+		if f == nil || f.Reason != tc.reason || f.Message != tc.message {
+			t.Errorf("%s: %+v, want %s: %s", name, f, tc.reason, tc.message)
+		}
+	}
+}
