@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/knarr-io/knarr/internal/client"
@@ -98,7 +99,8 @@ func (a *agent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	api, err := client.NewRemote(client.RemoteConfig{Server: id.Server, Transport: id, UserAgent: "knarr-agent", Log: a.log})
+	figures := prometheus.NewRegistry()
+	api, err := client.NewRemote(client.RemoteConfig{Server: id.Server, Transport: client.Counted(id, figures), UserAgent: "knarr-agent", Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -111,7 +113,7 @@ func (a *agent) run(ctx context.Context) error {
 	if a.overlayMode, err = overlay.ParseMode(settings.Overlay); err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	m := &machine{host: a.host, client: api, joined: true, tokens: api.RequestToken, links: make(chan struct{}, 1), deleted: func() {
+	m := &machine{host: a.host, client: api, figures: figures, joined: true, tokens: api.RequestToken, links: make(chan struct{}, 1), deleted: func() {
 		a.log.Warn("this machine's Node was deleted: its pods end, and it needs a token to join again; knarr down removes what it had", "node", a.nodeName)
 		if err := id.Leave(); err != nil {
 			a.log.Error("leaving the cluster", "err", err)

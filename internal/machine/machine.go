@@ -63,10 +63,12 @@ type machine struct {
 	// links tells the agent that a connection with a server was lost or is back.
 	links chan struct{}
 	agent atomic.Pointer[node.Agent]
+	// figures are those of network, DNS and the client of the API, which the agent shows.
+	figures *prometheus.Registry
 }
 
 func (s *server) newMachine(plane *controlplane.Plane, tokens *authn.Tokens) *machine {
-	return &machine{client: plane.Client, tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
+	return &machine{client: plane.Client, figures: prometheus.NewRegistry(), tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
 		dataDir: s.DataDir, nodeName: s.NodeName, domain: s.ClusterDomain, criEndpoint: s.CRIEndpoint, libexec: s.Libexec,
 		nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
 		upstreamDNS: s.UpstreamDNS, maxPods: s.MaxPods, log: s.log,
@@ -152,9 +154,8 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 		return fmt.Errorf("the container runtime at %s: %w", endpoint, err)
 	}
 	defer closeRuntime()
-	figures := prometheus.NewRegistry() // of network and DNS, shown by the agent
 	agent, err := node.New(node.Config{
-		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: figures, Tokens: m.tokens, Deleted: m.deleted, Linked: m.joined,
+		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: m.figures, Tokens: m.tokens, Deleted: m.deleted, Linked: m.joined,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
 		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: KubernetesVersion().GitVersion, Logger: m.log,
 	})
@@ -165,7 +166,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.Run(ctx) })
 	g.Go(func() error { agent.Hasten(ctx, m.links); return nil })
-	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt, figures)) })
+	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt, m.figures)) })
 	return g.Wait()
 }
 
