@@ -95,6 +95,50 @@ func TestUnchangedUpdate(t *testing.T) {
 	})
 }
 
+// A stored object is defaulted when it is decoded, so preparing must not leave a default to be filled in: before and after a restart
+// the object would differ (a claim without a phase).
+func TestPreparedObjectsHaveTheirDefaults(t *testing.T) {
+	check := func(t *testing.T, what string, res *Resource, obj Object) {
+		t.Helper()
+		before := obj.DeepCopyObject()
+		res.Default(obj)
+		if diff := cmp.Diff(before, runtime.Object(obj)); diff != "" {
+			t.Errorf("%s leaves defaults out (-prepared +defaulted):\n%s", what, diff)
+		}
+	}
+	eachGolden(t, func(t *testing.T, res *Resource, full Object) {
+		empty := res.New()
+		for _, obj := range []Object{full, empty} {
+			res.Default(obj)
+			res.PrepareForCreate(obj)
+			check(t, "creating", res, obj)
+			for _, sub := range subresources(res) {
+				next := res.New()
+				res.Default(next)
+				res.PrepareForUpdate(next, obj, sub)
+				check(t, "updating "+sub, res, next)
+			}
+		}
+	})
+	local := corev1.ServiceExternalTrafficPolicyLocal
+	types := []corev1.ServiceSpec{
+		{Type: corev1.ServiceTypeClusterIP}, {Type: corev1.ServiceTypeNodePort}, {Type: corev1.ServiceTypeExternalName, ExternalName: "x"},
+		{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: local},
+	}
+	for _, from := range types {
+		for _, to := range types {
+			old := &corev1.Service{Spec: from}
+			Services.Default(old)
+			Services.PrepareForCreate(old)
+			next := old.DeepCopy()
+			next.Spec.Type, next.Spec.ExternalName = to.Type, to.ExternalName
+			Services.Default(next)
+			Services.PrepareForUpdate(next, old, "")
+			check(t, "a Service from "+string(from.Type)+" to "+string(to.Type), Services, next)
+		}
+	}
+}
+
 func TestFieldSelector(t *testing.T) {
 	for _, res := range Builtin {
 		for _, name := range append([]string{"metadata.name"}, res.SelectableFields...) {

@@ -76,7 +76,8 @@ type Resource struct {
 
 	// Default sets Kubernetes' defaults of the stored version in place.
 	Default func(obj Object)
-	// PrepareForCreate clears what clients may not set and fills what the server sets (generation, status), in place.
+	// PrepareForCreate clears what clients may not set and fills what the server sets (generation, status), in place. It leaves
+	// nothing for Default to fill: what is decoded from the store is defaulted, and an object must be the same before and after.
 	PrepareForCreate func(obj Object)
 	// PrepareForUpdate does the same for an update; sub is the subresource written ("" for the object itself,
 	// "status", "ephemeralcontainers", "resize", "finalize"). It bumps metadata.generation where the spec changed.

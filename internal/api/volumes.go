@@ -61,7 +61,7 @@ var PersistentVolumeClaims = declare(kind[corev1.PersistentVolumeClaim, core.Per
 		Namespaced: true, Prefix: "persistentvolumeclaims", Status: true, AnswersDeleted: true,
 	},
 	prepareCreate: func(pvc *core.PersistentVolumeClaim) {
-		pvc.Status = core.PersistentVolumeClaimStatus{}
+		pvc.Status = core.PersistentVolumeClaimStatus{Phase: core.ClaimPending} // the default, which is applied before
 		preparePVCSpec(&pvc.Spec, nil)
 	},
 	prepareUpdate: func(pvc, old *core.PersistentVolumeClaim, sub string) {
