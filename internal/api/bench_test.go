@@ -72,7 +72,7 @@ func BenchmarkPodCreatePath(b *testing.B) {
 	run("warnings", func() { Pods.Warnings(ready, nil) })
 	run("encode-storage", func() { mustEncode(b, ready) })
 	run("decode-storage", func() {
-		if _, err := DecodeStorage(Pods, stored); err != nil {
+		if _, err := decodeStorage(Pods, stored); err != nil {
 			b.Fatal(err)
 		}
 	})

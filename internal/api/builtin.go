@@ -1,7 +1,9 @@
 package api
 
 import (
+	"fmt"
 	"reflect"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -51,50 +53,23 @@ var Builtin = []*Resource{
 	PriorityClasses,
 }
 
-var (
-	byType = indexTypes(Builtin)
-	byKind = indexKinds(Builtin)
-	byGVR  = indexResources(Builtin)
-)
-
-// ByType returns the resource whose objects have Go type t (a pointer type such as *corev1.Pod), or nil.
-func ByType(t reflect.Type) *Resource { return byType[t] }
-
-// ByKind returns the resource that serves objects of kind gvk, in its stored version or a further one, or nil.
-func ByKind(gvk schema.GroupVersionKind) *Resource { return byKind[gvk] }
-
-// Find returns the resource that is served as gvr, in its stored version or a further one.
-func Find(gvr schema.GroupVersionResource) (*Resource, bool) {
-	r, ok := byGVR[gvr]
-	return r, ok
-}
-
-func indexTypes(rs []*Resource) map[reflect.Type]*Resource {
-	m := make(map[reflect.Type]*Resource, len(rs))
-	for _, r := range rs {
-		m[reflect.TypeOf(r.New())] = r
+// builtin is Builtin as a catalogue.
+var builtin = sync.OnceValue(func() *Catalog {
+	c, err := NewCatalog(Builtin...)
+	if err != nil {
+		panic(fmt.Sprintf("api: the built-in resources: %v", err)) // two declarations are the same
 	}
-	return m
-}
+	return c
+})
 
-func indexKinds(rs []*Resource) map[schema.GroupVersionKind]*Resource {
-	m := make(map[schema.GroupVersionKind]*Resource, len(rs))
-	for _, r := range rs {
-		m[r.GroupVersionKind] = r
-		for _, gv := range r.Versions {
-			m[gv.WithKind(r.Kind)] = r
-		}
-	}
-	return m
-}
+// BuiltinCatalog returns the catalogue with which every server begins.
+func BuiltinCatalog() *Catalog { return builtin() }
 
-func indexResources(rs []*Resource) map[schema.GroupVersionResource]*Resource {
-	m := make(map[schema.GroupVersionResource]*Resource, len(rs))
-	for _, r := range rs {
-		m[r.GroupVersionResource()] = r
-		for _, gv := range r.Versions {
-			m[gv.WithResource(r.Plural)] = r
-		}
-	}
-	return m
-}
+// ByType returns the built-in resource whose objects have Go type t (a pointer type such as *corev1.Pod), or nil.
+func ByType(t reflect.Type) *Resource { return builtin().Type(t) }
+
+// ByKind returns the built-in resource that serves objects of kind gvk, in its stored version or a further one, or nil.
+func ByKind(gvk schema.GroupVersionKind) *Resource { return builtin().Kind(gvk) }
+
+// Find returns the built-in resource that is served as gvr, in its stored version or a further one.
+func Find(gvr schema.GroupVersionResource) (*Resource, bool) { return builtin().Find(gvr) }

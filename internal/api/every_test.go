@@ -16,7 +16,7 @@ func eachGolden(t *testing.T, visit func(t *testing.T, res *Resource, obj Object
 	dir := goldenDir(t, "HEAD")
 	for _, res := range Builtin {
 		t.Run(res.Plural, func(t *testing.T) {
-			obj, err := DecodeStorage(res, golden(t, dir, res.GroupVersionKind, "pb"))
+			obj, err := decodeStorage(res, golden(t, dir, res.GroupVersionKind, "pb"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,10 +67,10 @@ func TestLookingChangesNothing(t *testing.T) {
 			res.PrepareForUpdate(other, obj, sub)
 			check("PrepareForUpdate " + sub)
 		}
-		if _, err := EncodeStorage(obj); err != nil {
+		if _, err := encode(obj); err != nil {
 			t.Error(err)
 		}
-		check("EncodeStorage")
+		check("encode")
 	})
 }
 

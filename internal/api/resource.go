@@ -100,6 +100,10 @@ type Resource struct {
 	// nil means at once. requested is the client's wish or nil. Only pods have one.
 	GracePeriod func(obj Object, requested *int64) int64
 
+	// Encode makes the stored form of an object, Decode reads it; those of the built-in resources stand in storage.go.
+	Encode func(obj Object) ([]byte, error)
+	Decode func(data []byte) (Object, error)
+
 	// shallow returns a copy of obj that shares everything below its first level.
 	shallow func(obj Object) Object
 }

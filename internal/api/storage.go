@@ -21,14 +21,10 @@ type message interface {
 	Unmarshal(data []byte) error
 }
 
-// EncodeStorage returns obj as Kubernetes writes it to etcd: "k8s\0", then a runtime.Unknown that names the stored
+// encodeStorage returns obj as Kubernetes writes it to etcd: "k8s\0", then a runtime.Unknown that names the stored
 // version and holds the object's protobuf. metadata.resourceVersion is left out, because etcd's revision is the truth (and
 // selfLink, which is history). obj is not changed.
-func EncodeStorage(obj Object) ([]byte, error) {
-	res := ByType(reflect.TypeOf(obj))
-	if res == nil {
-		return nil, fmt.Errorf("encode %T: not a stored type", obj)
-	}
+func encodeStorage(res *Resource, obj Object) ([]byte, error) {
 	if obj.GetResourceVersion() != "" || obj.GetSelfLink() != "" {
 		obj = res.shallow(obj)
 		obj.SetResourceVersion("")
@@ -51,10 +47,10 @@ func EncodeStorage(obj Object) ([]byte, error) {
 	return buf[:len(storageMagic)+n], nil
 }
 
-// DecodeStorage reads what EncodeStorage, or Kubernetes itself, wrote for resource res: the protobuf envelope or JSON, in
+// decodeStorage reads what encodeStorage, or Kubernetes itself, wrote for resource res: the protobuf envelope or JSON, in
 // the stored version or another one of the scheme. Defaults are applied, as there may be fields newer than the stored
 // bytes. The object does not share memory with data.
-func DecodeStorage(res *Resource, data []byte) (Object, error) {
+func decodeStorage(res *Resource, data []byte) (Object, error) {
 	rest, ok := bytes.CutPrefix(data, []byte(storageMagic))
 	if !ok {
 		return decodeForeign(res, data)
@@ -87,7 +83,7 @@ func decodeForeign(res *Resource, data []byte) (Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode stored %s: %w", res.Kind, err)
 	}
-	if ByType(reflect.TypeOf(obj)) != res {
+	if reflect.TypeOf(obj) != reflect.TypeOf(res.New()) {
 		return nil, fmt.Errorf("decode stored %s: found a %s", res.Kind, gvk)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -49,7 +50,7 @@ func TestStorageIsKubernetes(t *testing.T) {
 	for _, res := range Builtin {
 		t.Run(res.Plural, func(t *testing.T) {
 			data := golden(t, dir, res.GroupVersionKind, "pb")
-			obj, err := DecodeStorage(res, data)
+			obj, err := decodeStorage(res, data)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +67,7 @@ func TestStorageIsKubernetes(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := obj.DeepCopyObject()
-			got, err := EncodeStorage(obj)
+			got, err := encode(obj)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,9 +75,9 @@ func TestStorageIsKubernetes(t *testing.T) {
 				t.Errorf("encoded bytes differ from upstream's:\n got %q\nwant %q", got, buf.Bytes())
 			}
 			if !apiequality.Semantic.DeepEqual(before, obj) {
-				t.Error("EncodeStorage changed the object")
+				t.Error("encoding changed the object")
 			}
-			again, err := DecodeStorage(res, got)
+			again, err := decodeStorage(res, got)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +91,7 @@ func TestStorageIsKubernetes(t *testing.T) {
 
 func TestDecodeStorageForms(t *testing.T) {
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "b"}, Data: map[string]string{"k": "v"}}
-	pb, err := EncodeStorage(cm)
+	pb, err := encode(cm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func TestDecodeStorageForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{"protobuf": pb, "json": js} {
-		got, err := DecodeStorage(ConfigMaps, data)
+		got, err := decodeStorage(ConfigMaps, data)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -116,7 +117,7 @@ func TestDecodeStorageForms(t *testing.T) {
 		"html": []byte("<html>"),
 	}
 	for name, data := range bad {
-		if obj, err := DecodeStorage(ConfigMaps, data); err == nil {
+		if obj, err := decodeStorage(ConfigMaps, data); err == nil {
 			t.Errorf("%s: decoded to %v", name, obj)
 		}
 	}
@@ -130,7 +131,7 @@ func TestDecodeStorageOtherVersion(t *testing.T) {
 	if err := protobuf.NewSerializer(Scheme, Scheme).Encode(old, &buf); err != nil {
 		t.Fatal(err)
 	}
-	got, err := DecodeStorage(PodDisruptionBudgets, buf.Bytes())
+	got, err := decodeStorage(PodDisruptionBudgets, buf.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func TestDecodeStorageOtherVersion(t *testing.T) {
 // An object stored before a field existed gets that field's default when it is read.
 func TestDecodeStorageDefaults(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "b"}}
-	obj, err := DecodeStorage(Pods, mustEncode(t, pod))
+	obj, err := decodeStorage(Pods, mustEncode(t, pod))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,11 +160,11 @@ func FuzzDecodeStorage(f *testing.F) {
 	f.Add([]byte("k8s\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, res := range []*Resource{Pods, Services, ConfigMaps} {
-			obj, err := DecodeStorage(res, data)
+			obj, err := decodeStorage(res, data)
 			if err != nil {
 				continue
 			}
-			if _, err := EncodeStorage(obj); err != nil {
+			if _, err := encode(obj); err != nil {
 				t.Errorf("%s decodes but does not encode: %v", res.Plural, err)
 			}
 		}
@@ -172,9 +173,11 @@ func FuzzDecodeStorage(f *testing.F) {
 
 func mustEncode(t testing.TB, obj Object) []byte {
 	t.Helper()
-	data, err := EncodeStorage(obj)
+	data, err := encode(obj)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
 }
+
+func encode(obj Object) ([]byte, error) { return ByType(reflect.TypeOf(obj)).Encode(obj) }

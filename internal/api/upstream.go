@@ -59,6 +59,8 @@ func declare[V, I, L any, PV objectPtr[V], PL listPtr[L]](k kind[V, I, L]) *Reso
 	r := k.Resource
 	r.New = func() Object { return PV(new(V)) }
 	r.NewList = func() runtime.Object { return PL(new(L)) }
+	r.Encode = func(obj Object) ([]byte, error) { return encodeStorage(&r, obj) }
+	r.Decode = func(data []byte) (Object, error) { return decodeStorage(&r, data) }
 	r.Indexes = withOwners(r.Indexes)
 	r.defaultResets()
 	r.shallow = func(obj Object) Object {

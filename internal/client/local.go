@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -114,7 +113,7 @@ func (opts ListOptions) matches(o api.Object) bool {
 
 // Create implements Client.
 func (l *Local) Create(ctx context.Context, obj api.Object) (api.Object, error) {
-	return l.registry.Create(l.writing(ctx), resourceOf(obj), obj, metav1.CreateOptions{})
+	return l.registry.Create(l.writing(ctx), resourceIn(l.registry.Served().Now(), obj), obj, metav1.CreateOptions{})
 }
 
 // Update implements Client.
@@ -131,21 +130,21 @@ func (l *Local) Delete(ctx context.Context, res *api.Resource, key api.Key, opts
 
 // CreateMany implements Client.
 func (l *Local) CreateMany(ctx context.Context, objs []api.Object) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
+	return l.byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
 		return l.registry.CreateMany(l.writing(ctx), res, objs)
 	})
 }
 
 // UpdateMany implements Client.
 func (l *Local) UpdateMany(ctx context.Context, objs []api.Object, sub string) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
+	return l.byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
 		return l.registry.UpdateMany(l.writing(ctx), res, objs, sub)
 	})
 }
 
 // DeleteMany implements Client.
 func (l *Local) DeleteMany(ctx context.Context, objs []api.Object, opts metav1.DeleteOptions) []Result {
-	return byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
+	return l.byResource(objs, func(res *api.Resource, objs []api.Object) []Result {
 		return l.registry.DeleteMany(l.writing(ctx), res, objs, opts)
 	})
 }
@@ -156,11 +155,12 @@ func (l *Local) BindMany(ctx context.Context, bindings []Binding) []Result {
 }
 
 // byResource calls do for each run of objects of one resource and puts the results together.
-func byResource(objs []api.Object, do func(*api.Resource, []api.Object) []Result) []Result {
+func (l *Local) byResource(objs []api.Object, do func(*api.Resource, []api.Object) []Result) []Result {
 	var out []Result
+	catalog := l.registry.Served().Now()
 	for len(objs) > 0 {
-		res, n := resourceOf(objs[0]), 1
-		for n < len(objs) && resourceOf(objs[n]) == res {
+		res, n := resourceIn(catalog, objs[0]), 1
+		for n < len(objs) && resourceIn(catalog, objs[n]) == res {
 			n++
 		}
 		out = append(out, do(res, objs[:n])...)
@@ -169,13 +169,17 @@ func byResource(objs []api.Object, do func(*api.Resource, []api.Object) []Result
 	return out
 }
 
-func resourceOf(obj api.Object) *api.Resource {
-	res := api.ByType(reflect.TypeOf(obj))
+// resourceIn returns the resource of an object: by its Go type, or by its kind where that is no built-in one's.
+func resourceIn(catalog *api.Catalog, obj api.Object) *api.Resource {
+	res := catalog.Of(obj)
 	if res == nil {
 		panic(fmt.Sprintf("client: %T is not a resource", obj))
 	}
 	return res
 }
+
+// resourceOf is resourceIn for the built-in resources.
+func resourceOf(obj api.Object) *api.Resource { return resourceIn(api.BuiltinCatalog(), obj) }
 
 // Watch implements Client.
 func (l *Local) Watch(_ context.Context, res *api.Resource, opts ListOptions) (Watcher, error) {

@@ -43,40 +43,14 @@ type Config struct {
 type Registry struct {
 	store     *store.Store
 	admission admission.Chain
+	served    *api.Served
+	gone      gone
 	managers  *patch.Managers
 	recordAll bool
 	services  *serviceAllocator
 	pages     pageCache
 	times     times
 	log       *slog.Logger
-}
-
-// Specs declares a table of the store for each resource.
-func Specs(resources []*api.Resource) []store.Spec {
-	var specs []store.Spec
-	for _, res := range resources {
-		spec := store.Spec{
-			Prefix: res.Table(),
-			Encode: func(o store.Object) ([]byte, error) { return api.EncodeStorage(o) },
-			Decode: func(b []byte) (store.Object, error) {
-				o, err := api.DecodeStorage(res, b)
-				if err == nil {
-					o.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
-				}
-				return o, err
-			},
-			Indexes: map[string]func(store.Object) []string{},
-			History: res.History,
-		}
-		for name, values := range res.Indexes {
-			spec.Indexes[name] = func(o store.Object) []string { return values(o) }
-		}
-		if res.Share != nil {
-			spec.Share = func(o store.Object) { res.Share(o) }
-		}
-		specs = append(specs, spec)
-	}
-	return specs
 }
 
 // New returns a Registry over cfg.Store, which must have been made with Specs.
@@ -87,7 +61,7 @@ func New(cfg Config) *Registry {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	r := &Registry{store: cfg.Store, managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, log: cfg.Log}
+	r := &Registry{store: cfg.Store, served: api.NewServed(api.BuiltinCatalog()), managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, log: cfg.Log}
 	r.services = &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}
 	if cfg.Admission != nil {
 		r.admission = cfg.Admission(r)
@@ -123,14 +97,6 @@ func (r *Registry) Reach(ctx context.Context, resourceVersion string) error {
 	return r.reach(ctx, want)
 }
 
-func (r *Registry) table(res *api.Resource) *store.Table {
-	t := r.store.Table(res.Table())
-	if t == nil {
-		panic(fmt.Sprintf("registry: no table for %s", res.Plural))
-	}
-	return t
-}
-
 // storeError turns an error of the store into an API status.
 func (r *Registry) storeError(err error, res *api.Resource, verb, name string) error {
 	switch {
@@ -138,6 +104,8 @@ func (r *Registry) storeError(err error, res *api.Resource, verb, name string) e
 		return nil
 	case errors.Is(err, store.ErrEnded):
 		return apierrors.NewServiceUnavailable("the server is shutting down")
+	case errors.Is(err, store.ErrDropped):
+		return notServed(res)
 	case errors.Is(err, store.ErrFenced):
 		return apierrors.NewServiceUnavailable(err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrUnavailable), errors.As(err, new(*store.ConflictError)):

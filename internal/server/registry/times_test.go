@@ -26,11 +26,11 @@ func TestTimesAreReadAsTheyAreStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := api.EncodeStorage(rev.Object.(api.Object))
+		b, err := res.Encode(rev.Object.(api.Object))
 		if err != nil {
 			t.Fatal(err)
 		}
-		stored, err := api.DecodeStorage(res, b)
+		stored, err := res.Decode(b)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,16 +7,16 @@ import (
 
 // resolve finds the resource and checks that scope, subresource and verb exist. Res is set only if they do: metrics trust
 // it.
-func resolve(t *call.Target) error {
-	err := find(t)
+func resolve(catalog *api.Catalog, t *call.Target) error {
+	err := find(catalog, t)
 	if err != nil {
 		t.Res = nil
 	}
 	return err
 }
 
-func find(t *call.Target) error {
-	res, ok := api.Find(t.GV().WithResource(t.Resource))
+func find(catalog *api.Catalog, t *call.Target) error {
+	res, ok := catalog.Find(t.GV().WithResource(t.Resource))
 	if !ok {
 		return call.ErrNoPath()
 	}

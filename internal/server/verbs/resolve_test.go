@@ -3,6 +3,7 @@ package verbs
 import (
 	"testing"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
 )
 
@@ -16,7 +17,7 @@ func FuzzParse(f *testing.F) {
 		if !x.IsResource {
 			return
 		}
-		if err := resolve(x); (err == nil) != (x.Res != nil) {
+		if err := resolve(api.BuiltinCatalog(), x); (err == nil) != (x.Res != nil) {
 			t.Errorf("%s %s: %v, resource %v", method, path, err, x.Res)
 		}
 	})

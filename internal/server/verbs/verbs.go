@@ -8,7 +8,6 @@
 package verbs
 
 import (
-	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
@@ -32,13 +31,14 @@ func New(cfg Config) *Verbs { return &Verbs{cfg: cfg} }
 
 // Serve answers a call of a stored resource.
 func (v *Verbs) Serve(c *call.Call) error {
-	if _, served := api.Find(c.Target.GV().WithResource(c.Target.Resource)); !served {
+	catalog := v.cfg.Registry.Served().Now()
+	if _, served := catalog.Find(c.Target.GV().WithResource(c.Target.Resource)); !served {
 		if c.Target.Res = findAbsent(c.Target.GV(), c.Target.Resource); c.Target.Res != nil {
 			c.Target.Known = true
 			return v.absent(c)
 		}
 	}
-	if err := resolve(c.Target); err != nil {
+	if err := resolve(catalog, c.Target); err != nil {
 		return err
 	}
 	c.Target.Known = true
