@@ -31,6 +31,9 @@ var Nodes = declare(kind[corev1.Node, core.Node, corev1.NodeList]{
 			if old.Status.Config == nil {
 				node.Status.Config = nil
 			}
+			if !enabled(features.KubeletInUserNamespace) && old.Status.NodeInfo.RunningInUserNamespace == nil {
+				node.Status.NodeInfo.RunningInUserNamespace = nil
+			}
 			return
 		}
 		node.Status = old.Status
@@ -70,6 +73,9 @@ func dropNodeFields(node, old *core.Node) {
 		node.Spec.ConfigSource, node.Status.Config = nil, nil
 	} else if old.Spec.ConfigSource == nil {
 		node.Spec.ConfigSource = nil
+	}
+	if !enabled(features.NodeDeclaredFeatures) && (old == nil || old.Status.DeclaredFeatures == nil) {
+		node.Status.DeclaredFeatures = nil
 	}
 	if !enabled(features.InPlacePodVerticalScalingSchedulerPreemption) && (old == nil || old.Spec.PodPreemptionPolicy == nil) {
 		node.Spec.PodPreemptionPolicy = nil

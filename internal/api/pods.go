@@ -69,6 +69,7 @@ func preparePodCreate(pod *core.Pod) {
 		}}
 	}
 	mergeLabelKeys(pod)
+	readAppArmorAnnotations(pod)
 	podutil.DefaultPodLevelResources(pod) // KEP-2837
 	pod.Status.QOSClass = qos.GetPodQOS(pod)
 }

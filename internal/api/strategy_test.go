@@ -447,3 +447,32 @@ func withVersion[T Object](obj T) T {
 	obj.SetResourceVersion("1")
 	return obj
 }
+
+// The profile of older clients, an annotation, is that of the container: it would be without one otherwise.
+func TestAppArmorAnnotations(t *testing.T) {
+	pod := create[*corev1.Pod](t, `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  namespace: default
+  annotations:
+    container.apparmor.security.beta.kubernetes.io/a: localhost/strict
+    container.apparmor.security.beta.kubernetes.io/b: runtime/default
+    container.apparmor.security.beta.kubernetes.io/c: unconfined
+    container.apparmor.security.beta.kubernetes.io/d: nonsense
+spec:
+  securityContext: {appArmorProfile: {type: RuntimeDefault}}
+  initContainers: [{name: a, image: i}]
+  containers:
+  - {name: b, image: i}
+  - {name: c, image: i, securityContext: {runAsUser: 7, appArmorProfile: {type: RuntimeDefault}}}
+  - {name: d, image: i}
+`)
+	if p := pod.Spec.InitContainers[0].SecurityContext.AppArmorProfile; p.Type != corev1.AppArmorProfileTypeLocalhost || *p.LocalhostProfile != "strict" {
+		t.Errorf("a has %v", p)
+	}
+	if c := pod.Spec.Containers; c[0].SecurityContext != nil || c[1].SecurityContext.AppArmorProfile.Type != corev1.AppArmorProfileTypeRuntimeDefault || c[2].SecurityContext != nil {
+		t.Errorf("containers %+v", c)
+	}
+}
