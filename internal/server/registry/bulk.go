@@ -22,7 +22,7 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 	results := make([]Result, len(objs))
 	groups := make([][]store.Mutation, 0, len(objs))
 	index := make([]int, 0, len(objs))
-	alone := res == api.Services // what is allocated is allocated one by one
+	alone := r.allocators[res] != nil // what is allocated is allocated one by one
 	r.each(len(objs), func(i int) {
 		obj := objs[i]
 		if gen := obj.GetGenerateName(); gen != "" && obj.GetName() == "" {
@@ -73,7 +73,7 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 		drafts := make([]draft, len(todo))
 		r.each(len(todo), func(n int) {
 			i, obj := todo[n], objs[todo[n]]
-			if try > 0 || res == api.Services { // what the store refused may be shared; what a Service was given is drawn anew
+			if try > 0 || r.allocators[res] != nil { // what the store refused may be shared; what a Service was given is drawn anew
 				obj = obj.DeepCopyObject().(api.Object)
 			}
 			if !pinned[i] {

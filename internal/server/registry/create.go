@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -38,7 +37,7 @@ func (r *Registry) create(ctx context.Context, res *api.Resource, obj api.Object
 	generated := generate != "" && obj.GetName() == ""
 	for try := 0; ; try++ {
 		draft := obj
-		if generated || res == api.Services {
+		if generated || r.allocators[res] != nil {
 			draft = obj.DeepCopyObject().(api.Object) // as it came, should a name or an address have to be drawn again
 		}
 		if generated {
@@ -73,10 +72,7 @@ func (r *Registry) create(ctx context.Context, res *api.Resource, obj api.Object
 // createGroup returns the mutations that store a prepared obj.
 func (r *Registry) createGroup(res *api.Resource, obj api.Object) []store.Mutation {
 	group := []store.Mutation{{Table: r.table(res), Key: res.Key(api.KeyOf(obj)), Object: obj, If: 0}}
-	if svc, ok := obj.(*corev1.Service); ok {
-		group = append(group, r.services.exchange(nil, svc)...)
-	}
-	return group
+	return append(group, r.exchange(res, nil, obj)...)
 }
 
 // maxNameLength leaves room for the five random letters (k8s.io/apiserver names.SimpleNameGenerator's rule).
@@ -128,12 +124,12 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 			return err
 		}
 	}
-	if svc, ok := obj.(*corev1.Service); ok {
-		// Else it would seem that a Service created twice with its address wants that of another.
+	if a := r.allocators[res]; a != nil {
+		// Else it would seem that an object created twice with its address wants that of another.
 		if _, exists := r.table(res).Get(res.Key(api.KeyOf(obj))); exists {
 			return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 		}
-		if err := r.services.fill(svc, nil); err != nil {
+		if err := a.fill(obj, nil); err != nil {
 			return err
 		}
 	}

@@ -73,7 +73,7 @@ func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Tab
 	case marked == nil && len(opts.DryRun) > 0:
 		return deletion{object: obj, gone: true}, nil
 	case marked == nil:
-		return deletion{r.removeGroup(t, current), obj, true}, nil
+		return deletion{r.removeGroup(res, t, current), obj, true}, nil
 	case marked == obj || len(opts.DryRun) > 0: // already being deleted, and nothing changes
 		return deletion{object: marked}, nil
 	}

@@ -41,16 +41,16 @@ type Config struct {
 
 // Registry reads and writes objects.
 type Registry struct {
-	store     *store.Store
-	admission admission.Chain
-	served    *api.Served
-	gone      gone
-	managers  *patch.Managers
-	recordAll bool
-	services  *serviceAllocator
-	pages     pageCache
-	times     times
-	log       *slog.Logger
+	store      *store.Store
+	admission  admission.Chain
+	served     *api.Served
+	gone       gone
+	managers   *patch.Managers
+	recordAll  bool
+	allocators map[*api.Resource]allocator
+	pages      pageCache
+	times      times
+	log        *slog.Logger
 }
 
 // New returns a Registry over cfg.Store, which must have been made with Specs.
@@ -62,7 +62,7 @@ func New(cfg Config) *Registry {
 		cfg.Log = slog.Default()
 	}
 	r := &Registry{store: cfg.Store, served: api.NewServed(api.BuiltinCatalog()), managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, log: cfg.Log}
-	r.services = &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}
+	r.allocators = map[*api.Resource]allocator{api.Services: &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}}
 	if cfg.Admission != nil {
 		r.admission = cfg.Admission(r)
 	}

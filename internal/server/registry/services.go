@@ -43,7 +43,9 @@ func addressesOf(svc *corev1.Service) []string {
 
 // fill gives svc the addresses and ports that it needs and does not have, and refuses those that it names and cannot have. It goes
 // before svc is prepared and validated; nothing is taken yet. old is what is stored, nil for a new Service.
-func (a *serviceAllocator) fill(svc, old *corev1.Service) error {
+func (a *serviceAllocator) fill(obj, current api.Object) error {
+	svc := obj.(*corev1.Service)
+	old, _ := current.(*corev1.Service)
 	if old == nil {
 		old = &corev1.Service{}
 	} else {
@@ -69,7 +71,9 @@ func (a *serviceAllocator) fill(svc, old *corev1.Service) error {
 
 // exchange returns the mutations that take what svc has and old had not, and give back what old had and svc has no more; either may be
 // nil.
-func (a *serviceAllocator) exchange(old, svc *corev1.Service) []store.Mutation {
+func (a *serviceAllocator) exchange(current, obj api.Object) []store.Mutation {
+	old, _ := current.(*corev1.Service)
+	svc, _ := obj.(*corev1.Service)
 	if old == nil {
 		old = &corev1.Service{}
 	}

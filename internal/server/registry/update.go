@@ -129,8 +129,8 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 			return err
 		}
 	}
-	if svc, ok := obj.(*corev1.Service); ok && sub == "" {
-		if err := r.services.fill(svc, current.(*corev1.Service)); err != nil {
+	if a := r.allocators[res]; a != nil && sub == "" {
+		if err := a.fill(obj, current); err != nil {
 			return err
 		}
 	}
@@ -171,22 +171,16 @@ func (r *Registry) commitUpdate(ctx context.Context, res *api.Resource, t *store
 // updateGroup returns the mutations that replace current by obj.
 func (r *Registry) updateGroup(res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) []store.Mutation {
 	if finished(obj) {
-		return r.removeGroup(t, current)
+		return r.removeGroup(res, t, current)
 	}
 	group := []store.Mutation{{Table: t, Key: current.Key, Object: obj, If: current.Rev}}
-	if svc, ok := obj.(*corev1.Service); ok {
-		group = append(group, r.services.exchange(current.Object.(*corev1.Service), svc)...)
-	}
-	return group
+	return append(group, r.exchange(res, current.Object, obj)...)
 }
 
 // removeGroup returns the mutations that remove current.
-func (r *Registry) removeGroup(t *store.Table, current *store.Revision) []store.Mutation {
+func (r *Registry) removeGroup(res *api.Resource, t *store.Table, current *store.Revision) []store.Mutation {
 	group := []store.Mutation{{Table: t, Key: current.Key, If: current.Rev}}
-	if svc, ok := current.Object.(*corev1.Service); ok {
-		group = append(group, r.services.exchange(svc, nil)...)
-	}
-	return group
+	return append(group, r.exchange(res, current.Object, nil)...)
 }
 
 // finished tells that an object that is being deleted has nothing left to wait for.
