@@ -41,7 +41,7 @@ type Config struct {
 	ClusterDomain string   // "cluster.local"
 	ResolvConf    string   // the node's own; "/etc/resolv.conf"
 	NodeIPs       []string // the primary first
-	PodCIDRs      []string // told to the runtime and, if the Node has none, written to its spec
+	PodCIDRs      []string // given to the runtime and, if the Node has none, written to its spec
 	CgroupRoot    string   // "/knarr"
 	MaxPods       int      // 250
 	// Reserved is what pods cannot have of the machine: cpu, memory, ephemeral-storage. 100m and 256Mi by default.

@@ -15,7 +15,7 @@ var owned = [...]corev1.PodConditionType{
 	corev1.PodResizePending, corev1.PodResizeInProgress,
 }
 
-// Owned tells whether the agent writes that condition.
+// Owned reports whether the agent writes that condition.
 func Owned(t corev1.PodConditionType) bool {
 	for _, o := range owned {
 		if o == t {

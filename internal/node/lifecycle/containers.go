@@ -26,7 +26,7 @@ func (in *Input) containers(p *Plan, sb *Sandbox) {
 	}
 }
 
-// initialised tells whether a regular container was started in this sandbox, so that init containers are over.
+// initialised reports whether a regular container was started in this sandbox, so that init containers are over.
 func (in *Input) initialised(sb *Sandbox) bool {
 	for i := range in.Observed.Containers {
 		c := &in.Observed.Containers[i]
@@ -46,7 +46,7 @@ func isRegular(pod *corev1.Pod, name string) bool {
 	return false
 }
 
-// initContainer plans one init container and tells whether the next one may come.
+// initContainer plans one init container and reports whether the next one may come.
 func (in *Input) initContainer(p *Plan, c *corev1.Container, sb *Sandbox, initialised bool) (next bool) {
 	last := in.Observed.Newest(c.Name)
 	if !IsSidecar(c) {

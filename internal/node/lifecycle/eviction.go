@@ -23,7 +23,7 @@ type DiskUse struct {
 	Containers map[string]uint64
 }
 
-// LimitsDisk tells whether something limits what the pod may have on disk, so that it has to be measured.
+// LimitsDisk reports whether something limits what the pod may have on disk, so that it has to be measured.
 func LimitsDisk(pod *corev1.Pod) bool {
 	for i := range pod.Spec.Volumes {
 		if e := pod.Spec.Volumes[i].EmptyDir; e != nil && e.Medium == corev1.StorageMediumDefault && e.SizeLimit != nil && !e.SizeLimit.IsZero() {
@@ -72,7 +72,7 @@ func OverDisk(pod *corev1.Pod, use DiskUse) string {
 	return ""
 }
 
-// everyLimited tells whether each container limits its ephemeral storage: else the sum limits nothing.
+// everyLimited reports whether each container limits its ephemeral storage: else the sum limits nothing.
 func everyLimited(pod *corev1.Pod) bool {
 	return !slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Resources.Limits.StorageEphemeral().IsZero() })
 }
@@ -118,10 +118,10 @@ type Held struct {
 	memory, disk, processes time.Time
 }
 
-// transition is how long a pressure is told after its cause is gone (eviction-pressure-transition-period).
+// transition is how long a pressure is reported after its cause is gone (eviction-pressure-transition-period).
 const transition = 5 * time.Minute
 
-// Next returns what is told now that s is short.
+// Next returns what is reported now that s is short.
 func (h Held) Next(s Shortage, now time.Time) Held {
 	hold := func(told *string, seen *time.Time, short string) {
 		switch {

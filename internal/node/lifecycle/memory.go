@@ -94,7 +94,7 @@ type Memory struct {
 	Hurry bool
 	// Terminating is when the end of the pod was decided; zero before.
 	Terminating time.Time
-	// Gone is true once the API has no such pod any more (or another of the same name).
+	// Gone is true once the API no longer has such a pod (or another of the same name).
 	Gone bool
 	// StartTime is when this agent first saw the pod, the status' startTime unless the API has one.
 	StartTime time.Time

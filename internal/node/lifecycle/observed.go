@@ -124,7 +124,7 @@ func (o *Observed) ByID(id string) *Container {
 	return nil
 }
 
-// AnyRunning tells whether a container runs or may run.
+// AnyRunning reports whether a container runs or may run.
 func (o *Observed) AnyRunning() bool {
 	for i := range o.Containers {
 		if s := o.Containers[i].State; s == Running || s == Unknown {
@@ -198,7 +198,7 @@ func fromNano(n int64) time.Time {
 	return time.Unix(0, n)
 }
 
-// IsSidecar tells whether an init container is one that keeps running (KEP-753).
+// IsSidecar reports whether an init container is one that keeps running (KEP-753).
 func IsSidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }

@@ -46,7 +46,7 @@ type Plan struct {
 	// Teardown asks to stop all sandboxes and give back volumes and cgroups; Remove to remove what is left in the
 	// runtime; Finish to report the pod's end to the API (and delete it there, if it is to be deleted).
 	Teardown, Remove, Finish bool
-	// Prune names dead containers that nobody needs any more, PruneSandboxes dead sandboxes that are empty.
+	// Prune names dead containers that nobody needs, PruneSandboxes dead sandboxes that are empty.
 	Prune, PruneSandboxes []string
 	// Waiting says, by container name, why it is not started now.
 	Waiting map[string]Waiting
@@ -97,7 +97,7 @@ func Decide(in Input) Plan {
 	return p
 }
 
-// ending tells whether the API wants the pod gone or says that it has ended.
+// ending reports whether the API wants the pod gone or says that it has ended.
 func ending(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || apiTerminal(pod)
 }
@@ -126,7 +126,7 @@ func startTime(in *Input) time.Time {
 	return in.Memory.StartTime
 }
 
-// extraReady tells whether an older sandbox still lives beside the newest.
+// extraReady reports whether an older sandbox still lives beside the newest.
 func extraReady(o *Observed) bool {
 	for i := 1; i < len(o.Sandboxes); i++ {
 		if o.Sandboxes[i].Ready {

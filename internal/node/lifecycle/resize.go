@@ -41,7 +41,7 @@ type Resize struct {
 	RetryAt metav1.Time
 }
 
-// resizing tells whether resources of a running container may differ from what the node has granted.
+// resizing reports whether resources of a running container may differ from what the node has granted.
 func (in *Input) resizing() bool { return in.Memory.Resize.Active }
 
 // Differs tells which resources a run has been given otherwise than c asks for. A runtime that does not tell what it gave is believed
@@ -62,7 +62,7 @@ func cpuRequest(c *corev1.Container) int64 {
 	return amount.Milli(*c.Resources.Limits.Cpu())
 }
 
-// ResizeRestarts tells whether c has to be restarted for what differs to be changed, by its resizePolicy.
+// ResizeRestarts reports whether c has to be restarted for what differs to be changed, by its resizePolicy.
 func ResizeRestarts(c *corev1.Container, cpu, memory bool) bool {
 	for _, p := range c.ResizePolicy {
 		if p.RestartPolicy == corev1.RestartContainer && (p.ResourceName == corev1.ResourceCPU && cpu || p.ResourceName == corev1.ResourceMemory && memory) {

@@ -18,7 +18,7 @@ func Hash(c *corev1.Container) string {
 	return strconv.FormatUint(h.Sum64(), 16)
 }
 
-// restarts tells whether a container that exited with code is started again: the container's own rules and policy first
+// restarts reports whether a container that exited with code is started again: the container's own rules and policy first
 // (KEP-5307), then the pod's.
 func restarts(pod *corev1.Pod, c *corev1.Container, init bool, code int32) bool {
 	for _, r := range c.RestartPolicyRules {

@@ -49,7 +49,7 @@ func Status(in Input, waiting map[string]Waiting) corev1.PodStatus {
 	return s
 }
 
-// neverBegun tells that the node refused the pod before it did anything for it.
+// neverBegun reports whether the node refused the pod before it did anything for it.
 func neverBegun(in *Input) bool {
 	return len(in.Observed.Sandboxes) == 0 && len(in.Observed.Containers) == 0 && len(in.Pod.Status.ContainerStatuses) == 0
 }
@@ -78,7 +78,7 @@ func addresses(in *Input, s *corev1.PodStatus) {
 	}
 }
 
-// initDone tells whether every init container has succeeded and every sidecar has started.
+// initDone reports whether every init container has succeeded and every sidecar has started.
 func initDone(in *Input) bool {
 	if len(in.Pod.Spec.InitContainers) == 0 {
 		return true
@@ -111,7 +111,7 @@ func phase(in *Input, s *corev1.PodStatus) corev1.PodPhase {
 	if apiTerminal(in.Pod) {
 		return in.Pod.Status.Phase
 	}
-	// The end is told only when nothing runs any more, so that what the pod held can be given to others.
+	// The end is reported only when nothing runs any more, so that what the pod held can be given to others.
 	if (p == corev1.PodFailed || p == corev1.PodSucceeded) && (in.Observed.AnyRunning() || in.Busy.Start) {
 		if in.Pod.Status.Phase == "" {
 			return corev1.PodPending

@@ -10,7 +10,7 @@ import (
 // forcedGrace is what a pod is given that the API removed while it ran: it was deleted by force.
 const forcedGrace = 2 * time.Second
 
-// finished tells whether the pod has run to its end by itself: every regular container has exited and none is started
+// finished reports whether the pod has run to its end by itself: every regular container has exited and none is started
 // again, or an init container failed for good. Sidecars may still run; they end now.
 func finished(in *Input) bool {
 	if initFailed(in) {
@@ -26,7 +26,7 @@ func finished(in *Input) bool {
 	return true
 }
 
-// initFailed tells whether an init container failed and is not started again.
+// initFailed reports whether an init container failed and is not started again.
 func initFailed(in *Input) bool {
 	for i := range in.Pod.Spec.InitContainers {
 		c := &in.Pod.Spec.InitContainers[i]
@@ -97,7 +97,7 @@ func notice(in *Input) time.Duration {
 	return endpointNotice
 }
 
-// serves tells whether Services may send something to the pod: it is Ready in the API and its containers run.
+// serves reports whether Services may send something to the pod: it is Ready in the API and its containers run.
 func serves(in *Input) bool {
 	isReady := false
 	for i := range in.Pod.Status.Conditions {

@@ -67,7 +67,7 @@ func (w *Worker) pressed(pod *corev1.Pod, present bool) *lifecycle.Failure {
 	return &lifecycle.Failure{Reason: lifecycle.ReasonEvicted, Message: fmt.Sprintf("Pod was rejected: The node had condition: [%s]. ", why)}
 }
 
-// choosesNode tells that it depends on the node's labels whether the pod may run there.
+// choosesNode reports whether the pod has a node selector or node affinity.
 func choosesNode(pod *corev1.Pod) bool {
 	return len(pod.Spec.NodeSelector) > 0 || pod.Spec.Affinity != nil && pod.Spec.Affinity.NodeAffinity != nil
 }

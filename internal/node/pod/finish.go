@@ -12,7 +12,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/task"
 )
 
-// finish ends the pod in the API once its last status is written there, or the worker if the API has the pod no more. w.mu must be held.
+// finish ends the pod in the API once its last status is written there, or the worker if the API no longer has the pod. w.mu must be held.
 func (w *Worker) finish(pod *corev1.Pod) {
 	if w.mem.Gone {
 		w.host.Tasks.Go(func() { w.set.forget(w) })
@@ -28,7 +28,7 @@ func (w *Worker) finish(pod *corev1.Pod) {
 			GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &w.uid}})
 		switch {
 		case err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err):
-			// The watch tells that it is gone; with finalizers it stays until others are done.
+			// The watch says when it is gone; with finalizers it stays until others are done.
 			w.deleted(err)
 		case ctx.Err() == nil:
 			w.host.Log.Warn("removing an ended pod from the API failed, trying again", "pod", w.key, "err", err)

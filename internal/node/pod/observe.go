@@ -125,7 +125,7 @@ func (w *Worker) message(st *cri.ContainerStatus, c *lifecycle.Container) string
 	w.mu.Lock()
 	m, ok := w.seen.messages[c.ID]
 	if !ok {
-		m, ok = w.toldMessage(c.ID)
+		m, ok = w.reportedMessage(c.ID)
 	}
 	w.mu.Unlock()
 	if ok {
@@ -147,8 +147,8 @@ func (w *Worker) message(st *cri.ContainerStatus, c *lifecycle.Container) string
 	return m
 }
 
-// toldMessage finds the message of a run in the status told before, for an agent that was restarted after the files were removed.
-func (w *Worker) toldMessage(id string) (string, bool) {
+// reportedMessage finds the message of a run in the status reported before, for an agent that was restarted after the files were removed.
+func (w *Worker) reportedMessage(id string) (string, bool) {
 	for _, list := range [][]corev1.ContainerStatus{w.pod.Status.InitContainerStatuses, w.pod.Status.ContainerStatuses, w.pod.Status.EphemeralContainerStatuses} {
 		for i := range list {
 			for _, s := range []*corev1.ContainerState{&list[i].State, &list[i].LastTerminationState} {

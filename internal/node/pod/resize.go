@@ -43,7 +43,7 @@ func (w *Worker) takeOver(pod *corev1.Pod) {
 	}
 }
 
-// resize takes over what the pod asks for, if the node has that, and tells whether it did. w.mu must be held.
+// resize takes over what the pod asks for, if the node has that, and reports whether it did. w.mu must be held.
 func (w *Worker) resize(obs *lifecycle.Observed) bool {
 	m := &w.mem.Resize
 	if w.share.granted == nil || !w.share.admitted || w.mem.Failure != nil || w.pod.DeletionTimestamp != nil || w.mem.Gone {

@@ -9,7 +9,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
-// newer tells whether resource version a comes after b. Versions are numbers (KEP-5504).
+// newer reports whether resource version a comes after b. Versions are numbers (KEP-5504).
 func newer(a, b string) bool {
 	x, err1 := strconv.ParseUint(a, 10, 64)
 	y, err2 := strconv.ParseUint(b, 10, 64)
@@ -39,7 +39,7 @@ func sameMap(a, b map[string]string) bool {
 	return true
 }
 
-// sameForeign tells whether the parts of a status that others write are equal.
+// sameForeign reports whether the parts of a status that others write are equal.
 func sameForeign(a, b *corev1.PodStatus) bool {
 	return apiequality.Semantic.DeepEqual(foreign(a), foreign(b))
 }

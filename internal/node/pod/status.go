@@ -11,7 +11,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
-// effective returns the pod with the newest status known: what this agent told last, with the conditions of others as the API has
+// effective returns the pod with the newest status known: what this agent reported last, with the conditions of others as the API has
 // them. w.mu must be held.
 func (w *Worker) effective() *corev1.Pod { return w.share.granted.apply(w.newest()) }
 
@@ -45,7 +45,7 @@ func merged(ours, theirs *corev1.PodStatus) corev1.PodStatus {
 	return out
 }
 
-// sameOthers tells that ours ends with the very conditions that theirs has from others: nothing is to be merged then.
+// sameOthers reports whether ours ends with the very conditions that theirs has from others: nothing is to be merged then.
 func sameOthers(ours, theirs []corev1.PodCondition) bool {
 	n := 0
 	for n < len(ours) && lifecycle.Owned(ours[n].Type) {
@@ -63,7 +63,7 @@ func sameOthers(ours, theirs []corev1.PodCondition) bool {
 	return n == len(ours)
 }
 
-// statusDiffers tells whether the API's status is not the one last computed. w.mu must be held.
+// statusDiffers reports whether the API's status is not the one last computed. w.mu must be held.
 func (w *Worker) statusDiffers() bool {
 	if w.reported == nil || w.reported == &w.pod.Status {
 		return false
@@ -105,7 +105,7 @@ func (w *Worker) StatusObject() (*corev1.Pod, *corev1.PodStatus) {
 	return pod, w.reported
 }
 
-// dropCopy keeps the API's copy of the status told last in the place of an equal one of our own: most pods' statuses stay for long. w.mu must
+// dropCopy keeps the API's copy of the status last reported in the place of an equal one of our own: most pods' statuses stay for long. w.mu must
 // be held.
 func (w *Worker) dropCopy() {
 	if w.reported != nil && !w.statusDiffers() {
@@ -113,15 +113,15 @@ func (w *Worker) dropCopy() {
 	}
 }
 
-// Written notes the outcome of a status write: the pod as stored, with the status told, or nil where there is no more to write. The end of a
+// Written notes the outcome of a status write: the pod as stored, with the status that was reported, or nil where nothing is left to write. The end of a
 // pod waits for it.
-func (w *Worker) Written(pod *corev1.Pod, told *corev1.PodStatus) {
+func (w *Worker) Written(pod *corev1.Pod, reported *corev1.PodStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if pod != nil && pod.UID == w.uid && newer(pod.ResourceVersion, w.pod.ResourceVersion) {
 		w.pod = pod
 	}
-	if told != nil && w.reported == told {
+	if reported != nil && w.reported == reported {
 		w.dropCopy()
 	}
 	if w.end.finishing {

@@ -76,7 +76,7 @@ func (w *Worker) failedEnd(ctx context.Context, err error) {
 	w.mu.Lock()
 }
 
-// prune removes dead runs and sandboxes that nobody needs any more.
+// prune removes dead runs and sandboxes that nobody needs.
 func (w *Worker) prune(ctx context.Context, obs *lifecycle.Observed, p *lifecycle.Plan) {
 	for _, id := range p.Prune {
 		if c := obs.ByID(id); c != nil && !w.host.Node.Hollow {

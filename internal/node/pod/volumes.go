@@ -28,7 +28,7 @@ func (w *Worker) setupVolumes(ctx context.Context, pod *corev1.Pod, facts podspe
 	return nil
 }
 
-// needsVolumes tells whether the volumes of a running pod have to be set up again: they changed, a token is due, or the agent was
+// needsVolumes reports whether the volumes of a running pod have to be set up again: they changed, a token is due, or the agent was
 // restarted. w.mu must be held.
 func (w *Worker) needsVolumes(obs *lifecycle.Observed, p *lifecycle.Plan) bool {
 	sb := obs.Sandbox()

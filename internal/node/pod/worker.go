@@ -147,7 +147,7 @@ func (w *Worker) setPod(pod *corev1.Pod) {
 		w.made.stale = true // the downward API shows labels and annotations
 	}
 	// Without a difference it is the echo of our own write. Others may also have changed what is ours, as the controller of nodes does that takes
-	// this one for lost: then it is told again.
+	// this one for lost: then it is reported again.
 	echo := onlyStatus && !w.statusDiffers()
 	w.mu.Unlock()
 	if echo {
@@ -156,7 +156,7 @@ func (w *Worker) setPod(pod *corev1.Pod) {
 	w.notify()
 }
 
-// gone tells that the API has the pod no more. Its share of the node is free then, though it may still be ending (it was deleted
+// gone notes that the API no longer has the pod. Its share of the node is free then, though it may still be ending (it was deleted
 // without grace): the scheduler counts on that.
 func (w *Worker) gone() {
 	w.mu.Lock()
@@ -175,7 +175,7 @@ func (w *Worker) invalidate() {
 	w.notify()
 }
 
-// owns tells whether a container or sandbox was last seen as the pod's.
+// owns reports whether a container or sandbox was last seen as the pod's.
 func (w *Worker) owns(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -95,7 +95,7 @@ func (n *Node) register(ctx context.Context) error {
 	return err
 }
 
-// setSpecCIDRs writes the pod CIDRs into a node that has none, and tells whether it did.
+// setSpecCIDRs writes the pod CIDRs into a node that has none, and reports whether it did.
 func (n *Node) setSpecCIDRs(node *corev1.Node) bool {
 	if node.Spec.PodCIDR != "" || len(n.PodCIDRs) == 0 {
 		return false

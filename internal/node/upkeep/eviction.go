@@ -122,7 +122,7 @@ func (k *Keeper) memoryUse(w *pod.Worker) uint64 {
 	return u.WorkingSet
 }
 
-// evicting tells whether a pod that was evicted has not ended yet: what it held will be free soon.
+// evicting reports whether a pod that was evicted has not ended yet: what it held will be free soon.
 func evicting(workers []*pod.Worker) bool {
 	for _, w := range workers {
 		if w.Evicting() {
