@@ -99,6 +99,10 @@ $(PEERS)/kwok-stages.yaml: $(PEERS)/kwok
 bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the same load, in turn, about 20 minutes (as root)
 	CGO_ENABLED=0 $(GO) run $(TEST_TAGS) ./test/bench/peers -knarr $(abspath bin/knarr) -peers $(abspath $(PEERS)) -json $(PEERS)/peers.json $(PEERS_FLAGS)
 
+.PHONY: scheduling-test
+scheduling-test: ## feasible nodes beside kube-scheduler's own filters, a thousand random clusters (compiling takes minutes the first time)
+	cd test/scheduling && CGO_ENABLED=0 $(GO) test . -seeds 1000
+
 # Kubernetes' end-to-end suite is a module of its own and takes minutes to compile the first time.
 CONFORMANCE = bin/conformance
 CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp)
