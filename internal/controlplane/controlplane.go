@@ -35,6 +35,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/resourcequota"
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
+	"github.com/knarr-io/knarr/internal/controller/servicecidr"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
 	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -197,6 +198,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		eventttl.New(as("event-ttl-controller"), 0),
 		nodeipam.New(as("node-controller"), p.cfg.ClusterCIDR),
 		tokencleaner.New(as("token-cleaner")),
+		servicecidr.New(as("service-cidrs-controller")),
 	}
 	if p.cfg.Name != "" {
 		all = append(all, apiservers.New(c.As(apiServer), p.cfg.Name, p.cfg.Initial.API))

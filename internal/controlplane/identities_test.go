@@ -81,7 +81,7 @@ func TestControllersHaveTheRightsThatTheyUse(t *testing.T) {
 
 	live(t, p.Client)
 	want := []string{"deployment-controller", "replicaset-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
-		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller"}
+		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller", "service-cidrs-controller"}
 	await(t, func() string {
 		watch.mu.Lock()
 		defer watch.mu.Unlock()

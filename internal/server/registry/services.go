@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -160,7 +161,7 @@ func (d *allocation) addresses() error {
 	case spec.ClusterIP == "":
 		ip, ok := d.drawAddress()
 		if !ok {
-			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range %s is full", d.cidr))
+			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range %s is full", spell(d.ranges())))
 		}
 		spec.ClusterIP, spec.ClusterIPs = ip.String(), []string{ip.String()}
 		return nil
@@ -173,8 +174,8 @@ func (d *allocation) addresses() error {
 	}
 	ip, err := netip.ParseAddr(spec.ClusterIP)
 	switch {
-	case err != nil || !d.cidr.Contains(ip):
-		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", spec.ClusterIP, d.cidr))})
+	case err != nil || !d.had[ip.String()] && !slices.ContainsFunc(d.ranges(), func(p netip.Prefix) bool { return p.Contains(ip) }):
+		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", spec.ClusterIP, spell(d.ranges())))})
 	case !d.had[ip.String()] && d.taken(ip):
 		return invalid(api.Services, d.svc, field.ErrorList{field.Invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", spec.ClusterIP))})
 	}
@@ -186,16 +187,54 @@ func (d *allocation) taken(ip netip.Addr) bool {
 	return taken
 }
 
-// drawAddress picks a free address at random, from the upper part of the range first: the lower band is left for addresses that
-// users choose (KEP-3070).
+// ranges returns what addresses are given out of: the cluster's own range, and those of further ServiceCIDRs of its family that are ready
+// and not being deleted (KEP-1880).
+func (a *serviceAllocator) ranges() []netip.Prefix {
+	out := []netip.Prefix{a.cidr}
+	a.registry.table(api.ServiceCIDRs).Snapshot().Ascend("", "", func(rev *store.Revision) bool {
+		c := rev.Object.(*networkingv1.ServiceCIDR)
+		if c.DeletionTimestamp != nil || !apimeta.IsStatusConditionTrue(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
+			return true
+		}
+		for _, s := range c.Spec.CIDRs {
+			if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is6() == a.cidr.Addr().Is6() && !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// spell lists ranges for people.
+func spell(ranges []netip.Prefix) string {
+	var out []string
+	for _, p := range ranges {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// drawAddress picks a free address, from the first range that has one.
 func (d *allocation) drawAddress() (netip.Addr, bool) {
-	bits := min(d.cidr.Addr().BitLen()-d.cidr.Bits(), 20)
+	for _, p := range d.ranges() {
+		if ip, ok := d.drawFrom(p); ok {
+			return ip, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// drawFrom picks a free address of cidr at random, from the upper part of it first: the lower band is left for addresses that users
+// choose (KEP-3070).
+func (d *allocation) drawFrom(cidr netip.Prefix) (netip.Addr, bool) {
+	bits := min(cidr.Addr().BitLen()-cidr.Bits(), 20)
 	size := 1 << bits
 	band := min(max(16, size/16), 256)
 	if band >= size {
 		band = 0
 	}
-	base := d.cidr.Masked().Addr()
+	base := cidr.Masked().Addr()
 	last := size - 2 // the last address of an IPv4 range is its broadcast address
 	scan := func(first, last int) (netip.Addr, bool) {
 		n := last - first + 1

@@ -300,3 +300,33 @@ func TestServersShareTheirAddresses(t *testing.T) {
 		t.Errorf("%d addresses", ips)
 	}
 }
+
+func TestAddressesComeFromTheNextRangeWhenOneIsFull(t *testing.T) {
+	s := clienttest.RunStore(t, store.NewMem())
+	r := registry.New(registry.Config{Store: s, ServiceCIDR: netip.MustParsePrefix("10.0.0.0/29"), Log: slog.New(slog.DiscardHandler)})
+	c := client.NewLocal(r)
+	further := clienttest.Create(t, c, &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "further"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.9.0.0/29"}}})
+	given := map[string]int{}
+	make := func(from, to int) (err error) {
+		for i := from; i < to && err == nil; i++ {
+			var o api.Object
+			svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprint("s", i)}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+			if o, err = c.Create(t.Context(), svc); err == nil {
+				given[o.(*corev1.Service).Spec.ClusterIP[:5]]++
+			}
+		}
+		return err
+	}
+	if err := make(0, 7); err == nil || !strings.Contains(err.Error(), "range 10.0.0.0/29 is full") || given["10.0."] != 6 {
+		t.Errorf("before the further range is ready: %v, %v", given, err)
+	}
+	if _, err := client.Mutate(t.Context(), c, api.KeyOf(further), "status", func(o *networkingv1.ServiceCIDR) bool {
+		o.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: metav1.ConditionTrue, Reason: "Tested", LastTransitionTime: metav1.Now()}}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := make(6, 13); err == nil || !strings.Contains(err.Error(), "range 10.0.0.0/29, 10.9.0.0/29 is full") || given["10.9."] != 6 {
+		t.Errorf("with it: %v, %v", given, err)
+	}
+}
