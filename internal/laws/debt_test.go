@@ -9,16 +9,8 @@ import (
 // debts are places that break a law and are being mended: the beginnings of messages. A line goes when its place is mended; nothing
 // is added.
 var debts = []string{
-	"internal/node has ",
 	"internal/scheduler/placement has ",
 	"internal/api/upstream.go",
-	"internal/node/apply.go",
-	"internal/server/authn/issue.go",
-	"internal/scheduler/placement/score_resources.go",
-	"internal/network/cni/wire.go",
-	"internal/node/containerd/containerd.go",
-	"internal/node/runtime/runtimetest/suite.go",
-	"docs/words.md names internal/node/pod,",
 }
 
 // broken reports a place that breaks a law, unless it is a debt.

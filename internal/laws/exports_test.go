@@ -78,7 +78,9 @@ func declared(d ast.Decl) []*ast.Ident {
 				out = append(out, s.Name)
 				if st, ok := s.Type.(*ast.StructType); ok {
 					for _, f := range st.Fields.List {
-						out = append(out, f.Names...)
+						if f.Tag == nil { // a tag names a field to others
+							out = append(out, f.Names...)
+						}
 					}
 				}
 			case *ast.ValueSpec:

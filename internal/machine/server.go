@@ -225,8 +225,8 @@ func (s *server) documents(tokens *authn.Tokens) map[string]func() ([]byte, erro
 	// Pods read it, too: the address is the node's, as in the endpoints of the API.
 	reached := "https://" + s.reached().String()
 	return map[string]func() ([]byte, error){
-		"/.well-known/openid-configuration": func() ([]byte, error) { return tokens.OpenIDConfiguration(reached) },
-		"/openid/v1/jwks":                   tokens.JWKS,
+		authn.OpenIDConfigurationPath: func() ([]byte, error) { return tokens.OpenIDConfiguration(reached) },
+		authn.JWKSPath:                tokens.JWKS,
 	}
 }
 

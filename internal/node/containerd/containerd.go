@@ -20,10 +20,6 @@ import (
 	"time"
 )
 
-// Tags are the build tags with which Knarr's executable must be built, lest plugins that [plugins.go] leaves out come in
-// through packages of containerd that are linked anyway.
-const Tags = "no_btrfs no_devmapper no_zfs no_tracing"
-
 // PauseImage is the image of the process that holds a pod's namespaces. It is assembled by Knarr and never pulled.
 const PauseImage = "docker.io/knarr/pause:1"
 

@@ -2,7 +2,8 @@ package containerd
 
 // The plugins of containerd that are linked in. containerd's own list (cmd/containerd/builtins) also has erofs, blockfile,
 // btrfs, zfs and device-mapper snapshotters, tracing, image verifiers, the restart monitor of nerdctl and the metrics and
-// debug servers: Knarr does not use them, and each costs memory in every process that links it.
+// debug servers: Knarr does not use them, and each costs memory in every process that links it. Packages of containerd that are linked
+// anyway would bring some of them in but for the build tags no_btrfs, no_devmapper, no_zfs and no_tracing (build/Makefile.inc).
 import (
 	_ "github.com/containerd/containerd/api/types/runc/options" // the shim's options, by type URL
 

@@ -6,8 +6,8 @@ import "github.com/knarr-io/knarr/internal/amount"
 type Packing int
 
 const (
-	// LeastAllocated prefers nodes with much free cpu and memory, as Kubernetes does by default.
-	LeastAllocated Packing = iota
+	// leastAllocated prefers nodes with much free cpu and memory, as Kubernetes does by default.
+	leastAllocated Packing = iota
 	// MostAllocated prefers nodes that are nearly full, so that others can be emptied.
 	MostAllocated
 )

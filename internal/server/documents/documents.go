@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/discovery"
 	"github.com/knarr-io/knarr/internal/server/openapi"
@@ -90,7 +91,7 @@ func (l *Library) document(c *call.Call, path string, content func() ([]byte, er
 	}
 	kind := wire.TypeJSON
 	if strings.HasSuffix(path, "/jwks") {
-		kind = "application/jwk-set+json"
+		kind = authn.JWKSContentType
 	}
 	c.W.Header().Set("Content-Type", kind)
 	_, _ = c.W.Write(b) // a client that went away has no use for the error
