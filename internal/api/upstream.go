@@ -88,6 +88,27 @@ func declare[V, I, L any, PV objectPtr[V], PL listPtr[L]](k kind[V, I, L]) *Reso
 		}
 		fromInternal[V, I, PV](in, obj.(PV))
 	}
+	k.declareValidation(&r)
+	if k.warnings != nil {
+		r.Warnings = func(obj, old Object) []string {
+			if old == nil {
+				return k.warnings(toInternal[I](obj), nil)
+			}
+			return k.warnings(toInternal[I](obj), toInternal[I](old))
+		}
+	}
+	if k.fields != nil {
+		r.Fields = func(obj Object) fields.Set { return k.fields(obj.(PV)) }
+		r.SelectableFields = slices.Sorted(maps.Keys(k.fields(new(V))))
+	}
+	if k.grace != nil {
+		r.GracePeriod = func(obj Object, requested *int64) int64 { return k.grace(obj.(PV), requested) }
+	}
+	return &r
+}
+
+// declareValidation sets the functions that validate, new objects and changed ones.
+func (k *kind[V, I, L]) declareValidation(r *Resource) {
 	r.Validate = func(obj Object) field.ErrorList {
 		allowPrivileged()
 		var errs field.ErrorList
@@ -113,22 +134,6 @@ func declare[V, I, L any, PV objectPtr[V], PL listPtr[L]](k kind[V, I, L]) *Reso
 		}
 		return k.merge(errs, Scheme.ValidateUpdate(context.Background(), k.options, obj, old, subs...))
 	}
-	if k.warnings != nil {
-		r.Warnings = func(obj, old Object) []string {
-			if old == nil {
-				return k.warnings(toInternal[I](obj), nil)
-			}
-			return k.warnings(toInternal[I](obj), toInternal[I](old))
-		}
-	}
-	if k.fields != nil {
-		r.Fields = func(obj Object) fields.Set { return k.fields(obj.(PV)) }
-		r.SelectableFields = slices.Sorted(maps.Keys(k.fields(new(V))))
-	}
-	if k.grace != nil {
-		r.GracePeriod = func(obj Object, requested *int64) int64 { return k.grace(obj.(PV), requested) }
-	}
-	return &r
 }
 
 // merge joins the errors of upstream's hand-written rules with those of its generated ones, which have begun to

@@ -10,7 +10,6 @@ import (
 // is added.
 var debts = []string{
 	"internal/scheduler/placement has ",
-	"internal/api/upstream.go",
 }
 
 // broken reports a place that breaks a law, unless it is a debt.
