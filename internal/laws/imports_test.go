@@ -86,3 +86,28 @@ func TestImportsPointDown(t *testing.T) {
 		}
 	}
 }
+
+// serverRooms are those of the server that answer requests or let them in: neighbours, which package server wires up.
+var serverRooms = []string{"gate", "route", "verbs", "connect", "review", "usage", "components", "documents"}
+
+// TestServerRoomsAreNeighbours: what two of them share stands in server/call or below.
+func TestServerRoomsAreNeighbours(t *testing.T) {
+	const server = "internal/server/"
+	found := map[string]bool{}
+	for _, s := range allSources(t) {
+		room, ok := strings.CutPrefix(s.dir, server)
+		if !ok || s.test || !slices.Contains(serverRooms, room) {
+			continue
+		}
+		found[room] = true
+		for _, imp := range s.imports() {
+			other, ok := strings.CutPrefix(imp, module+server)
+			if imp == module+"internal/server" || ok && slices.Contains(serverRooms, other) {
+				t.Errorf("%s imports %s: rooms of the server do not import each other", s.path, imp)
+			}
+		}
+	}
+	if len(found) != len(serverRooms) {
+		t.Errorf("found only the rooms %v", found)
+	}
+}

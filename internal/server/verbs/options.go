@@ -59,3 +59,8 @@ func listOptions(c *call.Call) (*metainternal.ListOptions, error) {
 	}
 	return opts, nil
 }
+
+// metaKind names the kind of request options in errors.
+func metaKind(kind string) schema.GroupKind {
+	return schema.GroupKind{Group: "meta.k8s.io", Kind: kind}
+}
