@@ -31,6 +31,9 @@ type late struct {
 // The content comes from the backend at one revision, R; the applier keeps what it sees below the prefix meanwhile. Once it is
 // past R, what it kept from after R on top of what was loaded is the table as of the applier's revision: nothing is missed and
 // nothing comes twice, however the two raced. Where the applier itself had to load anew, its changes have a gap, and Open begins again.
+//
+// Watches can resume from R+1 on, not from R: who saw a part of R's batch, through another server or before the table was dropped, would miss
+// the rest of it. A mark, written after loading, sees to it that nobody is given R by this table: the copy is past it.
 func (s *Store) Open(ctx context.Context, spec Spec) (*Table, error) {
 	select {
 	case <-s.ready:
@@ -81,7 +84,11 @@ func (s *Store) fill(ctx context.Context, o *opening) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.WaitFor(ctx, rev); err != nil {
+	mark, err := s.backend.Commit(ctx, []Op{{Key: markKey, Value: []byte{}, If: Any}})
+	if err != nil {
+		return false, err
+	}
+	if err := s.WaitFor(ctx, mark); err != nil {
 		return false, err
 	}
 	s.loading.Lock() // a load of everything must know this table, or that it is not one yet
@@ -95,8 +102,8 @@ func (s *Store) fill(ctx context.Context, o *opening) (bool, error) {
 	for _, l := range found {
 		t.apply(l.key, l.object, l.rev, true)
 	}
-	t.cutHistory(rev)
-	t.changed = rev
+	t.cutHistory(rev + 1)
+	t.changed = rev // at the latest
 	for _, l := range o.changes {
 		if l.rev > rev {
 			obj, _ := s.decode(t, l.change, l.rev)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -159,5 +160,77 @@ func TestTablesComeAndGoUnderLoad(t *testing.T) {
 		wg.Wait()
 		until := commit(t, writer, write(writer, configMap("last", "blue", 1), 0))
 		o.follow(t, beside, until)
+	})
+}
+
+// TestAWatchOfAnOpenedTableNeverMissesAPart resumes from revisions of before the table was opened: who has them may have seen only a part of
+// what they changed, and must begin anew. Who has read the table may resume from what it was given.
+func TestAWatchOfAnOpenedTableNeverMissesAPart(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, b backend) {
+		s1, _ := run(t, b)
+		s2, _ := run(t, b)
+		one := open(t, s1)
+		rev := commit(t, s1, in(one, "a", 1, 0), in(one, "b", 1, 0))
+		two := open(t, s2)
+		if _, err := two.WatchFrom(rev); !errors.Is(err, store.ErrTooOld) {
+			t.Errorf("a watch from within a batch that nobody here has seen: %v", err)
+		}
+		w, err := two.WatchFrom(two.Snapshot().Rev)
+		if err != nil {
+			t.Fatalf("a watch from the revision that a list was given: %v", err)
+		}
+		w.Stop()
+	})
+}
+
+// forgetful is a backend whose watch forgets at the moment when a prefix is being loaded.
+type forgetful struct {
+	store.Backend
+	watches chan context.CancelFunc // of the watches, as they begin
+	during  func()                  // runs once, while a table is being loaded
+}
+
+func (f *forgetful) Watch(ctx context.Context, prefix string, from int64, apply func(int64, []store.Change)) error {
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.watches <- cancel
+	err := f.Backend.Watch(watching, prefix, from, apply)
+	if ctx.Err() == nil && watching.Err() != nil {
+		return store.ErrTooOld
+	}
+	return err
+}
+
+func (f *forgetful) Load(ctx context.Context, prefix string, visit func(store.KV) error) (int64, error) {
+	rev, err := f.Backend.Load(ctx, prefix, visit)
+	if during := f.during; prefix == otherSpec().Prefix && during != nil {
+		f.during = nil
+		during()
+	}
+	return rev, err
+}
+
+func TestATableIsOpenedWholeThoughTheCopyIsLoadedAnew(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, b backend) {
+		f := &forgetful{Backend: b, watches: make(chan context.CancelFunc, 8)}
+		f.during = func() {
+			(<-f.watches)()
+			value, err := configMap("a", "red", 1).Marshal()
+			if err != nil {
+				t.Error(err)
+			}
+			if _, err := b.Commit(t.Context(), []store.Op{{Key: otherPrefix + "a", Value: value}}); err != nil {
+				t.Error(err)
+			}
+		}
+		s := store.New(f, slog.New(slog.DiscardHandler), spec())
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = s.Run(ctx) })
+		defer wg.Wait()
+		defer cancel()
+		if table := open(t, s); table.Len() != 1 {
+			t.Errorf("%d objects, want the one that was made while the table was being opened", table.Len())
+		}
 	})
 }

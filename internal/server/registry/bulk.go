@@ -60,15 +60,13 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api.Object, sub string) []Result {
 	results := make([]Result, len(objs))
 	pinned := make([]bool, len(objs))
-	todo := make([]int, len(objs))
 	for i, obj := range objs {
 		pinned[i] = obj.GetResourceVersion() != ""
-		todo[i] = i
 	}
 	t := r.table(res)
-	for try := 0; len(todo) > 0; try++ {
+	r.rounds(ctx, res, results, func(i int) api.Key { return api.KeyOf(objs[i]) }, func(try int, todo []int) (again []int) {
 		var groups [][]store.Mutation
-		var index, again []int
+		var index []int
 		var written []api.Object
 		drafts := make([]draft, len(todo))
 		r.each(len(todo), func(n int) {
@@ -104,8 +102,8 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 				results[i].Object = obj
 			}
 		}
-		todo = again
-	}
+		return again
+	})
 	return results
 }
 

@@ -21,6 +21,7 @@ import (
 // as it is now, or was last.
 func (r *Registry) Delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions) (_ api.Object, gone bool, _ error) {
 	t := r.table(res)
+	inTurn := false
 	for {
 		d, err := r.deletion(ctx, res, t, key, opts)
 		if err != nil || d.group == nil {
@@ -29,6 +30,14 @@ func (r *Registry) Delete(ctx context.Context, res *api.Resource, key api.Key, o
 		_, err = r.store.Commit(ctx, d.group...)
 		var conflict *store.ConflictError
 		if errors.As(err, &conflict) && ctx.Err() == nil {
+			if !inTurn { // many are changing it
+				leave, err := r.turns.wait(ctx, res, key)
+				if err != nil {
+					return nil, false, err
+				}
+				defer leave()
+				inTurn = true
+			}
 			continue
 		}
 		if err != nil {
@@ -84,19 +93,15 @@ func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Tab
 // another UID by now is not deleted: that is a conflict. Preconditions of opts, which speak of one object, are not looked at.
 func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, objs []api.Object, opts metav1.DeleteOptions) []Result {
 	results := make([]Result, len(objs))
-	todo := make([]int, len(objs))
-	for i := range objs {
-		todo[i] = i
-	}
 	one := func(obj api.Object) metav1.DeleteOptions {
 		mine, uid := opts, obj.GetUID()
 		mine.Preconditions = &metav1.Preconditions{UID: &uid}
 		return mine
 	}
 	t := r.table(res)
-	for len(todo) > 0 {
+	r.rounds(ctx, res, results, func(i int) api.Key { return api.KeyOf(objs[i]) }, func(_ int, todo []int) (again []int) {
 		var groups [][]store.Mutation
-		var index, again []int
+		var index []int
 		deletions := make([]deletion, len(todo))
 		r.each(len(todo), func(n int) {
 			i := todo[n]
@@ -118,8 +123,8 @@ func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, objs []api
 				results[i] = Result{nil, r.storeError(err, res, "delete", objs[i].GetName())}
 			}
 		}
-		todo = again
-	}
+		return again
+	})
 	return results
 }
 

@@ -50,6 +50,7 @@ type Registry struct {
 	allocators map[*api.Resource]allocator
 	pages      pageCache
 	times      times
+	turns      turns
 	log        *slog.Logger
 }
 

@@ -40,9 +40,16 @@ type UpdateOptions struct {
 const conflictMessage = "the object has been modified; please apply your changes to the latest version and try again"
 
 // Update replaces an object, or the part of it that subresource sub writes, by what transform returns. created tells that there was
-// none before.
+// none before. Those who update the same object take turns.
 func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, sub string, transform Transform, opts UpdateOptions) (_ api.Object, created bool, _ error) {
 	t := r.table(res)
+	if len(opts.DryRun) == 0 {
+		leave, err := r.turns.wait(ctx, res, key)
+		if err != nil {
+			return nil, false, err
+		}
+		defer leave()
+	}
 	for {
 		current, ok := t.Get(res.Key(key))
 		if !ok {
