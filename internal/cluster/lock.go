@@ -35,7 +35,7 @@ func TakeLock(dataDir string) (*Lock, error) {
 		_ = f.Close() // only the lock mattered
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			pid, _ := os.ReadFile(lockPath(dataDir)) // for the message only
-			return nil, fmt.Errorf("%w on %s (process %s); stop it first, or give this one another --data-dir and --listen", ErrRunning, dataDir, processOf(pid))
+			return nil, fmt.Errorf("%w on %s (process %s); stop it first, or give this one another --data-dir and --listen", ErrRunning, dataDir, strings.TrimSpace(string(pid)))
 		}
 		return nil, fmt.Errorf("locking %s: %w", lockPath(dataDir), err)
 	}
@@ -48,21 +48,28 @@ func TakeLock(dataDir string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// controlPlaneOnly stands in the lock's file after the process where the machine is not a node.
-const controlPlaneOnly = "control-plane-only"
+// noNodePath is a file that is there while the server of dataDir runs a control plane only.
+func noNodePath(dataDir string) string { return filepath.Join(dataDir, "control-plane-only") }
 
-// NoNode notes, for [RunsNode], that this server's machine will not be a node.
-func (l *Lock) NoNode() error {
-	if _, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+" "+controlPlaneOnly+"\n"), 0); err != nil {
-		return fmt.Errorf("writing %s: %w", l.file.Name(), err)
+// SetNode notes, for [RunsNode], whether this server makes its machine a node, too.
+func (l *Lock) SetNode(node bool) error {
+	path := noNodePath(filepath.Dir(l.file.Name()))
+	if !node {
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			return fmt.Errorf("noting that this machine is no node: %w", err)
+		}
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("noting that this machine is a node: %w", err)
 	}
 	return nil
 }
 
 // RunsNode reports whether the running server of dataDir makes its machine a node, too.
 func RunsNode(dataDir string) bool {
-	b, err := os.ReadFile(lockPath(dataDir))
-	return err != nil || !strings.Contains(string(b), controlPlaneOnly)
+	_, err := os.Stat(noNodePath(dataDir))
+	return err != nil
 }
 
 // Release gives the data directory free.
@@ -82,15 +89,9 @@ func RunningServer(dataDir string) int {
 	if err != nil {
 		return 0
 	}
-	pid, err := strconv.Atoi(processOf(b))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
 		return 0
 	}
-	return pid
-}
-
-// processOf is the process that a lock's file names.
-func processOf(content []byte) string {
-	pid, _, _ := strings.Cut(strings.TrimSpace(string(content)), " ")
 	return pid
 }

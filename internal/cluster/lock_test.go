@@ -1,6 +1,9 @@
 package cluster
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 func TestOneServerPerDataDirectory(t *testing.T) {
 	dir := t.TempDir()
@@ -17,11 +20,13 @@ func TestOneServerPerDataDirectory(t *testing.T) {
 	if RunningServer(dir) == 0 || !RunsNode(dir) {
 		t.Error("the running server, or its node, is not seen")
 	}
-	if err := l.NoNode(); err != nil {
-		t.Fatal(err)
-	}
-	if RunningServer(dir) == 0 || RunsNode(dir) {
-		t.Error("a server without a node is not seen as such")
+	for _, node := range []bool{false, true, true} {
+		if err := l.SetNode(node); err != nil {
+			t.Fatal(err)
+		}
+		if RunningServer(dir) != os.Getpid() || RunsNode(dir) != node {
+			t.Errorf("process %d is said to run, its node: %v, want %v", RunningServer(dir), RunsNode(dir), node)
+		}
 	}
 	l.Release()
 	if pid := RunningServer(dir); pid != 0 {

@@ -52,10 +52,8 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Release()
-	if s.NoAgent {
-		if err := lock.NoNode(); err != nil {
-			return err
-		}
+	if err := lock.SetNode(!s.NoAgent); err != nil {
+		return err
 	}
 	listener, err := listen(s.listenAddr)
 	if err != nil {
