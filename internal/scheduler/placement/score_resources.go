@@ -23,10 +23,13 @@ func scoreFit(sh *shape, n *node, o Options) int64 {
 		}
 		weight++
 		used.Add(want)
-		if o.Packing == MostAllocated {
+		switch o.Packing {
+		case MostAllocated:
 			sum += amount.Scale(min(used.Int64(), alloc), maxScore, alloc)
-		} else if left := used.Left(alloc); left > 0 {
-			sum += amount.Scale(left, maxScore, alloc)
+		case leastAllocated:
+			if left := used.Left(alloc); left > 0 {
+				sum += amount.Scale(left, maxScore, alloc)
+			}
 		}
 	}
 	one(n.assumedCPU, sh.assumedCPU, n.alloc.milliCPU)
