@@ -41,7 +41,7 @@ func Units(q resource.Quantity) int64 {
 	case q.CmpInt64(math.MinInt64) <= 0:
 		return math.MinInt64
 	}
-	return q.Value()
+	return signed(q, (*resource.Quantity).Value)
 }
 
 // Milli returns q in thousandths, rounded away from 0; the nearest int64 if that is beyond all of them.
@@ -52,7 +52,17 @@ func Milli(q resource.Quantity) int64 {
 	case q.CmpInt64(math.MinInt64/1000) < 0:
 		return math.MinInt64
 	}
-	return q.MilliValue()
+	return signed(q, (*resource.Quantity).MilliValue)
+}
+
+// signed is what of returns of q without its sign, with that sign: Quantity.Value of -1m is 1 (apimachinery v0.37.2).
+func signed(q resource.Quantity, of func(*resource.Quantity) int64) int64 {
+	if q.Sign() >= 0 {
+		return of(&q)
+	}
+	without := q.DeepCopy() // a quantity may share what Neg changes
+	without.Neg()
+	return -of(&without)
 }
 
 // Add returns a + b, or the nearest int64.

@@ -38,9 +38,9 @@ func (heavyCgroups) PodUsage(string) (cgroup.Usage, error) {
 
 // tend does what a heartbeat of a node with a machine does, at a time of its own.
 func (w *world) tend(after time.Duration) {
-	w.agent.upkeep.Hollow = false
+	w.agent.upkeep.Idle.Store(false)
 	w.agent.upkeep.Tend(context.Background(), time.Now().Add(after))
-	w.agent.upkeep.Hollow = true
+	w.agent.upkeep.Idle.Store(true)
 	w.wait(5 * time.Second)
 }
 
@@ -73,12 +73,12 @@ func TestLowMemoryEndsOnePodAtATime(t *testing.T) {
 		w.wait(5 * time.Second)
 		short := lifecycle.Rooms{Memory: lifecycle.Room{Left: 1 << 20, Total: 1 << 30}}
 		w.agent.upkeep.Cgroups, w.agent.upkeep.Rooms = heavyCgroups{}, func() lifecycle.Rooms { return short }
-		w.agent.upkeep.Hollow = false
+		w.agent.upkeep.Idle.Store(false)
 		for range 3 { // three heartbeats while the first ends
 			w.agent.upkeep.Tend(context.Background(), time.Now())
 			synctest.Wait()
 		}
-		w.agent.upkeep.Hollow = true
+		w.agent.upkeep.Idle.Store(true)
 		w.wait(5 * time.Second)
 		p := w.pod("greedy")
 		if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Evicted" || p.Status.Message != "The node was low on resource: memory. " ||

@@ -3,6 +3,7 @@ package replicaset
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,10 +19,10 @@ import (
 // fullNode binds every pod to a node that refuses it as long as refuses is set, as an agent does: at once.
 type fullNode struct {
 	client  client.Client
-	refuses *bool
+	refuses *atomic.Bool
 }
 
-func newFullNode(c client.Client, refuses *bool) controller.Controller {
+func newFullNode(c client.Client, refuses *atomic.Bool) controller.Controller {
 	return controller.Controller{Name: "full-node", Watches: []controller.Watch{{Resource: api.Pods}}, Reconciler: &fullNode{c, refuses}}
 }
 
@@ -35,7 +36,7 @@ func (n *fullNode) Reconcile(ctx context.Context, key api.Key) (time.Duration, e
 		return 0, nil
 	}
 	_, err = client.Mutate(ctx, n.client, key, "status", func(p *corev1.Pod) bool {
-		if !*n.refuses {
+		if !n.refuses.Load() {
 			ct.MakeReady(p, "10.0.0.1", time.Now())
 			return true
 		}
@@ -47,7 +48,8 @@ func (n *fullNode) Reconcile(ctx context.Context, key api.Key) (time.Duration, e
 
 func TestPodsThatNodesRefuseAreReplacedWithBackOff(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		refuses := true
+		var refuses atomic.Bool
+		refuses.Store(true)
 		c.Start(New(c.Client), newFullNode(c.Client, &refuses))
 		ct.Make(c, replicaSet("web", 3))
 		c.Pass(time.Hour)
@@ -63,7 +65,7 @@ func TestPodsThatNodesRefuseAreReplacedWithBackOff(t *testing.T) {
 		if events := c.Events("PodsRefused"); len(events) == 0 || len(events) > 20 || !strings.Contains(events[0], "node n1 refused pod web-") {
 			t.Errorf("%d events: %v", len(events), events)
 		}
-		refuses = false
+		refuses.Store(false)
 		c.Pass(6 * time.Minute)
 		rs = ct.Get[*appsv1.ReplicaSet](c, ns, "web")
 		if rs.Status.ReadyReplicas != 3 || len(rs.Status.Conditions) != 0 {
@@ -77,14 +79,14 @@ func TestPodsThatNodesRefuseAreReplacedWithBackOff(t *testing.T) {
 
 func TestOneNodeThatRefusesDoesNotHoldUpTheOthersForLong(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		refuses := false
+		var refuses atomic.Bool
 		c.Start(New(c.Client), newFullNode(c.Client, &refuses))
 		ct.Make(c, replicaSet("web", 3))
 		c.Pass(time.Minute)
-		refuses = true
+		refuses.Store(true)
 		ct.Change(c, ns, "web", "", func(rs *appsv1.ReplicaSet) { n := int32(4); rs.Spec.Replicas = &n })
 		c.Pass(time.Second)
-		refuses = false
+		refuses.Store(false)
 		c.Pass(10 * time.Second)
 		if s := ct.Get[*appsv1.ReplicaSet](c, ns, "web").Status; s.ReadyReplicas != 4 || len(ct.All[*corev1.Pod](c, ns)) != 5 {
 			t.Errorf("%d ready of %d pods, want 4 of 5", s.ReadyReplicas, len(ct.All[*corev1.Pod](c, ns)))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,12 +24,19 @@ import (
 
 // user is a pod that counts how often it was told of a change.
 type user struct {
-	uid     types.UID
+	uid types.UID
+
+	mu      sync.Mutex // two watches may tell it at once
 	changes []string
 }
 
-func (u *user) UID() types.UID                  { return u.uid }
-func (u *user) SourceChanged(kind, name string) { u.changes = append(u.changes, kind+"/"+name) }
+func (u *user) UID() types.UID { return u.uid }
+
+func (u *user) SourceChanged(kind, name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.changes = append(u.changes, kind+"/"+name)
+}
 
 type world struct {
 	*Sources

@@ -42,19 +42,25 @@ type Settings struct {
 // Keeper looks after logs, disk and memory.
 type Keeper struct {
 	Settings
+	// Idle keepers tend nothing: those of hollow nodes.
+	Idle          atomic.Bool
 	imagesChecked time.Time // when the disk was last looked at for images to remove
 	evicting      atomic.Bool
 }
 
 // New returns a keeper; its Tend is called with each heartbeat.
-func New(s Settings) *Keeper { return &Keeper{Settings: s} }
+func New(s Settings) *Keeper {
+	k := &Keeper{Settings: s}
+	k.Idle.Store(s.Hollow)
+	return k
+}
 
 // imageCheck is how often the disk is looked at for images to remove.
 const imageCheck = 5 * time.Minute
 
 // Tend rotates logs that grew too long and removes unused images when the disk fills.
 func (k *Keeper) Tend(ctx context.Context, now time.Time) {
-	if k.Hollow {
+	if k.Idle.Load() {
 		return
 	}
 	k.lookForEvictions(ctx, now)
