@@ -60,9 +60,9 @@ func signed(q resource.Quantity, of func(*resource.Quantity) int64) int64 {
 	if q.Sign() >= 0 {
 		return of(&q)
 	}
-	without := q.DeepCopy() // a quantity may share what Neg changes
-	without.Neg()
-	return -of(&without)
+	without := q.DeepCopy() // a quantity may share what is changed
+	d := without.AsDec()    // Quantity.Neg of the smallest int64 is itself
+	return -of(resource.NewDecimalQuantity(*d.Neg(d), q.Format))
 }
 
 // Add returns a + b, or the nearest int64.
