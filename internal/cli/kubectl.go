@@ -40,7 +40,7 @@ func Kubectl() *cobra.Command {
 	}
 }
 
-// namesCluster tells whether kubectl's arguments say which cluster is meant.
+// namesCluster reports whether kubectl's arguments say which cluster is meant.
 func namesCluster(args []string) bool {
 	for _, a := range args {
 		if a == "--" {
@@ -55,7 +55,7 @@ func namesCluster(args []string) bool {
 	return false
 }
 
-// needsCluster tells whether kubectl would talk to a cluster; help and the like do not.
+// needsCluster reports whether kubectl would talk to a cluster; help and the like do not.
 func needsCluster(args []string) bool {
 	for _, a := range args {
 		if a == "--help" || a == "-h" || a == "--client" {

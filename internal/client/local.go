@@ -105,7 +105,7 @@ func (opts ListOptions) prefix(namespaced bool) string {
 	return ""
 }
 
-// matches tells whether o is among what opts choose, leaving Index aside.
+// matches reports whether o is among what opts choose, leaving Index aside.
 func (opts ListOptions) matches(o api.Object) bool {
 	return (opts.Namespace == "" || o.GetNamespace() == opts.Namespace) && (opts.Name == "" || o.GetName() == opts.Name) &&
 		(opts.Labels == nil || opts.Labels.Matches(labels.Set(o.GetLabels())))

@@ -36,7 +36,7 @@ func selectionOf(res *api.Resource, opts ListOptions) selection {
 	return s
 }
 
-// remote tells whether the server can make the selection; otherwise everything is asked for.
+// remote reports whether the server can make the selection; otherwise everything is asked for.
 func (s selection) remote() bool { return s.index == "" || s.index == IndexNode }
 
 // query returns the parameters of a list or watch.
@@ -58,18 +58,18 @@ func (s selection) query(by labels.Selector) url.Values {
 	return q
 }
 
-// covers tells whether the object named key, if there is one, is in the selection.
+// covers reports whether the object named key, if there is one, is in the selection.
 func (s selection) covers(key api.Key) bool {
 	return (s.namespace == "" || s.namespace == key.Namespace) && (s.name == "" || s.name == key.Name) && s.index == ""
 }
 
-// includes tells whether everything that other chooses is in the selection.
+// includes reports whether everything that other chooses is in the selection.
 func (s selection) includes(other selection) bool {
 	return (s.namespace == "" || s.namespace == other.namespace) && (s.name == "" || s.name == other.name) &&
 		(s.index == "" || s.index == other.index && s.value == other.value)
 }
 
-// chooses tells whether obj is in the selection.
+// chooses reports whether obj is in the selection.
 func (s selection) chooses(obj api.Object) bool {
 	if s.namespace != "" && obj.GetNamespace() != s.namespace || s.name != "" && obj.GetName() != s.name {
 		return false

@@ -187,7 +187,7 @@ func parseServer(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// isLocal says that addr is one of this machine's.
+// isLocal reports whether addr is one of this machine's.
 func isLocal(addr netip.Addr) bool {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

@@ -76,7 +76,7 @@ func (u *upstreams) list(now time.Time) []netip.AddrPort {
 	return u.servers
 }
 
-// isOwn says that server is where we listen, so that asking it would go round in a circle.
+// isOwn reports whether server is where we listen; asking it would go round in a circle.
 func (u *upstreams) isOwn(server netip.AddrPort) bool {
 	return slices.ContainsFunc(u.own, func(l netip.AddrPort) bool {
 		return l.Port() == server.Port() && (l.Addr() == server.Addr() || (l.Addr().IsUnspecified() && isLocal(server.Addr())))

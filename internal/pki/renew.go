@@ -82,7 +82,7 @@ func due(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
 }
 
-// renewable says whether a new certificate would outlive c, which is not so where c was cut short by its authority's end.
+// renewable reports whether a new certificate would outlive c, which is not so where c was cut short by its authority's end.
 func (p *PKI) renewable(c *x509.Certificate) bool { return c.NotAfter.Before(p.ca.cert.NotAfter) }
 
 // ensureLeaf reads NAME.crt and NAME.key and issues them again if reissue says so.

@@ -22,7 +22,7 @@ func (p *PKI) PeerFiles() PeerFiles {
 	return PeerFiles{Cert: p.path("peer.crt"), Key: p.path("peer.key"), CA: p.path("ca.crt")}
 }
 
-// IsPeer tells whether a connection's other end has proved to be a server of this cluster.
+// IsPeer reports whether a connection's other end has proved to be a server of this cluster.
 func IsPeer(c *tls.ConnectionState) bool {
 	return c != nil && len(c.VerifiedChains) > 0 && slices.Contains(c.VerifiedChains[0][0].Subject.Organization, ServersGroup)
 }

@@ -159,7 +159,7 @@ func (s machineState) marks() []string {
 // sharedSockets is where shims have their sockets that belong to long data directories.
 const sharedSockets = "/run/knarr-shims"
 
-// ours says whether a line can be of a cluster that has marks. The network namespace is ours; other things may be of another
+// ours reports whether a line can be of a cluster that has marks. The network namespace is ours; other things may be of another
 // cluster on the machine.
 func ours(line string, marks []string) bool {
 	switch kind, _, _ := strings.Cut(line, " "); kind {

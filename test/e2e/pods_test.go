@@ -47,7 +47,7 @@ func ended(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-// waitingFor says whether the first container waits for reason and its message holds text.
+// waitingFor reports whether the first container waits for reason and its message holds text.
 func waitingFor(reason, text string) func(*corev1.Pod) bool {
 	return func(p *corev1.Pod) bool {
 		if len(p.Status.ContainerStatuses) == 0 {

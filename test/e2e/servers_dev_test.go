@@ -186,7 +186,7 @@ func (n devNode) nft(t testing.TB, commands ...string) {
 	}
 }
 
-// alive tells whether a process runs; one that has ended may stay a zombie.
+// alive reports whether a process runs; one that has ended may stay a zombie.
 func alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return pid != 0 && err == nil && !strings.Contains(string(b), ") Z ")

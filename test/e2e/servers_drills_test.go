@@ -155,7 +155,7 @@ func (d *drill) scale(t testing.TB, name string) error {
 	return d.ask(t, http.MethodPatch, deployments(d.namespace)+"/"+name, map[string]any{"spec": map[string]any{"replicas": 2}}, nil)
 }
 
-// complete tells whether the Deployment has exactly its two pods, and both are ready.
+// complete reports whether the Deployment has exactly its two pods, and both are ready.
 func (d *drill) complete(t testing.TB, name string) error {
 	var dep appsv1.Deployment
 	if err := d.ask(t, http.MethodGet, deployments(d.namespace)+"/"+name, nil, &dep); err != nil {
@@ -170,7 +170,7 @@ func (d *drill) complete(t testing.TB, name string) error {
 	return nil
 }
 
-// hasPods tells whether the Deployment has exactly n pods.
+// hasPods reports whether the Deployment has exactly n pods.
 func (d *drill) hasPods(t testing.TB, name string, n int) error {
 	var pods corev1.PodList
 	if err := d.ask(t, http.MethodGet, "/api/v1/namespaces/"+d.namespace+"/pods?labelSelector=drill%3D"+name, nil, &pods); err != nil {
@@ -241,7 +241,7 @@ func (d *drill) report(t testing.TB) {
 		d.ready[len(d.ready)/2].Round(time.Millisecond), d.ready[len(d.ready)-1].Round(time.Millisecond))
 }
 
-// isCrowded tells whether many processes wait for each processor, by the load of the last five minutes.
+// isCrowded reports whether many processes wait for each processor, by the load of the last five minutes.
 func isCrowded(t testing.TB) bool {
 	t.Helper()
 	b, err := os.ReadFile("/proc/loadavg")

@@ -38,7 +38,7 @@ func session(t *testing.T, namespace string, steps []step) {
 	}
 }
 
-// shows says whether the parts of want, which … separates, stand in out in this order.
+// shows reports whether the parts of want, which … separates, stand in out in this order.
 func shows(out, want string) bool {
 	out = strings.Join(strings.Fields(out), " ")
 	for _, part := range strings.Split(want, "…") {

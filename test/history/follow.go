@@ -35,7 +35,7 @@ func (f *follower) follow(ctx context.Context) {
 
 func (f *follower) told(e Event) { f.load.Recorder.told(f.record, e) }
 
-// arrived tells whether the follower has seen everything that there will be.
+// arrived reports whether the follower has seen everything that there will be.
 func (f *follower) arrived() bool {
 	until := f.load.until.Load()
 	return until > 0 && f.rev >= until
@@ -50,7 +50,7 @@ type watchEvent struct {
 	} `json:"object"`
 }
 
-// connection watches at one server until that ends, and tells whether it was of any use.
+// connection watches at one server until that ends, and reports whether it was of any use.
 func (f *follower) connection(ctx context.Context) (useful bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -92,7 +92,7 @@ func (f *follower) connection(ctx context.Context) (useful bool) {
 	}
 }
 
-// event takes in one event and tells whether the watch goes on.
+// event takes in one event and reports whether the watch goes on.
 func (f *follower) event(s Server, e *watchEvent) bool {
 	types := map[string]EventType{"ADDED": Added, "MODIFIED": Modified, "DELETED": Deleted, "BOOKMARK": Bookmark}
 	t, ok := types[e.Type]

@@ -105,7 +105,7 @@ func TestHonestServers(t *testing.T) {
 	}
 }
 
-// every lets a middleman lie at each n-th request of a kind, from the start on. lie tells whether that was one: the truth may have been the same.
+// every lets a middleman lie at each n-th request of a kind, from the start on. lie reports whether that was one: the truth may have been the same.
 func every(n int64, method, path string, lie func(http.Handler, http.ResponseWriter, *http.Request) bool) (middleman, *atomic.Int64) {
 	var count, lies atomic.Int64
 	return func(next http.Handler) http.Handler {
@@ -134,7 +134,7 @@ func (c *coded) WriteHeader(code int) {
 
 func (c *coded) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// done tells whether the answer is that it was done.
+// done reports whether the answer is that it was done.
 func (c *coded) done() bool { return c.code < 300 }
 
 // unwritten answers as if it had been done.

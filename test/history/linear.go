@@ -20,7 +20,7 @@ var register = porcupine.Model{
 	},
 }
 
-// step tells whether the operation can have had its outcome on a key that held a value, and what the key holds then. What is unknown
+// step reports whether the operation can have had its outcome on a key that held a value, and what the key holds then. What is unknown
 // can always have been: done where that was possible, otherwise not.
 func (o *Op) step(held string) (bool, string) {
 	able := held == o.Expect.Value // of a Create nothing

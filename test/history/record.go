@@ -21,7 +21,7 @@ const (
 
 func (k Kind) String() string { return [...]string{"create", "update", "delete", "read", "list"}[k] }
 
-// writes tells whether the operation changes something.
+// writes reports whether the operation changes something.
 func (k Kind) writes() bool { return k <= Delete }
 
 // Outcome is what a client knows about its operation.

@@ -38,7 +38,7 @@ func (b behind) Watch(ctx context.Context, prefix string, from int64, apply func
 	})
 }
 
-// sharing runs two API servers over one backend; the changes of each other come to them late. aware tells whether they know of each other.
+// sharing runs two API servers over one backend; the changes of each other come to them late. aware reports whether they know of each other.
 func sharing(t *testing.T, aware bool) []Server {
 	t.Helper()
 	backend := store.NewMem()

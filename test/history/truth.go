@@ -180,7 +180,7 @@ func (t *truth) inferDeletions(states []*state) []*state {
 	return out
 }
 
-// unseen narrows d down to when no follower watched, and tells whether anything is left.
+// unseen narrows d down to when no follower watched, and reports whether anything is left.
 func (t *truth) unseen(d *state) bool {
 	for _, s := range t.spans {
 		if s.from <= d.lo && d.lo <= s.to {
@@ -220,12 +220,12 @@ func spansOf(followers []*Follower) []span {
 	return merged
 }
 
-// covered tells whether followers saw every change from one revision to another.
+// covered reports whether followers saw every change from one revision to another.
 func (t *truth) covered(from, to int64) bool {
 	return slices.ContainsFunc(t.spans, func(s span) bool { return s.from <= from && to <= s.to })
 }
 
-// possible tells whether key was in a state that matches at any revision from one to another.
+// possible reports whether key was in a state that matches at any revision from one to another.
 func (t *truth) possible(key string, from, to int64, match func(value string) bool) bool {
 	states := t.keys[key]
 	current := &state{key: key}

@@ -58,7 +58,7 @@ func (f *faulty) counted() map[string]int {
 	return out
 }
 
-// chance tells whether something of probability p happens now. f.mu must be held.
+// chance reports whether something of probability p happens now. f.mu must be held.
 func (f *faulty) chance(p float64) bool {
 	if p == 0 || f.rand.Float64() >= p {
 		return false

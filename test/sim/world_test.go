@@ -140,7 +140,7 @@ func (w *world) change(name string, change func(*appsv1.Deployment)) {
 	})
 }
 
-// settled tells whether exactly n pods of a Deployment are there and ready, all with image, and its status says so.
+// settled reports whether exactly n pods of a Deployment are there and ready, all with image, and its status says so.
 func (w *world) settled(name, image string, n int) func() (bool, any) {
 	return func() (bool, any) {
 		all, ready, current := 0, 0, 0

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isNamespace tells whether a network namespace is mounted at path. After the machine was restarted there is only an empty file.
+// isNamespace reports whether a network namespace is mounted at path. After the machine was restarted there is only an empty file.
 func isNamespace(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC

@@ -198,7 +198,7 @@ func (c *Cluster) cut(n Node) error {
 	return nil
 }
 
-// isCut tells whether a node is off the network.
+// isCut reports whether a node is off the network.
 func (c *Cluster) isCut(n Node) bool {
 	if !isNamespace(c.namespace(switchName)) {
 		return true

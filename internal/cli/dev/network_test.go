@@ -96,7 +96,7 @@ func TestNetworkOfACluster(t *testing.T) {
 	}
 }
 
-// exchange sends a datagram from node 1 to node 2 and tells whether it came.
+// exchange sends a datagram from node 1 to node 2 and reports whether it came.
 func exchange(t *testing.T, c *Cluster) (came bool) {
 	t.Helper()
 	var server, client net.Conn

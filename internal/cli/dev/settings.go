@@ -139,7 +139,7 @@ func checkServerArgs(args []string) error {
 	return nil
 }
 
-// withoutAgent tells whether servers are no nodes themselves.
+// withoutAgent reports whether servers are no nodes themselves.
 func (s Settings) withoutAgent() bool {
 	return slices.Contains(s.ServerArgs, "--no-agent") || slices.Contains(s.ServerArgs, "--no-agent=true")
 }

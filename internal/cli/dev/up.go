@@ -192,7 +192,7 @@ func (s *session) join(ctx context.Context, n Node) error {
 	return s.startWith(n, token)
 }
 
-// joined tells whether a node belongs to the cluster.
+// joined reports whether a node belongs to the cluster.
 func (c *Cluster) joined(n Node) bool {
 	proofs := []string{filepath.Join("agent", "client.pem")}
 	if n.Server {
@@ -223,7 +223,7 @@ func (s *session) startWith(n Node, token string) error {
 			fmt.Fprintf(s.out, "%s is running already (process %d)\n", n.Name, pid)
 			return nil
 		}
-		// It runs, but belongs to the cluster no more: kubectl delete node took it out.
+		// It runs, but no longer belongs to the cluster: kubectl delete node took it out.
 		if err := s.end(n, false); err != nil {
 			return err
 		}

@@ -125,7 +125,7 @@ func (i *Identity) NodeName() string {
 	return strings.TrimPrefix(i.cert.Load().Leaf.Subject.CommonName, "system:node:")
 }
 
-// Expired tells whether the certificate's time is over, so that the machine must join again.
+// Expired reports whether the certificate's time is over, so that the machine must join again.
 func (i *Identity) Expired(now time.Time) bool { return now.After(i.cert.Load().Leaf.NotAfter) }
 
 // TLS returns a configuration for connections to the server.

@@ -54,7 +54,7 @@ func (i *Identity) send(r *http.Request, server string, try int) (*http.Response
 	return i.transport.Load().RoundTrip(out)
 }
 
-// repeatable tells whether a request that failed with err (nil for an answer of 503) may be sent to another server: one that only reads,
+// repeatable reports whether a request that failed with err (nil for an answer of 503) may be sent to another server: one that only reads,
 // or one that never left.
 func repeatable(r *http.Request, err error) bool {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {

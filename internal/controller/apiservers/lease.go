@@ -41,7 +41,7 @@ func LeaseKey(server string) api.Key {
 type Server struct {
 	Name    string
 	Address netip.AddrPort
-	// Several tells whether there are other servers; while there are none nothing is renewed. nil means never.
+	// Several reports whether there are other servers; while there are none nothing is renewed. nil means never.
 	Several func() bool
 	Log     *slog.Logger
 }

@@ -91,7 +91,7 @@ func Get[T api.Object](c *Cluster, namespace, name string) T {
 	return obj
 }
 
-// Gone says whether there is no object of type T named namespace/name.
+// Gone reports whether there is no object of type T named namespace/name.
 func Gone[T api.Object](c *Cluster, namespace, name string) bool {
 	c.T.Helper()
 	_, err := client.Get[T](context.Background(), c.Client, api.Key{Namespace: namespace, Name: name})

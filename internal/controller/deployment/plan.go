@@ -97,7 +97,7 @@ func (r *rollout) all() []*set {
 	return append(slices.Clone(r.old), r.fresh)
 }
 
-// scaled says whether the Deployment's size changed since its ReplicaSets were sized.
+// scaled reports whether the Deployment's size changed since its ReplicaSets were sized.
 func (r *rollout) scaled() bool {
 	return slices.ContainsFunc(r.all(), func(s *set) bool {
 		n, ok := annotatedSize(s.ReplicaSet, desiredAnnotation)

@@ -27,7 +27,7 @@ const (
 // maxHistory limits the revision history annotation, in characters.
 const maxHistory = 2000
 
-// own says whether an annotation belongs to one object and is not copied between a Deployment and its ReplicaSets.
+// own reports whether an annotation belongs to one object and is not copied between a Deployment and its ReplicaSets.
 func own(key string) bool {
 	switch key {
 	case corev1.LastAppliedConfigAnnotation, revisionAnnotation, revisionHistoryAnnotation, desiredAnnotation, maxAnnotation,

@@ -24,12 +24,12 @@ const (
 	reasonBelowMinimum       = "MinimumReplicasUnavailable"
 )
 
-// hasDeadline says whether lack of progress is to be reported.
+// hasDeadline reports whether lack of progress is to be reported.
 func hasDeadline(d *appsv1.Deployment) bool {
 	return d.Spec.ProgressDeadlineSeconds != nil && *d.Spec.ProgressDeadlineSeconds != maxInt32
 }
 
-// complete says whether all pods are of the new template and available, by status.
+// complete reports whether all pods are of the new template and available, by status.
 func complete(d *appsv1.Deployment, status *appsv1.DeploymentStatus) bool {
 	n := *d.Spec.Replicas
 	return status.UpdatedReplicas == n && status.Replicas == n && status.AvailableReplicas == n && status.ObservedGeneration >= d.Generation
@@ -175,7 +175,7 @@ func (r *rollout) estimateProgress() {
 	r.deadline()
 }
 
-// advanced says whether there are more new pods, fewer old ones, or more that are ready or available than before.
+// advanced reports whether there are more new pods, fewer old ones, or more that are ready or available than before.
 func advanced(was, is *appsv1.DeploymentStatus) bool {
 	return is.UpdatedReplicas > was.UpdatedReplicas || is.Replicas-is.UpdatedReplicas < was.Replicas-was.UpdatedReplicas ||
 		is.ReadyReplicas > was.ReadyReplicas || is.AvailableReplicas > was.AvailableReplicas

@@ -92,7 +92,7 @@ func (r *rollout) rolling() {
 }
 
 // shrinkOld takes pods from the old ReplicaSets, oldest first: those that are not available at once, the others while the number
-// of available pods stays above the minimum. It says whether it took any.
+// of available pods stays above the minimum. It reports whether it took any.
 func (r *rollout) shrinkOld() bool {
 	old := activeOf(r.old)
 	if len(old) == 0 {
@@ -226,7 +226,7 @@ func (r *rollout) onlyOne() *set {
 	return nil
 }
 
-// saturated says whether the new ReplicaSet has all the pods, all available, and was meant to.
+// saturated reports whether the new ReplicaSet has all the pods, all available, and was meant to.
 func (r *rollout) saturated() bool {
 	if r.fresh == nil {
 		return false

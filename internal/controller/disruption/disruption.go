@@ -79,7 +79,7 @@ func (r *reconciler) podKeys(e client.Event) []api.Key {
 	return r.budgets(pod.Namespace, pod.Labels, old.Labels)
 }
 
-// counted says whether a budget could count two states of a pod differently.
+// counted reports whether a budget could count two states of a pod differently.
 func counted(a, b *corev1.Pod) bool {
 	return a.UID != b.UID || podstate.Ready(a) != podstate.Ready(b) || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) ||
 		controllerUID(a) != controllerUID(b) || !labels.Equals(a.Labels, b.Labels)

@@ -98,7 +98,7 @@ func podKeys(c client.Client, e client.Event) []api.Key {
 	return keys
 }
 
-// chooses says whether svc's selector matches pod. It runs for every pod event and Service of a namespace, so it makes no Selector.
+// chooses reports whether svc's selector matches pod. It runs for every pod event and Service of a namespace, so it makes no Selector.
 func chooses(svc *corev1.Service, pod *corev1.Pod) bool {
 	for k, v := range svc.Spec.Selector {
 		if has, ok := pod.Labels[k]; !ok || has != v {
@@ -108,7 +108,7 @@ func chooses(svc *corev1.Service, pod *corev1.Pod) bool {
 	return true
 }
 
-// endpointChanged says whether two states of a pod can make different endpoints.
+// endpointChanged reports whether two states of a pod can make different endpoints.
 func endpointChanged(a, b *corev1.Pod) bool {
 	return a.UID != b.UID || a.Spec.NodeName != b.Spec.NodeName || a.Spec.Hostname != b.Spec.Hostname || a.Spec.Subdomain != b.Spec.Subdomain ||
 		podstate.Ready(a) != podstate.Ready(b) || podstate.Finished(a) != podstate.Finished(b) ||
@@ -197,7 +197,7 @@ func (r *reconciler) apply(ctx context.Context, act actions) error {
 	return errors.Join(errs...)
 }
 
-// selects says whether svc's endpoints are ours to write.
+// selects reports whether svc's endpoints are ours to write.
 func selects(svc *corev1.Service) bool {
 	return svc.Spec.Type != corev1.ServiceTypeExternalName && len(svc.Spec.Selector) > 0
 }

@@ -98,7 +98,7 @@ func (r *reconciler) keys(res *api.Resource, e client.Event) []api.Key {
 	return keys
 }
 
-// collecting says whether obj is being deleted and waits for the collector.
+// collecting reports whether obj is being deleted and waits for the collector.
 func collecting(obj metav1.Object) bool {
 	return obj.GetDeletionTimestamp() != nil && (hasFinalizer(obj, metav1.FinalizerOrphanDependents) || hasFinalizer(obj, metav1.FinalizerDeleteDependents))
 }
@@ -230,7 +230,7 @@ func (r *reconciler) collect(ctx context.Context, obj object) error {
 	return r.apply(ctx, obj, plan(obj, states, dependents))
 }
 
-// elsewhere says whether the owner that ref means exists, in another namespace than its dependent.
+// elsewhere reports whether the owner that ref means exists, in another namespace than its dependent.
 func (r *reconciler) elsewhere(ctx context.Context, res *api.Resource, ref metav1.OwnerReference) bool {
 	all, err := r.client.List(ctx, res, client.ListOptions{})
 	return err == nil && slices.ContainsFunc(all, func(o api.Object) bool { return o.GetUID() == ref.UID })
@@ -268,7 +268,7 @@ func (r *reconciler) foreground(ctx context.Context, obj object) error {
 	return nil // comes back when one of them is gone
 }
 
-// blocking says whether d keeps its owner with this UID from being removed.
+// blocking reports whether d keeps its owner with this UID from being removed.
 func blocking(d metav1.Object, owner types.UID) bool {
 	return slices.ContainsFunc(d.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == owner && blocks(ref) })
 }

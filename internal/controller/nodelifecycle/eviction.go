@@ -154,7 +154,7 @@ func boundAt(pod *corev1.Pod) time.Time {
 	return pod.CreationTimestamp.Time
 }
 
-// tolerates says whether tol is for taint.
+// tolerates reports whether tol is for taint.
 func tolerates(tol corev1.Toleration, taint corev1.Taint) bool {
 	if tol.Effect != "" && tol.Effect != taint.Effect || tol.Key != "" && tol.Key != taint.Key {
 		return false

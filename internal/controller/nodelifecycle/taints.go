@@ -48,7 +48,7 @@ func conditionTaint(c corev1.NodeCondition) string {
 	return ""
 }
 
-// ours says whether a NoSchedule taint with this key follows from a node's state and nothing else.
+// ours reports whether a NoSchedule taint with this key follows from a node's state and nothing else.
 func ours(key string) bool {
 	switch key {
 	case corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable, corev1.TaintNodeMemoryPressure, corev1.TaintNodeDiskPressure,
@@ -58,7 +58,7 @@ func ours(key string) bool {
 	return false
 }
 
-// evicts says whether t is one of the two taints that evict pods from a node that is not ready.
+// evicts reports whether t is one of the two taints that evict pods from a node that is not ready.
 func evicts(t corev1.Taint) bool {
 	return t.Effect == corev1.TaintEffectNoExecute && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable)
 }

@@ -100,7 +100,7 @@ func (r *reconciler) podKeys(e client.Event) []api.Key {
 	return keys
 }
 
-// outOfService says whether somebody who knows declared that node down for good (KEP-2268).
+// outOfService reports whether somebody who knows declared that node down for good (KEP-2268).
 func outOfService(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {

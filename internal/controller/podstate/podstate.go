@@ -21,7 +21,7 @@ func Condition(pod *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition 
 	return nil
 }
 
-// Ready says whether the pod's Ready condition is true.
+// Ready reports whether the pod's Ready condition is true.
 func Ready(pod *corev1.Pod) bool {
 	c := Condition(pod, corev1.PodReady)
 	return c != nil && c.Status == corev1.ConditionTrue
@@ -35,7 +35,7 @@ func ReadySince(pod *corev1.Pod) time.Time {
 	return time.Time{}
 }
 
-// Available says whether the pod has been ready for minReadySeconds at now. If it is ready but not yet available, after
+// Available reports whether the pod has been ready for minReadySeconds at now. If it is ready but not yet available, after
 // is how long until it will be.
 func Available(pod *corev1.Pod, minReadySeconds int32, now time.Time) (ok bool, after time.Duration) {
 	if !Ready(pod) {
@@ -54,17 +54,17 @@ func Available(pod *corev1.Pod, minReadySeconds int32, now time.Time) (ok bool, 
 	return true, 0
 }
 
-// Finished says whether all containers of the pod have ended and none will start again.
+// Finished reports whether all containers of the pod have ended and none will start again.
 func Finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// Active says whether the pod counts towards its owner's replicas: not finished, not being deleted.
+// Active reports whether the pod counts towards its owner's replicas: not finished, not being deleted.
 func Active(pod *corev1.Pod) bool {
 	return !Finished(pod) && pod.DeletionTimestamp == nil
 }
 
-// Terminating says whether the pod is being deleted but still has containers to stop.
+// Terminating reports whether the pod is being deleted but still has containers to stop.
 func Terminating(pod *corev1.Pod) bool {
 	return !Finished(pod) && pod.DeletionTimestamp != nil
 }

@@ -156,7 +156,7 @@ func (o *Overlay) loop(ctx context.Context) {
 	}
 }
 
-// step brings the kernel in step with the current peers, and says whether that worked.
+// step brings the kernel in step with the current peers, and reports whether that worked.
 func (o *Overlay) step() bool {
 	under, err := FindUnderlay(o.cfg.Self.IP)
 	if err != nil {

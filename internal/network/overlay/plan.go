@@ -156,7 +156,7 @@ func MakePlan(self Self, under Underlay, peers []Peer) Plan {
 	return plan
 }
 
-// routes adds the routes to p's pods and says whether there are any.
+// routes adds the routes to p's pods and reports whether there are any.
 func (s Self) routes(plan *Plan, p Peer, device Device, taken claims) (any bool) {
 	src := s.IP
 	if device == OnOverlay {

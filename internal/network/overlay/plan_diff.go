@@ -25,7 +25,7 @@ type Changes struct {
 	DeleteLast       bool
 }
 
-// Empty says that there is nothing to do.
+// Empty reports whether there is nothing to do.
 func (c Changes) Empty() bool {
 	return !c.DeleteFirst && !c.DeleteLast && c.Make == nil && c.Adjust == nil &&
 		len(c.SetForwards)+len(c.SetNeighbours)+len(c.SetRoutes)+len(c.DeleteRoutes)+len(c.DeleteForwards)+len(c.DeleteNeighbours) == 0

@@ -49,7 +49,7 @@ func (o *Overlay) notify() {
 	}
 }
 
-// matters says whether one of the messages is about what the plan stands on. Pods come and go with links and routes of their
+// matters reports whether one of the messages is about what the plan stands on. Pods come and go with links and routes of their
 // own, which do not matter.
 func (o *Overlay) matters(messages []netlink.Message) bool {
 	for _, m := range messages {

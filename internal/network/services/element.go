@@ -128,10 +128,10 @@ func (p Picker) Name() string {
 	return b.String()
 }
 
-// IsZero says that p is no picker at all.
+// IsZero reports whether p is no picker at all.
 func (p Picker) IsZero() bool { return p == Picker{} }
 
-// isChain says that p has a chain.
+// isChain reports whether p has a chain.
 func (p Picker) isChain() bool { return p.N > 0 }
 
 // String writes e as a line of a transcript: "frontends 10.96.0.1 tcp 443 -> pick-2".

@@ -32,7 +32,7 @@ type Changes struct {
 	DeletePickers []Picker
 }
 
-// Empty says that nothing has to be written.
+// Empty reports whether nothing has to be written.
 func (c Changes) Empty() bool {
 	return len(c.Add)+len(c.Delete)+len(c.AddPickers)+len(c.DeletePickers) == 0
 }
@@ -149,7 +149,7 @@ func (t *Table) Rewritten(c Changes) {
 	t.Written(c)
 }
 
-// Sticky says whether c takes endpoints away while clients are kept with theirs.
+// Sticky reports whether c takes endpoints away while clients are kept with theirs.
 func (t *Table) Sticky(c Changes) bool {
 	for _, e := range c.Delete {
 		if e.Picker.Affinity > 0 {

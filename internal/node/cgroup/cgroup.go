@@ -66,7 +66,7 @@ func New(mount, root string) (*Manager, error) {
 	return m, m.write("cpu", m.class(corev1.PodQOSBestEffort), "cpu.shares", "2")
 }
 
-// V2 tells whether the machine uses version 2.
+// V2 reports whether the machine uses version 2.
 func (m *Manager) V2() bool { return m.v2 }
 
 // setupV2 turns on the controllers down to the pods.

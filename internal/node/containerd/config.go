@@ -15,7 +15,7 @@ import (
 
 // machine is what the configuration depends on besides Options.
 type machine struct {
-	// mayLowerOOMScore tells whether the process has CAP_SYS_RESOURCE.
+	// mayLowerOOMScore reports whether the process has CAP_SYS_RESOURCE.
 	mayLowerOOMScore bool
 }
 

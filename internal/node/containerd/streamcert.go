@@ -112,7 +112,7 @@ func readStreamCertificate(path string) (*x509.Certificate, error) {
 	return pair.Leaf, pair.Leaf.VerifyHostname(streamAddress)
 }
 
-// streamCertificateDue says whether cert is to be replaced at now: two thirds of its life are over, or the clock was ahead when it
+// streamCertificateDue reports whether cert is to be replaced at now: two thirds of its life are over, or the clock was ahead when it
 // was made.
 func streamCertificateDue(cert *x509.Certificate, now time.Time) bool {
 	life := cert.NotAfter.Sub(cert.NotBefore)

@@ -228,7 +228,7 @@ func (s *Supervisor) prepare() error {
 	return os.WriteFile(o.configFile(), []byte(s.config), 0o600)
 }
 
-// Ready tells whether the runtime serves now, and if not, why.
+// Ready reports whether the runtime serves now, and if not, why.
 func (s *Supervisor) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

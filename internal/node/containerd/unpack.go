@@ -15,7 +15,7 @@ var required = [...]string{"runc", "containerd-shim-runc-v2"}
 // notUnpacked come with Knarr but are of no use to the runtime: kubectl is run where it lies, pause goes into an image.
 var notUnpacked = map[string]bool{"kubectl": true, "pause": true}
 
-// Check says whether a runtime could be set up in dataDir with the executables in libexec (empty: beside this one). It makes
+// Check reports whether a runtime could be set up in dataDir with the executables in libexec (empty: beside this one). It makes
 // nothing: who is to start a whole server asks it first.
 func Check(dataDir, libexec string) error {
 	o := &Options{DataDir: dataDir}

@@ -157,7 +157,7 @@ func newWriter(w io.Writer, opts *corev1.PodLogOptions, now time.Time) *writer {
 	return out
 }
 
-// line writes one line and tells whether the limit is reached. A line that is no CRI log line is left out.
+// line writes one line and reports whether the limit is reached. A line that is no CRI log line is left out.
 func (o *writer) line(b []byte) (stop bool, err error) {
 	l, err := parse(b)
 	if err != nil {

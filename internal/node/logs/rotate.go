@@ -10,7 +10,7 @@ import (
 )
 
 // Rotate moves the log at path aside if it is longer than maxSize bytes, asks the runtime by reopen to begin a new file, and removes
-// moved files so that keep files stand in all. It tells whether it moved the log.
+// moved files so that keep files stand in all. It reports whether it moved the log.
 func Rotate(path string, maxSize int64, keep int, now time.Time, reopen func() error) (bool, error) {
 	st, err := os.Stat(path)
 	if err != nil {

@@ -8,16 +8,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// IsNotFound tells whether err says that the container, sandbox or image named is not there.
+// IsNotFound reports whether err says that the container, sandbox or image named is not there.
 func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
-// IsUnavailable tells whether err says that the runtime cannot be reached now; the call may be tried again.
+// IsUnavailable reports whether err says that the runtime cannot be reached now; the call may be tried again.
 func IsUnavailable(err error) bool { return status.Code(err) == codes.Unavailable }
 
-// IsUnimplemented tells whether err says that the runtime does not know the call.
+// IsUnimplemented reports whether err says that the runtime does not know the call.
 func IsUnimplemented(err error) bool { return status.Code(err) == codes.Unimplemented }
 
-// IsDeadlineExceeded tells whether err says that time ran out: the caller's, or the one given to ExecSync.
+// IsDeadlineExceeded reports whether err says that time ran out: the caller's, or the one given to ExecSync.
 func IsDeadlineExceeded(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded
 }

@@ -175,7 +175,7 @@ func (f *Fake) ListPodSandbox(ctx context.Context, filter *cri.PodSandboxFilter)
 	return out, nil
 }
 
-// labelled tells whether labels has all of want.
+// labelled reports whether labels has all of want.
 func labelled(labels, want map[string]string) bool {
 	for k, v := range want {
 		if got, ok := labels[k]; !ok || got != v {

@@ -18,7 +18,7 @@ type File struct {
 const dataLink = "..data"
 
 // writeFiles makes dir show exactly files, all at once: they are written to a new directory, to which the symlink ..data is then
-// swapped; dir's entries are symlinks through ..data. It tells whether anything changed. gid >= 0 owns the files.
+// swapped; dir's entries are symlinks through ..data. It reports whether anything changed. gid >= 0 owns the files.
 func writeFiles(dir string, files map[string]File, gid int) (bool, error) {
 	for name := range files {
 		if !filepath.IsLocal(name) || strings.HasPrefix(name, "..") {
@@ -54,7 +54,7 @@ func writeFiles(dir string, files map[string]File, gid int) (bool, error) {
 	return true, nil
 }
 
-// same tells whether the directory that ..data points to holds exactly files.
+// same reports whether the directory that ..data points to holds exactly files.
 func same(data string, files map[string]File) bool {
 	count := 0
 	root, err := filepath.EvalSymlinks(data)

@@ -30,7 +30,7 @@ type builder struct {
 	renew time.Time // when a token in it must be renewed; zero: never
 }
 
-// isFiles tells whether a volume is one of files that are built from API objects.
+// isFiles reports whether a volume is one of files that are built from API objects.
 func isFiles(v *corev1.Volume) bool {
 	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
@@ -202,7 +202,7 @@ func soleUser(pod *corev1.Pod) (int64, bool) {
 	return *uid, true
 }
 
-// Refers tells whether one of the pod's volumes is built from the named ConfigMap or Secret (kind "ConfigMap" or "Secret").
+// Refers reports whether one of the pod's volumes is built from the named ConfigMap or Secret (kind "ConfigMap" or "Secret").
 func Refers(pod *corev1.Pod, kind, name string) bool {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]

@@ -85,7 +85,7 @@ func mountPoints() ([]string, error) {
 	return out, s.Err()
 }
 
-// isMount tells whether something is mounted at dir itself.
+// isMount reports whether something is mounted at dir itself.
 func isMount(dir string) bool {
 	var a, b unix.Stat_t
 	if unix.Lstat(dir, &a) != nil || unix.Lstat(filepath.Dir(dir), &b) != nil {

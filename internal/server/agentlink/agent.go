@@ -86,7 +86,7 @@ func (k *keeper) want(ctx context.Context, servers []string) {
 	}
 }
 
-// done tells whether server is not to be connected with any more, and then forgets it.
+// done reports whether server is not to be connected with any more, and then forgets it.
 func (k *keeper) done(ctx context.Context, server string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -67,7 +67,7 @@ func setUserTimeout(c syscall.RawConn) error {
 	return nil
 }
 
-// silent tells whether a connection ended because nothing came any more, rather than by being closed.
+// silent reports whether a connection ended because nothing came any more, rather than by being closed.
 func silent(err error) bool {
 	for _, e := range []syscall.Errno{unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN} {
 		if errors.Is(err, e) {

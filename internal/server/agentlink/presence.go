@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// State tells whether a node's agent is connected with this server.
+// State reports whether a node's agent is connected with this server.
 type State struct {
 	Connected bool
 	// Lost is when the node was last heard of over the last connection, where there is none any more. The zero time means that there has

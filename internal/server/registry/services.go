@@ -70,7 +70,7 @@ func (a *serviceAllocator) fill(obj, current api.Object) error {
 	return d.ports()
 }
 
-// exchange returns the mutations that take what svc has and old had not, and give back what old had and svc has no more; either may be
+// exchange returns the mutations that take what svc has and old had not, and give back what old had and svc no longer has; either may be
 // nil.
 func (a *serviceAllocator) exchange(current, obj api.Object) []store.Mutation {
 	old, _ := current.(*corev1.Service)

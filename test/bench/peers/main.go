@@ -154,7 +154,7 @@ func (b *bench) run(ctx context.Context, only, which, from []string, runs int, f
 	return errors.Join(append(failed, ctx.Err())...)
 }
 
-// fits tells whether a phase that was taken before can be repeated within the budget.
+// fits reports whether a phase that was taken before can be repeated within the budget.
 func (b *bench) fits(phase, system string) bool {
 	return b.until.IsZero() || time.Now().Add(b.results.lasted(phase, system)).Before(b.until)
 }
