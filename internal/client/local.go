@@ -37,7 +37,12 @@ func (l *Local) Fenced(f *store.Fence) *Local {
 // As returns a Client whose writes are those of who: admission sees it, and managedFields name it by the last part of its name.
 func (l *Local) As(who user.Info) *Local {
 	name := who.GetName()
-	caller := &request.Info{User: who, Manager: name[strings.LastIndex(name, ":")+1:], InProcess: true}
+	return l.AsManager(who, name[strings.LastIndex(name, ":")+1:])
+}
+
+// AsManager returns a Client whose writes are those of who, and which managedFields name manager.
+func (l *Local) AsManager(who user.Info, manager string) *Local {
+	caller := &request.Info{User: who, Manager: manager, InProcess: true}
 	return &Local{registry: l.registry, fence: l.fence, caller: caller}
 }
 

@@ -4,6 +4,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/knarr-io/knarr/internal/client"
 )
 
 // Who writes in this process, as admission sees it and as managedFields name it.
@@ -12,6 +14,16 @@ var (
 	apiServer     = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
 	kubeScheduler = &user.DefaultInfo{Name: user.KubeScheduler, Groups: []string{user.AllAuthenticated}}
 )
+
+// NodeClient returns the client of the agent of a node in this process: its writes are those of the node, as they are when the agent
+// is on another machine, and so NodeRestriction looks at them, too.
+func (p *Plane) NodeClient(node string) client.Client {
+	who := &user.DefaultInfo{Name: "system:node:" + node, Groups: []string{user.NodesGroup, user.AllAuthenticated}}
+	return p.Client.AsManager(who, AgentManager)
+}
+
+// AgentManager is how managedFields name an agent, wherever it runs.
+const AgentManager = "knarr-agent"
 
 // controllerAccount is the service account of a controller.
 func controllerAccount(name string) user.Info {

@@ -15,6 +15,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/cluster/join"
+	"github.com/knarr-io/knarr/internal/controlplane"
 	"github.com/knarr-io/knarr/internal/network/overlay"
 	"github.com/knarr-io/knarr/internal/node"
 	"github.com/knarr-io/knarr/internal/server/agentlink"
@@ -100,7 +101,7 @@ func (a *agent) run(ctx context.Context) error {
 		return err
 	}
 	figures := prometheus.NewRegistry()
-	api, err := client.NewRemote(client.RemoteConfig{Server: id.Server, Transport: client.Counted(id, figures), UserAgent: "knarr-agent", Log: a.log})
+	api, err := client.NewRemote(client.RemoteConfig{Server: id.Server, Transport: client.Counted(id, figures), UserAgent: controlplane.AgentManager, Log: a.log})
 	if err != nil {
 		return err
 	}

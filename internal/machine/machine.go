@@ -68,7 +68,7 @@ type machine struct {
 }
 
 func (s *server) newMachine(plane *controlplane.Plane, tokens *authn.Tokens) *machine {
-	return &machine{client: plane.Client, figures: prometheus.NewRegistry(), tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
+	return &machine{client: plane.NodeClient(s.NodeName), figures: prometheus.NewRegistry(), tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
 		dataDir: s.DataDir, nodeName: s.NodeName, domain: s.ClusterDomain, criEndpoint: s.CRIEndpoint, libexec: s.Libexec,
 		nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
 		upstreamDNS: s.UpstreamDNS, maxPods: s.MaxPods, log: s.log,

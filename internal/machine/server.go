@@ -188,7 +188,7 @@ func (s *server) runParts(ctx context.Context, p *parts, listener net.Listener, 
 			g.Go(func() error { return p.node.run(ctx) })
 			g.Go(func() error { return s.linkOthers(ctx, p.node, p.keys) })
 		}
-		return hollow.Run(ctx, hollow.Config{Count: s.HollowNodes, Client: p.plane.Client, Version: KubernetesVersion().GitVersion, Log: s.log})
+		return hollow.Run(ctx, hollow.Config{Count: s.HollowNodes, Client: p.plane.NodeClient, Version: KubernetesVersion().GitVersion, Log: s.log})
 	})
 	return g.Wait()
 }

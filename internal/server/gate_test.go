@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,33 @@ func TestHalfSentBodies(t *testing.T) {
 		if a := f.do("POST", configMaps, fmt.Sprintf(`{"metadata":{"name":"m%d"}}`, i), "X-User", "jane"); a.Code != 201 || time.Since(began) > 5*time.Second {
 			t.Fatalf("write %d of another user: %d %s after %s", i, a.Code, a.Body, time.Since(began))
 		}
+	}
+}
+
+// TestConnectionsOutliveRefusals: whoever is refused before the server has read the body goes on with the same connection.
+func TestConnectionsOutliveRefusals(t *testing.T) {
+	f := start(t, func(c *server.Config) { c.Authorizer = authz.Union{authz.Masters{}, basic{}} })
+	conns := map[string]bool{}
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { conns[i.Conn.LocalAddr().String()] = true }}
+	for i := range 50 {
+		req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "PATCH", f.url+configMaps+"/x", strings.NewReader(`{"data":{"k":"v"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-User", "eve")
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+		resp, err := f.http.Do(req)
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Fatalf("request %d: %d", i, resp.StatusCode)
+		}
+	}
+	if len(conns) != 1 {
+		t.Errorf("%d connections for requests one after another", len(conns))
 	}
 }
 

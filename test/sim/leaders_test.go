@@ -115,7 +115,7 @@ func rivals(t *testing.T, f func(w *world, first, second *rival)) {
 			})
 			<-plane.Ready()
 		}
-		w.Client = both[1].Client
+		w.Client, w.agents = both[1].Client, both[1].NodeClient
 		f(w, both[0], both[1])
 	})
 }

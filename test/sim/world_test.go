@@ -26,6 +26,7 @@ import (
 // world is a cluster in virtual time.
 type world struct {
 	client.Client
+	agents  func(node string) client.Client
 	t       *testing.T
 	ctx     context.Context
 	backend *faulty
@@ -49,7 +50,7 @@ func simulate(t *testing.T, seed uint64, f func(w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Client = plane.Client
+		w.Client, w.agents = plane.Client, plane.NodeClient
 		w.wg.Go(func() {
 			if err := plane.Run(ctx); err != nil {
 				t.Errorf("the control plane failed: %v", err)
@@ -67,7 +68,7 @@ func (w *world) nodes(first, count int) (stop func()) {
 	done := make(chan struct{})
 	w.wg.Go(func() {
 		defer close(done)
-		cfg := hollow.Config{First: first, Count: count, Client: w.Client, Version: "v1.37.2+knarr", SandboxDelay: time.Second, Log: slog.New(slog.DiscardHandler)}
+		cfg := hollow.Config{First: first, Count: count, Client: w.agents, Version: "v1.37.2+knarr", SandboxDelay: time.Second, Log: slog.New(slog.DiscardHandler)}
 		if err := hollow.Run(ctx, cfg); err != nil {
 			w.t.Errorf("the nodes failed: %v", err)
 		}

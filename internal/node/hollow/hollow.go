@@ -24,8 +24,9 @@ import (
 
 // Config says how many hollow nodes there are and what they claim to have.
 type Config struct {
-	Count  int
-	Client client.Client
+	Count int
+	// Client returns the client of the agent of a node.
+	Client func(node string) client.Client
 	// First is the number of the first node, 0 if there are no others in the cluster.
 	First int
 	// SandboxDelay is how long a pod takes to start.
@@ -59,7 +60,7 @@ func newAgent(cfg Config, i int) (*node.Agent, error) {
 	cidr := fmt.Sprintf("100.%d.%d.0/24", 64+i/256, i%256)
 	return node.New(node.Config{
 		NodeName: Name(i),
-		Client:   cfg.Client,
+		Client:   cfg.Client(Name(i)),
 		Runtime:  runtime.NewFake(runtime.FakeOptions{Name: Name(i), PodCIDR: cidr, SandboxDelay: cfg.SandboxDelay}),
 		Tokens:   noTokens,
 		NodeIPs:  []string{fmt.Sprintf("100.127.%d.%d", i/256, i%256)},

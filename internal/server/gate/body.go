@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"time"
@@ -22,11 +23,31 @@ func limitBody(c *call.Call) (arrived func()) {
 		return func() {}
 	}
 	control := http.NewResponseController(c.W)
-	if !c.Target.Connects() {
-		_ = control.EnableFullDuplex() // net/http would wait for the body before it sends a refusal
-	}
 	_ = control.SetReadDeadline(time.Now().Add(bodyWithin)) // connections that know no deadline are those of tests
 	return func() { _ = control.SetReadDeadline(time.Time{}) }
+}
+
+// What is read of the body of a request that is refused before it was asked for its body.
+const (
+	unreadWithin = 50 * time.Millisecond
+	unreadBytes  = 64 << 10
+)
+
+// leaveBody makes a refusal ready that is sent before the request's body was read. The connection goes on if what is left of the body
+// is small and there already; otherwise it ends with the refusal, which does not wait for the rest. (net/http cannot go on with a
+// connection whose body nobody has read to its end while answers are full duplex: the next request on it would fail.)
+func leaveBody(c *call.Call) {
+	if c.R.Body == nil || c.R.Body == http.NoBody || c.Body() != nil || c.Target.Connects() || c.R.ProtoMajor != 1 {
+		return
+	}
+	control := http.NewResponseController(c.W)
+	_ = control.SetReadDeadline(time.Now().Add(unreadWithin))
+	if n, err := io.CopyN(io.Discard, c.R.Body, unreadBytes); err == io.EOF || n < unreadBytes && c.R.ContentLength == n {
+		_ = control.SetReadDeadline(time.Time{})
+		return
+	}
+	_ = control.EnableFullDuplex() // without it the refusal would wait for the body
+	c.W.Header().Set("Connection", "close")
 }
 
 // receive reads the body of a request that may go on, before it gets a slot: a body that trickles in must keep nobody else out. It

@@ -82,6 +82,7 @@ func (g *Gate) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if err := g.serve(c); err != nil {
+		leaveBody(c)
 		c.Fail(err)
 	}
 }
