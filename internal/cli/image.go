@@ -39,25 +39,35 @@ func Image() *cobra.Command {
 type openStore func() (*image.Store, error)
 
 func imageImport(open openStore) *cobra.Command {
-	return &cobra.Command{
+	var name string
+	cmd := &cobra.Command{
 		Use: "import FILE...", Short: "Import images from archives (docker save, OCI layout; - is standard input)", Args: cobra.MinimumNArgs(1),
+		Long: `Import the images of archives, as docker save, podman, skopeo and knarr image build write them; gzip and zstd are undone.
+
+An imported image is what a pulled one would be: pods find it by tag, by digest and by ID, and it is removed as a pulled one is when the
+disk fills and no pod uses it. An archive is imported as a whole or not at all.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if name != "" && len(args) > 1 {
+				return errors.New("--name names the image of one archive")
+			}
 			store, err := open()
 			if err != nil {
 				return err
 			}
 			defer store.Close()
 			for _, path := range args {
-				if err := importFile(cmd.Context(), store, path, cmd.OutOrStdout()); err != nil {
+				if err := importFile(cmd.Context(), store, path, name, cmd.OutOrStdout()); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&name, "name", "", "name of the archive's only image, whatever the archive calls it")
+	return cmd
 }
 
-func importFile(ctx context.Context, store *image.Store, path string, out io.Writer) error {
+func importFile(ctx context.Context, store *image.Store, path, name string, out io.Writer) error {
 	f := os.Stdin
 	if path != "-" {
 		var err error
@@ -66,12 +76,9 @@ func importFile(ctx context.Context, store *image.Store, path string, out io.Wri
 		}
 		defer f.Close()
 	}
-	images, err := store.Import(ctx, f)
+	images, err := store.Import(ctx, f, name)
 	if err != nil {
 		return fmt.Errorf("importing %s: %w", path, err)
-	}
-	if len(images) == 0 {
-		return fmt.Errorf("importing %s: the archive holds no named image", path)
 	}
 	for _, i := range images {
 		fmt.Fprintln(out, i.Name)
@@ -92,23 +99,44 @@ func imageList(open openStore) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
-			fmt.Fprintln(w, "NAME\tDIGEST\tSIZE")
-			for _, i := range images {
-				digest := i.Digest
-				if len(digest) > 19 {
-					digest = digest[:19]
-				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, digest, resource.NewQuantity(i.Size, resource.BinarySI))
-			}
-			return w.Flush()
+			return printImages(cmd.OutOrStdout(), cmd.ErrOrStderr(), images)
 		},
 	}
 }
 
+// printImages writes a table of images, and what is wrong with those that are damaged.
+func printImages(out, problems io.Writer, images []image.Stored) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "NAME\tID\tDIGEST\tSIZE")
+	for _, i := range images {
+		size := resource.NewQuantity(i.Size, resource.BinarySI).String()
+		if i.Problem != nil {
+			size = "damaged"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", i.Name, shortDigest(i.ID), shortDigest(i.Digest), size)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, i := range images {
+		if i.Problem != nil {
+			fmt.Fprintf(problems, "image %s is damaged: %v (import it again, or remove it: knarr image rm)\n", i.Name, i.Problem)
+		}
+	}
+	return nil
+}
+
+// shortDigest is the beginning of a digest, which knarr image rm takes, too.
+func shortDigest(d string) string {
+	if d == "" {
+		return "-"
+	}
+	return d[:min(len(d), len("sha256:")+12)]
+}
+
 func imageRemove(open openStore) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME...", Short: "Remove images", Args: cobra.MinimumNArgs(1),
+		Use: "rm NAME...", Short: "Remove images by tag, by digest (REPOSITORY@sha256:...), or by ID, which may be shortened", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := open()
 			if err != nil {

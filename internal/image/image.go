@@ -1,12 +1,15 @@
 // Package image assembles container images from files, folders and Debian packages, without a registry or a container
 // engine, and puts images into the node's runtime.
 //
-// What flows through it: a [Spec], usually read from an image.yaml, goes through [Build] and becomes an OCI image in
-// memory; [Write] makes an archive of it (OCI image layout, in a tar); [Import] gives an archive to containerd, in the
-// namespace where CRI finds it.
+// What flows through it: a [Spec], usually read from an image.yaml, goes through [Build] and becomes an OCI image in memory; [Write] makes
+// an archive of it (OCI image layout, in a tar). [Store.Import] receives an archive into containerd's content store, chooses what of it is
+// meant for this machine, unpacks it, and at last writes the records by which the CRI finds it. [Store.List] and [Store.Remove] read and
+// remove records, one for each tag, digest and ID of an image.
 //
-// What must stay true: the same input gives the same digest (times, owners and order are fixed); names are normalised as
-// Kubernetes understands them, so that `redis:7` in a pod is docker.io/library/redis:7 here.
+// What must stay true: the same input gives the same digest (times, owners and order are fixed); names are normalised as Kubernetes
+// understands them, so that `redis:7` in a pod is docker.io/library/redis:7 here; an imported image has the records of a pulled one
+// (TestAnImportedImageIsRecordedAsAPulledOne); an import happens as a whole or not at all (TestAFailedImportChangesNothing), and where
+// it is killed no record stands for half an image (TestAnImportThatStopsBetweenRecords).
 package image
 
 import (

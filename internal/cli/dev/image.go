@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -11,7 +12,8 @@ import (
 
 func imageCommand(dir *string) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Bring container images to the nodes"}
-	cmd.AddCommand(&cobra.Command{
+	var name string
+	imports := &cobra.Command{
 		Use: "import FILE...", Short: "Import images from archives (docker save, OCI layout) on every node that has a runtime; nodes that come later need it again", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := existing(*dir, false)
@@ -19,14 +21,16 @@ func imageCommand(dir *string) *cobra.Command {
 				return err
 			}
 			defer c.close()
-			return c.importImages(cmd.Context(), cmd.OutOrStdout(), args)
+			return c.importImages(cmd.Context(), cmd.OutOrStdout(), args, "--name", name)
 		},
-	})
+	}
+	imports.Flags().StringVar(&name, "name", "", "name of the archive's only image, whatever the archive calls it")
+	cmd.AddCommand(imports)
 	return cmd
 }
 
-// importImages imports archives on all nodes at the same time.
-func (c *Cluster) importImages(ctx context.Context, out io.Writer, files []string) error {
+// importImages imports archives on all nodes at the same time, with flags of knarr image import.
+func (c *Cluster) importImages(ctx context.Context, out io.Writer, files []string, flags ...string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	count := 0
 	for _, n := range c.Nodes {
@@ -35,7 +39,7 @@ func (c *Cluster) importImages(ctx context.Context, out io.Writer, files []strin
 		}
 		count++
 		g.Go(func() error {
-			cmd := c.knarr(append([]string{"image", "import", "--data-dir", c.nodeDir(n)}, files...)...)
+			cmd := c.knarr(slices.Concat([]string{"image", "import", "--data-dir", c.nodeDir(n)}, flags, []string{"--"}, files)...)
 			if msg, err := cmd.CombinedOutput(); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("importing on %s: %w\n%s", n.Name, err, msg)
 			}

@@ -146,7 +146,7 @@ func importTestImage(t testing.TB, s *Supervisor) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if _, err := store.Import(ctx, &b); err != nil {
+	if _, err := store.Import(ctx, &b, ""); err != nil {
 		t.Fatal(err)
 	}
 }

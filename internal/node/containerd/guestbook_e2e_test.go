@@ -43,7 +43,7 @@ func TestGuestbookImages(t *testing.T) {
 			t.Fatal(err)
 		}
 		size := archive.Len()
-		stored, err := store.Import(t.Context(), &archive)
+		stored, err := store.Import(t.Context(), &archive, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,14 +35,14 @@ func importPause(ctx context.Context, o *Options) error {
 		return fmt.Errorf("set the default snapshotter: %w", err)
 	}
 	have, ok, err := store.Get(ctx, PauseImage)
-	if err != nil || ok && have.Digest == digest.String() {
+	if err != nil || ok && have.Problem == nil && have.Digest == digest.String() {
 		return err
 	}
 	var archive bytes.Buffer
 	if err := image.Write(&archive, built); err != nil {
 		return fmt.Errorf("assemble the pause image: %w", err)
 	}
-	if _, err := store.Import(ctx, &archive); err != nil {
+	if _, err := store.Import(ctx, &archive, ""); err != nil {
 		return fmt.Errorf("import the pause image: %w", err)
 	}
 	return nil

@@ -171,7 +171,7 @@ func importImage(t *testing.T, endpoint string) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if _, err := store.Import(ctx, &b); err != nil {
+	if _, err := store.Import(ctx, &b, ""); err != nil {
 		t.Fatal(err)
 	}
 }
