@@ -1,7 +1,6 @@
 package patch
 
 import (
-	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -11,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
-	"sigs.k8s.io/yaml"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
@@ -130,47 +128,4 @@ func applyError(err error) error {
 		return err
 	}
 	return apierrors.NewBadRequest(err.Error())
-}
-
-// ReadConfiguration reads the body of an apply patch, YAML or JSON. duplicates are keys that occur twice.
-func ReadConfiguration(body []byte) (*unstructured.Unstructured, []error, error) {
-	u := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(body, &u.Object); err != nil {
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
-	}
-	if u.Object == nil {
-		return nil, nil, apierrors.NewBadRequest("the applied configuration is empty")
-	}
-	normalize(u.Object)
-	var duplicates []error
-	var again map[string]any
-	if err := yaml.UnmarshalStrict(body, &again); err != nil {
-		duplicates = append(duplicates, fmt.Errorf("error unmarshaling applied configuration: %w", err))
-	}
-	return u, duplicates, nil
-}
-
-// normalize makes the whole numbers of v int64, as unstructured content has them.
-func normalize(v any) any {
-	switch x := v.(type) {
-	case map[string]any:
-		for k, e := range x {
-			x[k] = normalize(e)
-		}
-	case []any:
-		for i, e := range x {
-			x[i] = normalize(e)
-		}
-	case float64:
-		if i := int64(x); float64(i) == x {
-			return i
-		}
-	case json.Number:
-		if i, err := x.Int64(); err == nil {
-			return i
-		}
-		f, _ := x.Float64()
-		return f
-	}
-	return v
 }

@@ -8,77 +8,37 @@ package patch
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/mergepatch"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	kjson "sigs.k8s.io/json"
-)
 
-// maxOperations bounds a JSON patch, since each operation may copy the document.
-const maxOperations = 10000
+	"github.com/knarr-io/knarr/internal/server/wire"
+)
 
 // Apply returns the JSON document original changed by a patch of one of the first three kinds. typ is an empty object of
 // the document's Go type, which tells the strategic merge keys. duplicates are the patch's own mistakes that are worth a
 // warning or, where the client wants strictness, a refusal.
 func Apply(kind types.PatchType, original, patch []byte, typ runtime.Object) (patched []byte, duplicates []error, err error) {
+	if err := wire.StandardBounds().JSON(patch); err != nil {
+		return nil, nil, err
+	}
 	switch kind {
 	case types.JSONPatchType:
-		patched, err = applyJSONPatch(original, patch)
+		patched, err = applyJSONPatch(original, patch, standardLimits())
 		return patched, duplicateKeys(patch, &[]any{}), err
 	case types.MergePatchType:
-		if !json.Valid(patch) {
-			return nil, nil, malformed(patch)
-		}
-		patched, err = jsonpatch.MergePatch(original, patch)
-		if err != nil {
-			return nil, nil, apierrors.NewBadRequest(err.Error())
-		}
-		return patched, duplicateKeys(patch, &map[string]any{}), nil
+		patched, err = applyMergePatch(original, patch)
+		return patched, duplicateKeys(patch, &map[string]any{}), err
 	case types.StrategicMergePatchType:
-		patched, err = applyStrategic(original, patch, typ)
+		patched, err = applyStrategic(original, patch, typ, maxComparisons)
 		return patched, duplicateKeys(patch, &map[string]any{}), err
 	}
 	return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("patch type %s is not one that changes a document", kind))
-}
-
-func applyJSONPatch(original, patch []byte) ([]byte, error) {
-	ops, err := jsonpatch.DecodePatch(patch)
-	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	if len(ops) > maxOperations {
-		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxOperations, len(ops)))
-	}
-	patched, err := ops.Apply(original)
-	if err != nil {
-		return nil, unprocessable(err)
-	}
-	return patched, nil
-}
-
-func applyStrategic(original, patch []byte, typ runtime.Object) ([]byte, error) {
-	patched, err := strategicpatch.StrategicMergePatch(original, patch, typ)
-	switch {
-	case err == nil:
-		return patched, nil
-	case errors.Is(err, mergepatch.ErrBadJSONDoc):
-		return nil, malformed(patch)
-	case errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList), errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys),
-		errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList), errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
-		return nil, apierrors.NewBadRequest(err.Error())
-	case mergepatch.IsConflict(err):
-		return nil, apierrors.NewConflict(schema.GroupResource{}, "", err)
-	}
-	return nil, unprocessable(err)
 }
 
 // malformed says what is wrong with a patch that is no JSON.

@@ -2,9 +2,11 @@ package patch
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,7 +34,7 @@ func TestApply(t *testing.T) {
 		{"json patch", types.JSONPatchType, `{"a":1}`, `[{"op":"add","path":"/b","value":2},{"op":"remove","path":"/a"}]`, `{"b":2}`},
 		{"json patch of what is not there", types.JSONPatchType, `{"a":1}`, `[{"op":"remove","path":"/x"}]`, `!does not fit the object`},
 		{"json patch that is none", types.JSONPatchType, `{"a":1}`, `{"op":"remove"}`, `!cannot unmarshal object`},
-		{"json patch without end", types.JSONPatchType, `{"a":1}`, `[` + strings.Repeat(`{"op":"test","path":"/a","value":1},`, maxOperations) + `{"op":"test","path":"/a","value":1}]`, `!maximum operations in a JSON patch is 10000`},
+		{"json patch without end", types.JSONPatchType, `{"a":1}`, `[` + strings.Repeat(`{"op":"test","path":"/a","value":1},`, 10000) + `{"op":"test","path":"/a","value":1}]`, `!maximum operations in a JSON patch is 10000`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, _, err := Apply(tc.kind, []byte(tc.original), []byte(tc.patch), &corev1.Pod{})
@@ -97,4 +99,69 @@ func FuzzReadConfiguration(f *testing.F) {
 			_ = u.DeepCopy() // panics on values that unstructured content cannot have
 		}
 	})
+}
+
+func TestStrategicPatchIsBounded(t *testing.T) {
+	const pod = `{"metadata":{"finalizers":["a/1","a/2","a/3","a/4"],"labels":{"a":"1","b":"2","c":"3","d":"4"}}}`
+	if _, err := applyStrategic([]byte(pod), []byte(`{"metadata":{"finalizers":["a/5"],"labels":{"a":"1","b":"2","c":"3","d":"4"}}}`), &corev1.Pod{}, 5); err != nil {
+		t.Errorf("one element for a list of four: %v", err)
+	}
+	if _, err := applyStrategic([]byte(pod), []byte(`{"metadata":{"finalizers":["a/5","a/6"]}}`), &corev1.Pod{}, 5); !apierrors.IsRequestEntityTooLargeError(err) {
+		t.Errorf("two elements for a list of four: %v", err)
+	}
+}
+
+// TestPatchesOfLargeObjectsTakeLinearTime: eight times the size takes far less than the 64 times of what looks at all pairs.
+func TestPatchesOfLargeObjectsTakeLinearTime(t *testing.T) {
+	m := NewManagers(api.Scheme, api.TypeConverter)
+	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	apply := func(body []byte) error {
+		u, _, err := ReadConfiguration(body)
+		if err != nil {
+			return err
+		}
+		live, err := m.Apply(gvk, "", nil, u.DeepCopy(), "one", false)
+		if err != nil {
+			return err
+		}
+		_, err = m.Apply(gvk, "", live, u, "another", false)
+		return err
+	}
+	merge := func(body []byte) error {
+		_, _, err := Apply(types.MergePatchType, body, body, &corev1.Pod{})
+		return err
+	}
+	deep := func(n int) string {
+		return `{"metadata":{"name":"a"},"x":` + strings.Repeat(`{"x":[{"x":`, 300) + `"` + strings.Repeat("x", 10*n) + `"` + strings.Repeat(`}]}`, 300) + `}`
+	}
+	wide := func(n int) string {
+		var env []string
+		for i := range n {
+			env = append(env, fmt.Sprintf(`{"name":"V%d","value":"x"}`, i*7919%n))
+		}
+		return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"a","env":[` + strings.Join(env, ",") + `]}]}}`
+	}
+	for _, tc := range []struct {
+		name string
+		do   func([]byte) error
+		body func(int) string
+	}{{"a deep merge patch", merge, deep}, {"a wide merge patch", merge, wide}, {"a wide apply", apply, wide}} {
+		took := func(n int) time.Duration {
+			begin := time.Now()
+			if err := tc.do([]byte(tc.body(n))); err != nil {
+				t.Fatalf("%s: %v", tc.name, err)
+			}
+			return time.Since(begin)
+		}
+		took(100) // what the first one sets up
+		linear := false
+		for try := 0; try < 10 && !linear; try++ { // other processes get in between
+			small, large := took(300), took(2400)
+			t.Logf("%s: %v, eight times as large %v", tc.name, small, large)
+			linear = large < 24*small
+		}
+		if !linear {
+			t.Errorf("%s: it takes more than linear time", tc.name)
+		}
+	}
 }

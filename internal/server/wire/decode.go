@@ -16,6 +16,7 @@ import (
 // Decoder reads request bodies into the Go types of a scheme. Nothing is defaulted or converted.
 type Decoder struct {
 	scheme *runtime.Scheme
+	bounds Bounds
 	strict map[Format]runtime.Decoder
 	loose  map[Format]runtime.Decoder
 }
@@ -28,6 +29,7 @@ func NewDecoder(scheme *runtime.Scheme) *Decoder {
 	proto := protobuf.NewSerializer(scheme, scheme)
 	return &Decoder{
 		scheme: scheme,
+		bounds: StandardBounds(),
 		strict: map[Format]runtime.Decoder{JSON: text(false, true), YAML: text(true, true), Protobuf: proto, CBOR: cbor.NewSerializer(scheme, scheme, cbor.Strict(true))},
 		loose:  map[Format]runtime.Decoder{JSON: text(false, false), YAML: text(true, false), Protobuf: proto, CBOR: cbor.NewSerializer(scheme, scheme)},
 	}
@@ -37,6 +39,15 @@ func NewDecoder(scheme *runtime.Scheme) *Decoder {
 // unknown and duplicate fields, Warn returns them as warnings, Ignore does not look. A body without apiVersion and kind
 // is taken for gvk; one of another kind is refused. The error is the status to answer with.
 func (d *Decoder) Decode(body []byte, f Format, gvk schema.GroupVersionKind, into runtime.Object, validation string) (obj runtime.Object, warnings []string, err error) {
+	switch f { // CBOR's decoder has bounds of its own
+	case JSON:
+		err = d.bounds.JSON(body)
+	case YAML:
+		err = d.bounds.YAML(body)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	dec := d.loose[f]
 	if validation != metav1.FieldValidationIgnore {
 		dec = d.strict[f]
