@@ -3,7 +3,7 @@
 // namespace beside it, and prints the answer.
 //
 // What must stay true: it is small and starts in a few milliseconds, because it runs twice per pod; it keeps to the
-// standard library.
+// standard library. Tests: TestVersionNeedsNoAgent, TestWithoutAgent and, for its imports, TestImportsPointDown.
 package main
 
 import (

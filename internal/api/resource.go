@@ -4,7 +4,8 @@
 // What flows through it: the server decodes into the versioned Go types of k8s.io/api, asks the Resource to default,
 // prepare and validate them, and stores them; printers turn them into tables. What must stay true: an Object handed
 // to a function whose name does not begin with Default or Prepare is never changed; upstream's k8s.io/kubernetes
-// packages are imported here and nowhere else (see docs/adr/0001).
+// packages are imported here and nowhere else (see docs/adr/0001). Tests: TestLookingChangesNothing,
+// TestImportsPointDown.
 package api
 
 import (

@@ -2,7 +2,7 @@
 //
 // What flows through it: arguments in, words out; the server's own wiring is in internal/machine. What must stay true: an error says
 // what was tried, what came of it and what to do next; a command that succeeds prints what to type next where there is
-// something.
+// something. Tests: TestScripts (cmd/knarr).
 package cli
 
 import (

@@ -4,6 +4,7 @@
 // What flows through it: at start the process locks the data directory, joins another server's cluster if it is told to ([Join]) and
 // opens etcd ([OpenEtcd]); [Gate] stands before the API and lets nobody in who would get old or no answers. What must stay true: nothing
 // listens without TLS; everything is under the data directory; starting again finds what an earlier start, or a crash, left.
+// Tests: TestEtcdKeepsWhatItWasGiven, TestOnlyServersReachEtcd, TestServerThatIsCutOffRefuses, TestGateWaitsForAServerThatStarts.
 package cluster
 
 import (

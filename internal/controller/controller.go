@@ -3,7 +3,7 @@
 // What flows through it: events of the watched resources are mapped to keys, keys wait in one queue per controller
 // (deduplicated, with back-off), workers call Reconcile. What must stay true: a Reconciler has no goroutines of its own, decides
 // from current state and never from events, and can be killed between any two lines; two controllers never write the same
-// field.
+// field. Tests: TestRunnerRetriesAndLooksAgain, TestNoTwoControllersSetTheSameField (internal/controlplane).
 package controller
 
 import (

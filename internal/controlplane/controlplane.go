@@ -3,7 +3,8 @@
 //
 // What flows through it: [New] builds a [Plane] over a backend; [Plane.Run] loads the copy, creates the initial objects and, while this
 // server leads, runs controllers and scheduler under a fence. What must stay true: the list of controllers stands here alone; at any time
-// at most one server's controllers and scheduler can write.
+// at most one server's controllers and scheduler can write. Tests: TestNoTwoControllersSetTheSameField;
+// TestFenceKeepsOutWhoLedBefore, TestOneOfManyLeaders (internal/store).
 package controlplane
 
 import (

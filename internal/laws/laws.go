@@ -2,5 +2,5 @@
 // init functions, planners without clocks and I/O.
 //
 // What flows through it: the source tree, read as text. What must stay true: a law that is broken names the file, the line and
-// what to do instead.
+// what to do instead. Each Test here is one law (TestImportsPointDown is the first to read).
 package laws

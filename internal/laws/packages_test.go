@@ -2,6 +2,10 @@ package laws
 
 import (
 	"go/ast"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -96,5 +100,43 @@ func TestStorageKeysAreMadeInOnePlace(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// TestPromisesNameTheirTests: what a package comment says must stay true is kept by tests, which it names.
+func TestPromisesNameTheirTests(t *testing.T) {
+	there, named := map[string]bool{}, regexp.MustCompile(`\b(Test|Fuzz|Benchmark)[A-Z]\w+`)
+	for _, root := range []string{"../../cmd", "../../internal", "../../test"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllStringSubmatch(string(text), -1) {
+				there[m[1]] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range allSources(t) {
+		if s.test || s.file.Doc == nil {
+			continue
+		}
+		_, promise, ok := strings.Cut(s.file.Doc.Text(), "must stay true")
+		if !ok {
+			continue
+		}
+		tests := named.FindAllString(promise, -1)
+		if len(tests) == 0 {
+			t.Errorf("%s: the package comment names no test that keeps what must stay true", s.at(s.file))
+		}
+		for _, name := range tests {
+			if !there[name] {
+				t.Errorf("%s: the package comment names %s, which is not there", s.at(s.file), name)
+			}
+		}
 	}
 }

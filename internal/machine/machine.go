@@ -3,7 +3,7 @@
 //
 // What flows through it: [ServerOptions] or [AgentOptions] are checked and completed before anything is made; [RunServer] and [RunAgent]
 // are the life of the process. What must stay true: every part is a Run that ends with the context; whatever a part needs from another
-// one is handed over here and nowhere else.
+// one is handed over here and nowhere else. Tests: TestScripts (cmd/knarr).
 package machine
 
 import (

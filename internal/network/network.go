@@ -4,7 +4,8 @@
 // What flows through it: the container runtime calls the CNI plugin, which asks the [Node]; Nodes come from the API and become
 // routes; Services and EndpointSlices go to nftables. What must stay true: pods and Services keep working while Knarr is away; several
 // instances on one machine, even in one network namespace, do not touch each other's links, tables and routes;
-// [Purge] finds everything an instance made without its records.
+// [Purge] finds everything an instance made without its records. Tests: TestRestartKeepsConnectionsAndReclaims,
+// TestOtherInstancesStay, TestPurgeLeavesNoTrace.
 package network
 
 import (

@@ -12,6 +12,7 @@
 // certificates when two thirds of their life have passed, without a restart. What must stay true: a file that is there and
 // cannot be used is an error that names it, never silently replaced - the authority and the token key cannot be made
 // again without breaking every client; a file is replaced whole or not at all; keys are readable by their owner only.
+// Tests: TestDamage, TestEnsureKeepsWhatIsThere, TestRunRenewsAtTwoThirds.
 package pki
 
 import (

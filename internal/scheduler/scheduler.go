@@ -8,7 +8,8 @@
 // What must stay true: only the loop touches queue and State. A pod counts on its node from the moment it is placed, is
 // confirmed by the watch and taken back if its binding fails, so that nothing is over-committed while bindings are on
 // their way. A rejected pod is tried again when an event that its rejecting filters care about made a node feasible for it,
-// and otherwise only after five minutes.
+// and otherwise only after five minutes. Tests: TestFailedBindingsBackOff, TestStaleEventsDoNotUndoABinding,
+// TestNeverOvercommits, TestRejectsThenWakes, TestForgottenPodsAreTriedAgain.
 package scheduler
 
 import (

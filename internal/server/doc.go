@@ -5,5 +5,5 @@
 // it (package call) and finds its user, right and slot; the table of package route hands it to the room that answers it: verbs
 // (stored resources), connect (exec, logs, proxies), review, usage (metrics.k8s.io) or documents (discovery, OpenAPI). Writes go
 // through the registry, the front door that defaults, admits, validates and stores. What must stay true: these rooms do not
-// import each other; what they share is call and below.
+// import each other; what they share is call and below. Tests: TestServerRoomsAreNeighbours (internal/laws).
 package server

@@ -5,10 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -129,33 +125,4 @@ func TestGroupsOfCallersThatHaveGoneAreNotSent(t *testing.T) {
 		})
 		synctest.Wait()
 	})
-}
-
-// TestThePageNamesItsTests checks that each test that the package comment points to is there.
-func TestThePageNamesItsTests(t *testing.T) {
-	page, err := os.ReadFile("doc.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob("*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all strings.Builder
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all.Write(b)
-	}
-	names := regexp.MustCompile(`\bTest\w+`).FindAllString(string(page), -1)
-	if len(names) == 0 {
-		t.Error("the page names no tests")
-	}
-	for _, name := range names {
-		if !strings.Contains(all.String(), "func "+name+"(") {
-			t.Errorf("%s is not there", name)
-		}
-	}
 }

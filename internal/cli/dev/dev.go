@@ -8,7 +8,8 @@
 //
 // What must stay true: doing a thing again is harmless; nothing has to be written down to be found again, but for what is in the
 // settings; on the machine there are one link, one nftables table and the setting that lets packets pass, all removed by down, and
-// control groups, mounts and processes, removed by each node's knarr down.
+// control groups, mounts and processes, removed by each node's knarr down. Tests: TestNodesAreAddedAndKeepTheirRoles,
+// TestDownFindsNodesWithoutSettings, TestMachinesJoinAndLeave (test/e2e).
 package dev
 
 import (

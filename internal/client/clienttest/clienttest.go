@@ -2,7 +2,8 @@
 // exactly as in a cluster, without a network or a disk.
 //
 // What flows through it: nothing but what the test writes. What must stay true: it works inside a testing/synctest bubble, and
-// leaves no goroutine behind when the test ends.
+// leaves no goroutine behind when the test ends. Tests: TestRunnerRetriesAndLooksAgain (internal/controller), which would not
+// end otherwise.
 package clienttest
 
 import (

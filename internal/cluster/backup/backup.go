@@ -4,7 +4,7 @@
 // [Manifest] into a gzipped tar file ([Write]); [Restore] makes a new server's data directory of such a file, a cluster of one server whose revisions
 // begin far beyond those of the snapshot, so that whoever watched the old cluster starts over instead of seeing time go backwards. What
 // must stay true: a file is there whole or not at all, readable by its owner only; nothing is restored that does not agree with its checksums; a directory
-// that holds something is never touched.
+// that holds something is never touched. Tests: TestRestoredCluster, TestWhatIsNotRestored, TestSnapshotThatBreaksOff.
 package backup
 
 import (

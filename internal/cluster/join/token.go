@@ -4,7 +4,7 @@
 // What flows through it: `knarr token create` makes a [Token], kept as a bootstrap token Secret; [Join] checks the server by the
 // token's pin, sends a CertificateSigningRequest, and keeps key and certificate in one directory, as an [Identity]; [Identity.Run]
 // renews them. What must stay true: nothing secret is sent to a server before the pin has been found in its certificates; the
-// machine's key never leaves it.
+// machine's key never leaves it. Tests: TestWhoMayNotJoin (internal/controlplane).
 package join
 
 import (

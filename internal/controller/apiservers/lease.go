@@ -3,7 +3,8 @@
 // What flows through it: each server renews a Lease of its own in kube-system ([Register]), as kube-apiserver does (KEP-1965); the leader's
 // controller puts the addresses of those that are renewed into EndpointSlice and Endpoints default/kubernetes, from which pods, agents and clients
 // learn them. What must stay true: the leader's own address is always among them; a Lease's time is measured from when its change was seen
-// here, so that clocks need not agree; nothing is renewed where there is only one server.
+// here, so that clocks need not agree; nothing is renewed where there is only one server. Tests: TestServersComeAndGo,
+// TestNewLeaderGivesOthersTime.
 package apiservers
 
 import (

@@ -5,7 +5,8 @@
 // certificate is written. What must stay true: a certificate of a node is given only to whom RBAC lets create
 // certificatesigningrequests/nodeclient (machines that bootstrap) or, for their own name, selfnodeclient (nodes that renew);
 // everybody else's requests wait for a person; what is signed is exactly what the signer promises
-// (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers).
+// (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers). Tests:
+// TestPlan, TestApprovedAndSignedOnlyForWhomItMay.
 package certificates
 
 import (

@@ -3,7 +3,7 @@
 // (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles).
 //
 // What flows through it: the rules of the selected ClusterRoles go into the aggregating one. What must stay true: the result
-// does not depend on the order of events; a role is written only where its rules change.
+// does not depend on the order of events; a role is written only where its rules change. Tests: TestDefaultRolesGrow.
 package clusterroleaggregation
 
 import (

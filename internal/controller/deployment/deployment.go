@@ -4,7 +4,9 @@
 // pods still run, are read; [plan] says which ReplicaSet to create, resize, annotate or delete and what the status
 // is; the reconciler writes that. What must stay true: planning is a pure function of what was read and the time; a
 // ReplicaSet is resized only if nobody resized it since it was read; revisions only grow; kubectl rollout
-// (status, history, undo, pause, resume, restart) finds the annotations and conditions that it looks for.
+// (status, history, undo, pause, resume, restart) finds the annotations and conditions that it looks for. Tests:
+// TestPlannersArePure (internal/laws), TestRolloutAndUndo, TestScaleInTheMiddle, TestRestartsInTheMiddle,
+// TestHistory.
 package deployment
 
 import (

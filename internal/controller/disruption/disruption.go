@@ -5,7 +5,8 @@
 // status is written if it differs. The eviction subresource (internal/server) spends what the status allows, and notes in
 // status.disruptedPods whom it let go; the preemption of the scheduler reads it. What must stay true: planning is a pure function
 // of what was read; a status is only ever written over the one that it was calculated from, so that an eviction granted meanwhile
-// is never forgotten; a budget that cannot be calculated allows nothing.
+// is never forgotten; a budget that cannot be calculated allows nothing. Tests: TestPlannersArePure (internal/laws),
+// TestNeverOverwritesAGrant, TestUnknownControllerAllowsNothing.
 package disruption
 
 import (

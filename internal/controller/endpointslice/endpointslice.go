@@ -4,7 +4,8 @@
 // What flows through it: a Service with a selector, the pods it selects, the nodes' zones and the Service's slices are read;
 // [planSlices] says which slices to create, change and delete so that few of them are written; the changes go out
 // in bulk. What must stay true: planning is a pure function of what was read; slices of other controllers and of Services without
-// a selector are never touched; the first change of a Service is written at once, a burst of further ones together.
+// a selector are never touched; the first change of a Service is written at once, a burst of further ones together. Tests:
+// TestPlannersArePure (internal/laws), TestLeavesOthersAlone, TestBurstsAreWrittenTogether.
 package endpointslice
 
 import (

@@ -3,7 +3,8 @@
 // What flows through it: a controller hands over what happened; repeated events become one Event whose count rises, and
 // a burst of like events (a ReplicaSet that creates hundreds of pods) is written as ten and a sum. What must stay true: the
 // name of an Event is computed from what it says, so that no memory is needed to find the earlier one, not even
-// across a restart; a failure to write an Event never fails the work it tells of.
+// across a restart; a failure to write an Event never fails the work it tells of. Tests: TestNameDependsOnWhatIsSaid,
+// TestRepeatsRaiseTheCount, TestNoNamespaceIsNoTrouble.
 package event
 
 import (

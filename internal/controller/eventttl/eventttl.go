@@ -1,7 +1,7 @@
 // Package eventttl removes Events an hour after they last happened, as kube-apiserver's --event-ttl does with leases.
 //
 // What flows through it: each Event waits in the queue until its time has come. What must stay true: an Event that happens again
-// lives on.
+// lives on. Tests: TestEventsLiveAnHourAfterTheyLastHappened.
 package eventttl
 
 import (

@@ -6,7 +6,8 @@
 // dependent goes. There is no graph to keep: dependents are found in the shared copy's index of owner UIDs, owners by their name.
 // What must stay true: an object is deleted only if none of its owners exists, at exactly the revision at which that was seen; an
 // owner of an unknown kind counts as existing. See
-// https://kubernetes.io/docs/concepts/architecture/garbage-collection/.
+// https://kubernetes.io/docs/concepts/architecture/garbage-collection/. Tests: TestDependentsOfWhatWentWhileNobodyLooked,
+// TestOwnersThatNeverWere, TestPlan.
 package garbagecollector
 
 import (

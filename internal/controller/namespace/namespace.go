@@ -3,7 +3,8 @@
 // What flows through it: a namespace with a deletionTimestamp; first its pods are deleted and waited for, then everything
 // else (KEP-5080: what pods depend on, such as NetworkPolicies, outlives them), and at last the finalizer "kubernetes" is
 // taken off, with which the server removes the namespace. What must stay true: a namespace that is not being deleted is never
-// touched; what still stands in the way is told in the namespace's conditions.
+// touched; what still stands in the way is told in the namespace's conditions. Tests: TestActiveNamespaceIsLeftAlone,
+// TestFinalizersHoldANamespace.
 package namespace
 
 import (

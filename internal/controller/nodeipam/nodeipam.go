@@ -2,7 +2,7 @@
 //
 // What flows through it: a Node without spec.podCIDR gets the first free block of the cluster's range. What must stay true: no
 // two Nodes have overlapping blocks; a block is free again when its Node is gone. There is one worker, and its reads see
-// its own writes, so two Nodes are never given the same block.
+// its own writes, so two Nodes are never given the same block. Tests: TestEachNodeItsOwnBlock, TestFreeBlock.
 package nodeipam
 
 import (

@@ -6,7 +6,8 @@
 // are added at a limited rate, slower where much of a zone is down and not at all where all is, because then more likely the
 // network is at fault. Pods that do not tolerate such a taint, or no longer, are deleted ([NewTaintEviction]).
 // What must stay true: heartbeats are timed by this process' own clock, so that a node whose clock is wrong does not seem dead;
-// what is decided is a pure function of what was read and the time; a node that answers again is believed at once.
+// what is decided is a pure function of what was read and the time; a node that answers again is believed at once. Tests:
+// TestClockOfTheNodeDoesNotMatter, TestPlannersArePure (internal/laws), TestNodeThatComesBackKeepsItsPods.
 package nodelifecycle
 
 import (

@@ -5,7 +5,7 @@
 // selector and nobody controls them) and those it should release (it controls them but they no longer match); [Adopt] and
 // [Release] write. What must stay true: an object has at most one controller, an object that another one controls is never
 // touched, and an owner that is being deleted takes and gives nothing. See
-// https://github.com/kubernetes/design-proposals-archive/blob/main/api-machinery/controller-ref.md.
+// https://github.com/kubernetes/design-proposals-archive/blob/main/api-machinery/controller-ref.md. Tests: TestSort.
 package ownership
 
 import (

@@ -3,6 +3,7 @@
 //
 // What flows through it: keys of what was written, and the question how long the next write has to wait, which a Reconcile passes
 // on as its "after". What must stay true: it is a memory of convenience; forgetting costs one write and nothing else.
+// Tests: TestPace.
 package pace
 
 import (

@@ -4,7 +4,7 @@
 // What flows through it: a node's name (with its pods) when a node or pod event says that something may be left over, a pod that is
 // being deleted without a node, and one key for the count of finished pods. What must stay true: the pods of a missing
 // node are left alone for the quarantine, as the node may be about to register again; a pod is marked Failed before it is removed,
-// so that who watches it sees an end.
+// so that who watches it sees an end. Tests: TestPodsOfMissingNodes, TestOutOfService.
 package podgc
 
 import (

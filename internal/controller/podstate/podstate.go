@@ -3,6 +3,7 @@
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/).
 //
 // What flows through it: shared, immutable pods. What must stay true: pure functions of the pod and the time given.
+// Tests: TestPlannersArePure (internal/laws), TestAvailable, TestActive.
 package podstate
 
 import (

@@ -3,7 +3,8 @@
 // What flows through it: a ReplicaSet and the pods it controls or could adopt are read; [plan] says which pods to adopt,
 // release, create and delete; the changes are written in bulk and the status counted again. What must stay true:
 // planning is a pure function of what was read; never more than [burstReplicas] pods are created or deleted in one step; pods that
-// nodes refused are replaced with back-off (internal/controller/refusal).
+// nodes refused are replaced with back-off (internal/controller/refusal). Tests: TestPlannersArePure (internal/laws),
+// TestScalesUpAndDown, TestPodsThatNodesRefuseAreReplacedWithBackOff.
 package replicaset
 
 import (

@@ -3,7 +3,8 @@
 // changes, and gives back what objects that went, ended or were never written have left.
 //
 // What flows through it: all objects of a namespace that has quotas are measured (package admission/quota) and the sums written.
-// What must stay true: namespaces without quotas cost nothing but a look-up.
+// What must stay true: namespaces without quotas cost nothing but a look-up. Tests:
+// TestStatusFollowsTheNamespace.
 package resourcequota
 
 import (

@@ -2,7 +2,8 @@
 // namespace, which the token volume of each pod mounts.
 //
 // What flows through it: a namespace is read, and the ConfigMap created or put right. What must stay true: its data are exactly
-// the bundle, whoever edited them; a namespace that is being deleted gets none.
+// the bundle, whoever edited them; a namespace that is being deleted gets none. Tests: TestPublishedAndRestored,
+// TestNewBundleReachesOldNamespaces.
 package rootca
 
 import (

@@ -1,7 +1,8 @@
 // Package serviceaccount gives every namespace its service account "default", as which pods run that name no other.
 //
 // What flows through it: a namespace is read and the account created where it is missing. What must stay true: an account
-// that exists is never changed; a namespace that is being deleted gets none.
+// that exists is never changed; a namespace that is being deleted gets none. Tests: TestEveryNamespaceHasADefaultAccount,
+// TestNamespaceThatGoesGetsNone.
 package serviceaccount
 
 import (

@@ -1,7 +1,7 @@
 // Package tokencleaner removes bootstrap tokens whose time is over.
 //
 // What flows through it: Secrets of kube-system of type bootstrap.kubernetes.io/token. What must stay true: nothing else is ever
-// deleted, and no token before its time.
+// deleted, and no token before its time. Tests: TestTokensGoWhenTheirTimeIsOver.
 package tokencleaner
 
 import (

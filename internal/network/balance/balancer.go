@@ -4,7 +4,8 @@
 // (package services), once for each address family, and writes what changed in one transaction per family. The first change is written at once, further ones
 // at most every [Config.Window], so that a burst costs a few transactions and a single change no delay. What must stay true:
 // only the loop touches the table; nothing runs when nothing changes; before everything has been seen, nothing that an
-// earlier run wrote is taken away.
+// earlier run wrote is taken away. Tests: TestNothingHappensWhenNothingChanges, TestEarlierTableStaysUntilEverythingIsKnown,
+// TestFirstChangeAtOnceBurstInOneTransaction.
 package balance
 
 import (

@@ -5,7 +5,8 @@
 // [Plugin] allocates an address, makes a point-to-point veth pair and answers with a CNI result. What must stay true: ADD, DEL
 // and CHECK may come again, in any state a crash left, and DEL succeeds where nothing is left to delete; links of other
 // instances and of others are never touched; a third-party CNI plugin can stand in, as nothing else in Knarr knows how a
-// pod got its address (docs/adr/0004).
+// pod got its address (docs/adr/0004). Tests: TestBadCallsAreAnsweredWithCNIErrors; TestRestartKeepsConnectionsAndReclaims,
+// TestOtherInstancesStay (internal/network).
 package cni
 
 import "encoding/json"

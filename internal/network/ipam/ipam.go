@@ -4,7 +4,8 @@
 // goes; each allocation is one small file named for its address, so that a restart of Knarr knows every address in use
 // and a crash leaks none ([Pool.Reclaim] compares with the sandboxes that live). What must stay true: an address has at
 // most one owner; it is on disk before it is handed out and off the disk before it is free again; a freed address is the
-// last to be reused, because peers may still remember it.
+// last to be reused, because peers may still remember it. Tests: TestPoolProperties, TestFreedAddressIsReusedLast,
+// TestSurvivesRestartAndBrokenFiles.
 package ipam
 
 import (

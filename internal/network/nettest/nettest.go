@@ -1,7 +1,8 @@
 // Package nettest gives tests network namespaces of their own: real links, routes and nftables, and no trace on the machine.
 //
 // What flows through it: a test makes namespaces, joins them with links and runs functions inside. What must stay true: a
-// namespace has no name anywhere and is gone with the last file or socket in it, even if the test is killed.
+// namespace has no name anywhere and is gone with the last file or socket in it, even if the test is killed. Tests:
+// TestPurgeLeavesNoTrace (internal/network).
 package nettest
 
 import (

@@ -4,7 +4,8 @@
 // in a [Transaction]; a [Conn] sends it to the kernel in one netlink batch, or a [Fake] applies it in memory, refuses what the kernel
 // would refuse and shows the outcome as text. What must stay true: a transaction happens as a whole or not at all; no element is
 // lost because there are many (one netlink attribute holds 65,535 bytes, and the kernel silently ignores the rest); nothing
-// outside of the one table is touched; what is described here can be listed by the nft program.
+// outside of the one table is touched; what is described here can be listed by the nft program. Tests:
+// TestNoElementIsLostBecauseThereAreMany; TestNftListsEveryRule (internal/network/services).
 package nft
 
 import (

@@ -4,7 +4,8 @@
 // address into what the kernel shall have; [Difference] compares that with what the kernel has, and the steps between are taken over
 // netlink. What must stay true: before all Nodes are known nothing is taken away, and what is right is not touched, so that a
 // restart is not noticed; nothing is made while there is no other machine; only the instance's own link and routes are
-// changed; nothing runs when nothing changes. docs/adr/0006 says why.
+// changed; nothing runs when nothing changes. docs/adr/0006 says why. Tests: TestAnyStateLeadsToThePlan,
+// TestOnlyWhatDiffersIsTouched, TestPurgeLeavesRoutesOfOthers, TestLinkOfSomebodyElse.
 package overlay
 
 import (

@@ -8,7 +8,8 @@
 //
 // What must stay true: a transaction leaves the table consistent, so that a packet finds the old endpoints or
 // the new ones; nothing is listed or computed in proportion to the number of Services when one of them changes; nothing
-// outside of the one table named for this instance is touched.
+// outside of the one table named for this instance is touched. Tests: TestTableChangesAddUp, TestTwoOwnersOfOneKey,
+// TestKernelTwoThousandServices.
 package services
 
 import (

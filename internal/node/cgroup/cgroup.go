@@ -3,7 +3,8 @@
 //
 // What flows through it: a pod's summed requests and limits (podspec.PodResources) become files below /sys/fs/cgroup, in
 // version 1 (a tree per controller) or version 2 (one tree). What must stay true: only groups below ROOT are touched; removing
-// is idempotent; what is left of pods that are gone is found by listing ([Manager.Pods]).
+// is idempotent; what is left of pods that are gone is found by listing ([Manager.Pods]). Tests: TestRemoveOnRealGroups,
+// TestRootMustNotBeTheMachines.
 package cgroup
 
 import (

@@ -2,7 +2,8 @@
 // on a small machine and to measure the control plane.
 //
 // What flows through it: each hollow node registers, keeps its lease and drives its pods as a real one does; containers "start" at
-// once. What must stay true: nothing on the machine is touched.
+// once. What must stay true: nothing on the machine is touched. Tests: TestThousandNodesRegister
+// (test/sim), in a bubble that knows no machine.
 package hollow
 
 import (

@@ -7,7 +7,8 @@
 //
 // What must stay true: both implementations pass the same suite (package runtimetest); calls that remove or stop
 // something are idempotent, as CRI demands; an implementation keeps no state that the runtime does not have, so that
-// the agent may be killed at any time and find everything again by listing.
+// the agent may be killed at any time and find everything again by listing. Tests: TestFakeSuite; TestSuite,
+// TestContainersOutliveTheRuntime (internal/node/containerd).
 package runtime
 
 import (

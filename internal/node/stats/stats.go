@@ -5,7 +5,8 @@
 // ([Resource], [Cadvisor]) and as the resources of metrics.k8s.io ([NodeUsage], [PodUsage]).
 //
 // What must stay true: nothing is measured while nobody asks; a rate is never made up - it comes from two counters of the same run
-// of the same container, and the window between them is told; what is not known is left out, not zero. All but [Collector] is pure.
+// of the same container, and the window between them is told; what is not known is left out, not zero. All but [Collector] is
+// pure. Tests: TestRates, TestBefore, TestCollectorMeasuresWhenAsked.
 package stats
 
 import (

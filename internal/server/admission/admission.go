@@ -3,7 +3,8 @@
 //
 // What flows through it: one [Attributes] per write goes through the plugins in order, first all Admit (which may change
 // Object), then, after validation of the object, all Validate. What must stay true: plugins read the shared copy only; one that goes
-// over the network says so by being Remote.
+// over the network says so by being Remote. Tests: TestQuotaAtTheFrontDoor, TestWaitingForTheDefaultAccount
+// (internal/server/admission/plugins).
 package admission
 
 import (

@@ -5,7 +5,8 @@
 // server of that connection, and the API server its client. The API server asks for logs, and for exec, attach and port-forward,
 // whose answers become a stream of bytes to the runtime's streaming server on the agent's machine. What must stay true: the
 // name of the node is that of the agent's client certificate; an agent reaches nothing on the server over this connection; the
-// server reaches nothing on the agent's machine but its pods.
+// server reaches nothing on the agent's machine but its pods. Tests: TestEndpoints, TestStreams;
+// TestJoinedMachineMayTouchOnlyItsOwn (internal/controlplane).
 package agentlink
 
 import (

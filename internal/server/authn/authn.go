@@ -6,7 +6,8 @@
 // authenticator knows), or an error (credentials that are wrong, expired, or bound to an object that is gone; the answer
 // is 401 either way). What must stay true: a token is believed only while the service account, and the pod, secret or
 // node that it is bound to, exist in the shared copy with the same UID - the cache remembers signatures, never that
-// decision; authenticated users are members of system:authenticated and nobody else is.
+// decision; authenticated users are members of system:authenticated and nobody else is. Tests:
+// TestTokenIsWorthNothingWhen, TestPodTokenMakesTheUser.
 //
 // Left out so far: OIDC of outside issuers, legacy tokens kept in Secrets, anonymous users.
 package authn

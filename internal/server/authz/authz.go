@@ -5,7 +5,7 @@
 // RBAC objects flow into the [RBAC] index as they are stored. [Forbidden] words the refusal, [Impersonate] checks the
 // Impersonate-* headers, [Bootstrap] keeps the default roles in place. What must stay true: what no authorizer allows is
 // refused; deciding reads memory only and never lists objects of the whole cluster; nobody can grant what they
-// do not hold ([RBAC.Covers]).
+// do not hold ([RBAC.Covers]). Tests: TestCovers, TestIndexEqualsEvaluation, TestForbiddenWords.
 package authz
 
 import (

@@ -4,7 +4,8 @@
 // What flows through it: package server takes a request apart into a [Target], makes a [Call] of it, and hands it to the
 // [Handler] of a room (verbs, connect, review, usage, documents), which reads with read.go and answers with answer.go.
 // What must stay true: every answer to a failed request is a metav1.Status; an answer that has begun is never begun again;
-// shared objects and shared bytes are sent and never changed.
+// shared objects and shared bytes are sent and never changed. Tests: TestPanic, TestTruncated, TestRefusals
+// (internal/server).
 package call
 
 import (

@@ -3,7 +3,7 @@
 //
 // What flows through it: a call asks for one component or all; each is checked when somebody asks. What must stay true: nothing of
 // it is stored; scheduler and controllers are parts of the process that answers, which does not outlive them, so that only etcd can
-// be ill.
+// be ill. Tests: TestComponentStatuses (internal/server).
 package components
 
 import (

@@ -4,7 +4,8 @@
 // What flows through it: a call for such a subresource, already authorized, is matched with its pod, service or node in the
 // registry; admission is asked; then the way to the node ([Config.Streams]) or a connection to the pod network is handed to the
 // client. What must stay true: nobody's credentials reach what is connected to; errors before the first byte are API
-// statuses; addresses of the machine itself are refused, whatever a pod's status claims.
+// statuses; addresses of the machine itself are refused, whatever a pod's status claims. Tests: TestMoveLinks;
+// TestProxy (internal/server).
 package connect
 
 import (

@@ -3,7 +3,8 @@
 //
 // What flows through it: a call for a path that is not below a group-version finds its document; package discovery and
 // package openapi have made those of the API from the declared resources. What must stay true: documents carry a hash of
-// themselves, and who has one already is not sent it again.
+// themselves, and who has one already is not sent it again. Tests: TestDiscoveryClient, TestOtherPaths
+// (internal/server).
 package documents
 
 import (

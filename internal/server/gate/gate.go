@@ -4,7 +4,7 @@
 // What flows through it: an HTTP request becomes a call (package call), gets its user (authenticate.go), the right to go on
 // (authorize.go), a bound on its time and a slot (limit.go), and goes on to [Config.Next]; what was answered is counted
 // (metrics.go). What must stay true: nothing but health is given to someone who is not authenticated and authorized; a body is
-// not read before its sender is known to be allowed to send it.
+// not read before its sender is known to be allowed to send it. Tests: TestHealth, TestHalfSentBodies (internal/server).
 package gate
 
 import (

@@ -3,7 +3,7 @@
 //
 // What flows through it: [Apply] turns the JSON of an object and a patch into the JSON of the changed object;
 // [Managers] merges applied configurations and keeps metadata.managedFields. What must stay true: both are pure - the object
-// given is not changed - and every error is the API status to answer with.
+// given is not changed - and every error is the API status to answer with. Tests: TestApply, TestStatusBelongsToItsOwner.
 package patch
 
 import (

@@ -2,6 +2,7 @@
 //
 // What flows through it: a review is decoded, answered from the authenticator and the authorizer that every request passes, and sent
 // back with its status filled in. What must stay true: an answer here is the decision that a request of the same user would meet.
+// Tests: TestReviews (internal/server).
 package review
 
 import (

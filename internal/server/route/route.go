@@ -2,7 +2,7 @@
 // from paths to handlers for the rest.
 //
 // What flows through it: a call that the gate has let in. What must stay true: a group-version has one handler; what no entry
-// names goes to the stored resources, or to the documents.
+// names goes to the stored resources, or to the documents. Tests: TestAbsentKinds, TestOtherPaths (internal/server).
 package route
 
 import (

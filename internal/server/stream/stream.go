@@ -5,6 +5,7 @@
 // has no half-close over WebSocket; [Tunnel] carries a port-forward's SPDY connection inside a WebSocket (KEP-4006). What
 // must stay true: the runtime is asked before the client is told anything, so that its refusal becomes a proper answer; its server
 // is the one that the node vouches for, see [Dial]; when one side ends, both are closed, and no goroutine outlives the call.
+// Tests: TestDialRefuses, TestDialTrusts; TestExec (internal/server).
 package stream
 
 import (

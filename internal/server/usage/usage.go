@@ -2,7 +2,8 @@
 // pods use now.
 //
 // What flows through it: a call names nodes or pods; the registry says on which nodes they are; these are asked at the same time
-// over [Config.Node]. What must stay true: nothing of it is stored; a node that does not answer costs no more than its own figures.
+// over [Config.Node]. What must stay true: nothing of it is stored; a node that does not answer costs no more than its own
+// figures. Tests: TestUsage, TestUsageOfANodeThatBreaksOff (internal/server).
 package usage
 
 import (

@@ -4,7 +4,8 @@
 // What flows through it: a call finds its resource (resolve.go), waits until this server knows enough for it, and goes to the file
 // of its verb or subresource, which reads options and object, calls the registry - the front door that defaults, admits,
 // validates and stores - and sends the answer (object.go, table.go). What must stay true: lists and watches send each
-// revision's shared bytes and never change shared objects; one goroutine per watch.
+// revision's shared bytes and never change shared objects; one goroutine per watch. Tests: TestWatchOverTime,
+// TestWorkEndsWithTheClient (internal/server).
 package verbs
 
 import (

@@ -4,7 +4,7 @@
 // What flows through it: the front door calls [Default]'s chain for every write. One file per plugin; each is named as
 // kube-apiserver's --enable-admission-plugins names it. What must stay true: a plugin looks at the resource first and costs a
 // comparison where it has nothing to say; it reads the shared copy and keeps no state; messages are Kubernetes' own, for
-// clients and tests that look for them.
+// clients and tests that look for them. Tests: TestQuotaUnderContention, TestNodeRestriction, TestPodSecurity.
 package plugins
 
 import (

@@ -3,6 +3,7 @@
 //
 // What flows through it: the ResourceQuota admission plugin asks for the usage of one object that is being written, the quota
 // controller for that of all that are there. What must stay true: both get the same numbers; everything here is pure.
+// Tests: TestUsage, TestApplies.
 package quota
 
 import (
