@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	corev1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -20,8 +21,9 @@ import (
 type Store struct {
 	Settings
 
-	mu   sync.Mutex
-	used map[string]time.Time // by image ID: when a container of it was last started
+	mu      sync.Mutex
+	records map[string]record    // by image ID; nil before the first Collect
+	wanted  map[string]time.Time // by image ID: when a pod asked for it since the last Collect
 }
 
 // Settings are what a store needs.
@@ -38,18 +40,16 @@ type Secrets interface {
 }
 
 // New returns the images of a runtime.
-func New(s Settings) *Store { return &Store{Settings: s, used: map[string]time.Time{}} }
+func New(s Settings) *Store { return &Store{Settings: s, wanted: map[string]time.Time{}} }
 
 // Ensure returns the image of a container, pulling it where its policy says so. Errors are *lifecycle.StartError.
 func (im *Store) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Container, sandbox *cri.PodSandboxConfig) (*cri.Image, error) {
-	named, err := reference.ParseNormalizedNamed(c.Image)
+	spec, err := specOf(c.Image)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", c.Image, c.Image, err)
 		im.Events.Warning(pod, c.Name, "InspectFailed", msg)
 		return nil, &lifecycle.StartError{Reason: "InvalidImageName", Message: msg, Retry: time.Minute}
 	}
-	ref := reference.TagNameOnly(named).String()
-	spec := &cri.ImageSpec{Image: ref, UserSpecifiedImage: c.Image}
 	have, err := im.Runtime.ImageStatus(ctx, spec)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to inspect image %q: %v", c.Image, err)
@@ -67,6 +67,20 @@ func (im *Store) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		return have, nil
 	}
 	return im.pull(ctx, pod, c, spec, sandbox)
+}
+
+// specOf returns what the runtime is asked for: a whole name with a tag or digest, or the ID of an image that is there, such as
+// sha256:0123…, which is a name, too, if only by its form.
+func specOf(image string) (*cri.ImageSpec, error) {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return nil, err
+	}
+	spec := &cri.ImageSpec{Image: reference.TagNameOnly(named).String(), UserSpecifiedImage: image}
+	if _, err := digest.Parse(image); err == nil {
+		spec.Image = image
+	}
+	return spec, nil
 }
 
 // EnsureVolumes does the same for the images that are volumes of the pod (KEP-4639), and returns what the runtime calls them by what
@@ -130,5 +144,5 @@ func (im *Store) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 func (im *Store) touch(id string) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.used[id] = time.Now()
+	im.wanted[id] = time.Now()
 }

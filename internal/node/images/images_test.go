@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,10 +25,11 @@ type registry struct {
 	*runtime.Fake
 	login string   // whose pulls succeed; "" for anybody's
 	tried []string // the logins, in order
+	asked []string // the images that pulls named, in order
 }
 
 func (r *registry) PullImage(ctx context.Context, image *cri.ImageSpec, auth *cri.AuthConfig, sandbox *cri.PodSandboxConfig) (string, error) {
-	r.tried = append(r.tried, auth.GetUsername())
+	r.tried, r.asked = append(r.tried, auth.GetUsername()), append(r.asked, image.Image)
 	if r.login != "" && auth.GetUsername() != r.login {
 		return "", errors.New("denied")
 	}
@@ -92,6 +92,72 @@ func TestPullPolicies(t *testing.T) {
 	}
 }
 
+// The runtime is asked for a whole name. An ID is no name: it is found, and is not made docker.io/library/sha256:ID.
+func TestWhatTheRuntimeIsAskedFor(t *testing.T) {
+	const id = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for image, want := range map[string]string{
+		"redis":                  "docker.io/library/redis:latest",
+		"redis:7":                "docker.io/library/redis:7",
+		"team/app":               "docker.io/team/app:latest",
+		"localhost/app:1":        "localhost/app:1",
+		"reg.example:5000/a":     "reg.example:5000/a:latest",
+		"redis@" + id:            "docker.io/library/redis@" + id,
+		"redis:7@" + id:          "docker.io/library/redis:7@" + id,
+		id:                       id,
+		"sha256:0123":            "docker.io/library/sha256:0123",
+		"reg.example/sha256:012": "reg.example/sha256:012",
+	} {
+		if got, err := specOf(image); err != nil || got.Image != want || got.UserSpecifiedImage != image {
+			t.Errorf("%s: %v, %v, want %s", image, got, err, want)
+		}
+	}
+	for _, image := range []string{"", "UPPER", "a:b:c", "a@sha256:12", id[len("sha256:"):]} {
+		if got, err := specOf(image); err == nil {
+			t.Errorf("%q: %v, want an error", image, got)
+		}
+	}
+}
+
+// imagePullPolicy Never with an image's ID, as `knarr image ls` and the pod's status show it.
+func TestAnImageThatIsThereIsFoundByItsID(t *testing.T) {
+	store, rt, _ := newStore(t, "docker.io/library/have:1")
+	have, err := rt.ImageStatus(t.Context(), &cri.ImageSpec{Image: "docker.io/library/have:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := store.Ensure(t.Context(), &corev1.Pod{}, &corev1.Container{Name: "c", Image: have.Id, ImagePullPolicy: corev1.PullNever}, nil)
+	if err != nil || got.GetId() != have.Id {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// What a runtime that does not answer, or that loses what it pulled, makes of a container (pkg/kubelet/images, types.go has the reasons).
+func TestTheRuntimeFails(t *testing.T) {
+	broken := errors.New("the runtime is gone")
+	for name, tc := range map[string]struct {
+		op     string
+		reason string
+	}{
+		"it cannot be asked": {"ImageStatus", "ImageInspectError"},
+		"it cannot pull":     {"PullImage", lifecycle.ReasonErrImagePull},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, rt, _ := newStore(t)
+			rt.Fake = runtime.NewFake(runtime.FakeOptions{Fail: func(op, _ string) error {
+				if op == tc.op {
+					return broken
+				}
+				return nil
+			}})
+			_, err := store.Ensure(t.Context(), &corev1.Pod{}, &corev1.Container{Name: "c", Image: "app:1", ImagePullPolicy: corev1.PullIfNotPresent}, nil)
+			var start *lifecycle.StartError
+			if !errors.As(err, &start) || start.Reason != tc.reason || !strings.Contains(start.Message, broken.Error()) || start.Retry == 0 {
+				t.Errorf("%+v, want %s", err, tc.reason)
+			}
+		})
+	}
+}
+
 func TestEveryLoginIsTried(t *testing.T) {
 	store, rt, have := newStore(t)
 	have["wrong"], have["right"] = logged("wrong", "reg.example"), logged("right", "reg.example")
@@ -130,28 +196,21 @@ func TestVolumesOfImages(t *testing.T) {
 	}
 }
 
-func TestImagesThatPodsUseAreKept(t *testing.T) {
-	store, rt, _ := newStore(t, "docker.io/library/volume:latest", "x:1", "y:1", "z:1")
-	pods := []*corev1.Pod{{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{}, {VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "volume"}}}}}}}
-	for _, tc := range []struct {
-		percent, left int
-		why           string
-	}{
-		{84, 4, "the disk is not full enough"},
-		{90, 2, "90 -> 84 -> 78 percent: two are enough"},
-		{200, 1, "whatever is left unused goes"},
-		{200, 1, "nothing is left that could go"},
-	} {
-		percent := tc.percent
-		err := store.Collect(t.Context(), pods, 85, 80, func() (int, error) { p := percent; percent -= 6; return p, nil })
-		left, listErr := rt.ListImages(t.Context(), nil)
-		if err != nil || listErr != nil || len(left) != tc.left {
-			t.Errorf("%s: %v %v, %d images are left, want %d", tc.why, err, listErr, len(left), tc.left)
-		}
+// A volume that names an image that cannot be one fails as a container's image does.
+func TestVolumesOfImagesFollowTheirPolicy(t *testing.T) {
+	store, rt, _ := newStore(t, "docker.io/library/have:1")
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Volumes: []corev1.Volume{
+		{Name: "a", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "have:1", PullPolicy: corev1.PullAlways}}}}}}
+	if _, err := store.EnsureVolumes(t.Context(), pod, nil); err != nil || !slices.Equal(rt.asked, []string{"docker.io/library/have:1"}) {
+		t.Errorf("%v, pulled %v: Always asks at every start", err, rt.asked)
 	}
-	broken := errors.New("the disk cannot be measured")
-	if err := store.Collect(t.Context(), nil, 85, 80, func() (int, error) { return 0, broken }); !errors.Is(err, broken) {
-		t.Error(err)
+	pod.Spec.Volumes[0].Image.Reference = "UPPER"
+	var start *lifecycle.StartError
+	if _, err := store.EnsureVolumes(t.Context(), pod, nil); !errors.As(err, &start) || start.Reason != "InvalidImageName" {
+		t.Errorf("%v", err)
+	}
+	if ids, err := store.EnsureVolumes(t.Context(), &corev1.Pod{}, nil); err != nil || ids != nil {
+		t.Errorf("%v, %v: a pod without such volumes", ids, err)
 	}
 }
 
@@ -171,20 +230,14 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: %v, want %s", image, got, want)
 		}
 	}
+	old := &corev1.Secret{Type: corev1.SecretTypeDockercfg, Data: map[string][]byte{corev1.DockerConfigKey: []byte(`{"reg.example":{"username":"old","password":"x"}}`)}}
+	if got := matching(logins(old), "reg.example/a:1"); len(got) != 1 || got[0].Username != "old" {
+		t.Errorf("kubernetes.io/dockercfg: %v", got)
+	}
+	if got := logins(&corev1.Secret{Type: corev1.SecretTypeOpaque, Data: old.Data}); got != nil {
+		t.Errorf("a Secret of another type is a login: %v", got)
+	}
 	if l := logins(&corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte("{")}}); l != nil {
 		t.Errorf("a broken secret gave %v", l)
-	}
-}
-
-func TestLeastRecentImages(t *testing.T) {
-	t0 := time.Unix(1000, 0)
-	all := []*cri.Image{{Id: "used", RepoTags: []string{"a:1"}}, {Id: "new"}, {Id: "pinned", Pinned: true}, {Id: "old"}, {Id: "never"}}
-	out := leastRecent(all, map[string]bool{"a:1": true}, map[string]time.Time{"new": t0.Add(time.Hour), "old": t0})
-	var got []string
-	for _, i := range out {
-		got = append(got, i.Id)
-	}
-	if strings.Join(got, " ") != "never old new" {
-		t.Errorf("%v", got)
 	}
 }
