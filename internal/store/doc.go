@@ -79,6 +79,7 @@
 //   - A transaction is carried out once, however often it is sent: TestWhatWasSentToALostLeaderIsDoneOnce.
 //   - Nothing of a former leader is carried out after its successor's first write: TestFenceKeepsOutWhoLedBefore, TestOneOfManyLeaders.
 //   - An object that was encoded here is not decoded again, and is never shared while somebody may change it: TestWritersOfTheSameBytes.
-//   - A watch that resumes gets all of a batch or is told to begin anew: TestResume, TestRestart, TestAWatchOfAnOpenedTableNeverMissesAPart.
+//   - A watch that resumes gets all of a batch or is told to begin anew: TestResume, TestRestart, TestAWatchDoesNotResumeInAnotherServersBatch,
+//     TestAWatchOfAnOpenedTableNeverMissesAPart.
 //   - A table comes in without a gap: TestTablesComeAndGoUnderLoad, TestATableIsOpenedWholeThoughTheCopyIsLoadedAnew.
 package store

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// markKey is written before each load, so that the load's revision is one at which no object changed: a client that has seen a
-// part of the last batch before then must not be able to resume from the load's revision as if it had seen all of it.
+// markKey is written after each load, so that the copy gets past the load's revision: that may be in the midst of what somebody has seen of a
+// batch, and nobody is to resume from it as if they had seen all.
 const markKey = root + "knarr/loaded"
 
 // retryAfter is the pause after the backend could not be followed.
@@ -23,20 +23,19 @@ type loaded struct {
 	object Object
 }
 
-// load brings the tables to what the backend holds, and tells the watchers the difference in the order of revisions, deletions
-// last. What happened in between can no longer be told: watches from before do not resume.
-func (s *Store) load(ctx context.Context) (int64, error) {
+// load brings the tables to what the backend holds at one revision, R, and tells the watchers the difference in the order of revisions,
+// deletions last. What happened in between can no longer be told: watches resume from R+1 on, and not from R, since another server may have
+// written a batch then of which their clients have seen a part. settled is the revision of the mark: once the copy has reached it, nobody is
+// given R any more.
+func (s *Store) load(ctx context.Context) (rev, settled int64, err error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	if _, err := s.backend.Commit(ctx, []Op{{Key: markKey, Value: []byte{}, If: Any}}); err != nil {
-		s.log.Warn("the store cannot be written to", "err", err)
-	}
 	present := map[*Table]map[string]bool{}
 	for _, t := range *s.tables.Load() {
 		present[t] = map[string]bool{}
 	}
 	var news []loaded
-	rev, err := s.backend.Load(ctx, root, func(kv KV) error {
+	rev, err = s.backend.Load(ctx, root, func(kv KV) error {
 		t, key := s.find(kv.Key)
 		if t == nil {
 			return nil
@@ -55,13 +54,14 @@ func (s *Store) load(ctx context.Context) (int64, error) {
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	settled, floor := s.mark(ctx, rev)
 	slices.SortStableFunc(news, func(a, b loaded) int { return cmp.Compare(a.rev, b.rev) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for t := range present {
-		t.cutHistory(rev)
+		t.cutHistory(floor)
 	}
 	for _, o := range s.openings {
 		o.lost = true
@@ -81,7 +81,18 @@ func (s *Store) load(ctx context.Context) (int64, error) {
 		t.changed = rev // at the latest
 	}
 	s.reached(rev)
-	return rev, nil
+	return rev, settled, nil
+}
+
+// mark writes the mark after a load at revision rev, and returns its revision and the first one from which watches may resume. As long as the
+// store takes no writes the copy stays at rev: then they may resume from there, for clients would have no way to begin anew.
+func (s *Store) mark(ctx context.Context, rev int64) (settled, floor int64) {
+	settled, err := s.backend.Commit(ctx, []Op{{Key: markKey, Value: []byte{}, If: Any}})
+	if err != nil {
+		s.log.Warn("the store cannot be written to", "err", err)
+		return rev, rev
+	}
+	return settled, rev + 1
 }
 
 // follow applies the backend's changes after revision from, loading anew where the backend no longer has them, until ctx ends.
@@ -96,7 +107,7 @@ func (s *Store) follow(ctx context.Context, from int64) {
 		}
 		s.log.Warn("following the store failed, trying again", "err", err, "revision", from)
 		if errors.Is(err, ErrTooOld) {
-			rev, err := s.load(ctx)
+			rev, _, err := s.load(ctx)
 			if err == nil {
 				from = rev
 				continue

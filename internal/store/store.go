@@ -94,16 +94,21 @@ func (s *Store) Sync(ctx context.Context) error {
 // way then, and all later ones, get ErrEnded.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.ended)
-	rev, err := s.load(ctx)
+	rev, settled, err := s.load(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return fmt.Errorf("loading the store: %w", err)
 	}
-	close(s.ready)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.follow(ctx, rev); return nil })
+	g.Go(func() error {
+		if s.WaitFor(ctx, settled) == nil {
+			close(s.ready)
+		}
+		return nil
+	})
 	g.Go(func() error { return s.confirm(ctx) })
 	for range writers {
 		g.Go(func() error { return s.write(ctx) })

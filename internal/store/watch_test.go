@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -242,19 +244,16 @@ func TestReloadTellsTheDifferenceInOrder(t *testing.T) {
 	if events, err := index.Next(ctx); err != nil || len(events) != 5 {
 		t.Errorf("the index watcher was told %d events, %v", len(events), err)
 	}
-	for from := before; from < last; from++ {
+	for from := before; from <= last; from++ {
 		if _, err := s.Table(prefix).WatchFrom(from); !errors.Is(err, store.ErrTooOld) {
-			t.Errorf("resuming from %d, before the reload at %d: %v", from, last, err)
+			t.Errorf("resuming from %d, not after the reload at %d: %v", from, last, err)
 		}
 	}
-	again, err := s.Table(prefix).WatchFrom(last)
+	again, err := s.Table(prefix).WatchFrom(s.Revision())
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("resuming from where the copy is after the reload: %v", err)
 	}
-	defer again.Stop()
-	if events, err := again.Next(ctx); err != nil || len(events) != 1 || events[0].Revision.Key != "deleted" {
-		t.Errorf("resuming from the reload: %v, %v", events, err)
-	}
+	again.Stop()
 	commit(t, s, write(s, configMap("next", "", 1), 0)) // life goes on
 }
 
@@ -279,4 +278,49 @@ func TestUnreadableObjectsAreNotShown(t *testing.T) {
 	if _, err := s.Commit(t.Context(), write(s, configMap("b", "", 1), 0)); !errors.As(err, new(*store.ConflictError)) {
 		t.Errorf("creating what is there and cannot be read: %v", err)
 	}
+}
+
+// elsewhere is a backend that another server writes to at the moment when everything is loaded.
+type elsewhere struct {
+	store.Backend
+	write func() int64
+	wrote int64
+}
+
+func (e *elsewhere) Load(ctx context.Context, prefix string, visit func(store.KV) error) (int64, error) {
+	e.wrote = e.write()
+	return e.Backend.Load(ctx, prefix, visit)
+}
+
+// TestAWatchDoesNotResumeInAnotherServersBatch: who saw a part of a batch through the server that wrote it must not resume from it here, as if
+// all had been seen. Who has listed here may resume from what the list says, and sees everything after it.
+func TestAWatchDoesNotResumeInAnotherServersBatch(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, b backend) {
+		one, _ := run(t, b)
+		e := &elsewhere{Backend: b}
+		e.write = func() int64 {
+			return commit(t, one, write(one, configMap("x", "red", 1), 0), write(one, configMap("y", "red", 1), 0))
+		}
+		two := store.New(e, slog.New(slog.DiscardHandler), spec())
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = two.Run(ctx) })
+		defer wg.Wait()
+		defer cancel()
+		<-two.Ready()
+		table := two.Table(prefix)
+		if _, err := table.WatchFrom(e.wrote); !errors.Is(err, store.ErrTooOld) {
+			t.Errorf("resuming from within another server's batch: %v", err)
+		}
+		w, err := table.WatchFrom(table.Snapshot().Rev)
+		if err != nil || table.Len() != 2 {
+			t.Fatalf("resuming from where a list of %d objects was: %v", table.Len(), err)
+		}
+		defer w.Stop()
+		commit(t, one, write(one, configMap("z", "red", 1), 0))
+		events, err := w.Next(ctx)
+		if err != nil || len(events) != 1 || events[0].Revision.Key != "z" {
+			t.Errorf("what comes after: %v, %v", events, err)
+		}
+	})
 }

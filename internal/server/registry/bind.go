@@ -47,22 +47,19 @@ func (r *Registry) Bind(ctx context.Context, b *corev1.Binding, opts metav1.Crea
 
 func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, opts metav1.CreateOptions) []Result {
 	results := make([]Result, len(bindings))
-	todo := make([]int, 0, len(bindings))
 	r.each(len(bindings), func(i int) {
 		results[i].Err = r.Admit(ctx, &admission.Attributes{
 			Operation: admission.Create, Resource: api.Pods, Subresource: "binding", Key: api.KeyOf(bindings[i]), Object: bindings[i],
 			Options: &opts, DryRun: len(opts.DryRun) > 0,
 		})
 	})
-	for i := range bindings {
-		if results[i].Err == nil {
-			todo = append(todo, i)
-		}
-	}
-	for len(todo) > 0 {
+	r.rounds(ctx, api.Pods, results, func(i int) api.Key { return api.KeyOf(bindings[i]) }, func(_ int, todo []int) (again []int) {
 		var groups [][]store.Mutation
-		var index, again []int
+		var index []int
 		for _, i := range todo {
+			if results[i].Err != nil { // not admitted
+				continue
+			}
 			m, err := r.bind(ctx, bindings[i], opts)
 			switch {
 			case err != nil:
@@ -85,8 +82,8 @@ func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, opts
 				results[i].Object = groups[g][0].Object.(api.Object)
 			}
 		}
-		todo = again
-	}
+		return again
+	})
 	return results
 }
 

@@ -110,3 +110,43 @@ func TestBatchesThatOverlapDoNotWaitInACircle(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestABulkWriteTakesTurnsWithWhomItMet: the first round waits for nobody; the next one for the turns of those, and only those, that met somebody.
+func TestABulkWriteTakesTurnsWithWhomItMet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &Registry{}
+		keys := []api.Key{{Namespace: "default", Name: "a"}, {Namespace: "default", Name: "b"}}
+		leave, err := r.turns.wait(t.Context(), api.Pods, keys[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+		leaveB, err := r.turns.wait(t.Context(), api.Pods, keys[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rounds atomic.Int32
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			r.rounds(t.Context(), api.Pods, make([]Result, len(keys)), func(i int) api.Key { return keys[i] }, func(try int, todo []int) []int {
+				rounds.Add(1)
+				if try == 0 {
+					return []int{1}
+				}
+				if len(todo) != 1 || todo[0] != 1 {
+					t.Errorf("the second round is about %v", todo)
+				}
+				return nil
+			})
+		})
+		synctest.Wait()
+		if n := rounds.Load(); n != 1 {
+			t.Errorf("%d rounds while somebody else has the turn", n)
+		}
+		leaveB()
+		wg.Wait()
+		if n := rounds.Load(); n != 2 {
+			t.Errorf("%d rounds in all", n)
+		}
+	})
+}
