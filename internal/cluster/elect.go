@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"golang.org/x/sync/errgroup"
 )
 
 // cutAfter is how long there may be no leader until this server takes itself for cut off from the others: a little longer than an
@@ -14,8 +15,15 @@ const cutAfter = 3 * time.Second
 
 var errCutOff = errors.New("this server is cut off from the majority of the cluster's servers: another one may answer")
 
-// Run follows who leads, and promotes learners while it is this server, until ctx ends.
+// Run follows who leads, promotes learners while it is this server, and looks after the disk, until ctx ends.
 func (e *Etcd) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.followLeader(ctx) })
+	g.Go(func() error { return e.space.Run(ctx) })
+	return g.Wait()
+}
+
+func (e *Etcd) followLeader(ctx context.Context) error {
 	defer e.terms.finish()
 	s := e.server.Server
 	var without time.Time // since when there has been no leader

@@ -8,6 +8,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,10 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/knarr-io/knarr/internal/cluster/space"
 	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/store"
 )
@@ -44,7 +47,9 @@ type EtcdConfig struct {
 	Peer pki.PeerFiles
 	// Join is what the members of a cluster are, as NAME=URL,..., this one included, for the first start in it; empty for a new cluster.
 	Join string
-	Log  *slog.Logger
+	// QuotaBytes is what the database may become; 0 means 8 GB.
+	QuotaBytes int64
+	Log        *slog.Logger
 }
 
 // Etcd is an etcd in this process, which talks to it by function calls. It listens nowhere: the other members come through the API's
@@ -59,6 +64,9 @@ type Etcd struct {
 	joining sync.Mutex    // one server is added at a time
 	terms   terms
 	contact *Contact
+	space   *space.Guard
+
+	closeLog func()
 }
 
 // etcdStart is how long etcd may take until it can be written to; replaying a long log takes the most. One that waits for other members
@@ -101,7 +109,7 @@ func OpenEtcd(cfg EtcdConfig) (*Etcd, error) {
 	c.StrictReconfigCheck, c.MaxLearners = false, 8
 	c.MaxTxnOps = 8192
 	c.MaxRequestBytes = 8 << 20
-	c.QuotaBackendBytes = 8 << 30
+	c.QuotaBackendBytes = cmp.Or(cfg.QuotaBytes, 8<<30)
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "5m" // as kube-apiserver compacts
 	c.SnapshotCount = 10000
 	// etcd keeps this many transactions in memory for members that lag behind, and up to a hundred more; ours are large batches: 50 kB and
@@ -112,16 +120,21 @@ func OpenEtcd(cfg EtcdConfig) (*Etcd, error) {
 	}
 	// The log on disk makes writes last; the tree of keys beside it may follow in larger steps than each 100 ms.
 	c.BackendBatchInterval = 500 * time.Millisecond
-	c.LogLevel = "error"
-	c.LogOutputs = []string{filepath.Join(filepath.Dir(cfg.Dir), "etcd.log")}
+	var closeLog func()
+	if c.ZapLoggerBuilder, closeLog, err = etcdLog(cfg); err != nil {
+		return nil, err
+	}
+	lent := space.Lend(cfg.Dir, wal.SegmentSizeBytes)
 	s, err := embed.StartEtcd(c)
 	if err != nil {
+		closeLog()
 		return nil, fmt.Errorf("starting etcd in %s: %w", cfg.Dir, err)
 	}
 	e := &Etcd{
 		cfg: cfg, server: s, client: v3client.New(s.Server), peers: etcdhttp.NewPeerHandler(s.GetLogger(), s.Server),
-		grown: make(chan struct{}, 1), terms: newTerms(), contact: NewContact(),
+		grown: make(chan struct{}, 1), terms: newTerms(), contact: NewContact(), closeLog: closeLog,
 	}
+	e.space = e.guard(c.QuotaBackendBytes, lent)
 	if cfg.Join != "" || len(s.Server.Cluster().Members()) > 1 {
 		e.several.Store(true)
 	}
@@ -237,6 +250,9 @@ func wasSeveral(dir string) bool {
 	return err == nil
 }
 
+// Space says what may be written.
+func (e *Etcd) Space() *space.Guard { return e.space }
+
 // Contact tells whether this server is in touch with a majority.
 func (e *Etcd) Contact() *Contact { return e.contact }
 
@@ -247,6 +263,7 @@ func (e *Etcd) Close() {
 	e.handOver()
 	e.server.Server.HardStop() // else Close would try to hand over, too, and wait for longer
 	e.server.Close()
+	e.closeLog()
 }
 
 // handOverTime is how long a leader that stops tries to find another.

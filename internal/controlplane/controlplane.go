@@ -66,6 +66,8 @@ type Config struct {
 	Several func() bool
 	// Name is this server's. Without one it does not register, and the endpoints of the API stay what Bootstrap makes them.
 	Name string
+	// Space says whether there is room for what is written; nil: always.
+	Space registry.Space
 	// Metrics is where the figures of what the leader runs are shown; nil shows them nowhere.
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
@@ -105,7 +107,7 @@ func New(cfg Config) (*Plane, error) {
 	if p.nodes, err = authz.NewNode(reader); err != nil {
 		return nil, fmt.Errorf("making the rules for nodes: %w", err)
 	}
-	p.Registry = registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Log: cfg.Log, Admission: func(front *registry.Registry) admission.Chain {
+	p.Registry = registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Space: cfg.Space, Log: cfg.Log, Admission: func(front *registry.Registry) admission.Chain {
 		quotas := client.NewLocal(front).As(apiServer)
 		chain := plugins.Default(plugins.Config{Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas})
 		return append(chain, cfg.further...)
@@ -146,7 +148,7 @@ func (p *Plane) Run(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := p.bootstrap(ctx); err != nil {
+		if err := p.bootstrap(registry.Essential(ctx)); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

@@ -26,6 +26,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/agentlink"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -104,8 +105,14 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 	if len(s.EtcdEndpoints) > 0 {
 		backend = backend.WithMaxOps(cluster.ExternalMaxOps)
 	}
+	var room registry.Space
+	if etcd, ok := p.data.(*cluster.Etcd); ok {
+		room = etcd.Space()
+		p.metrics.MustRegister(etcd.Space())
+	}
 	return controlplane.New(controlplane.Config{
 		Backend:     backend,
+		Space:       room,
 		ServiceCIDR: s.serviceNet,
 		ClusterCIDR: s.clusterNet,
 		CA:          p.keys.CAPEM(),
@@ -124,8 +131,13 @@ func (s *server) gate(p *parts) *cluster.Gate {
 	certs := authn.NewClientCert(time.Now)
 	servers := &cluster.Servers{Keys: p.keys, Settings: s.settings(), Client: p.plane.Client}
 	gate := &cluster.Gate{Contact: p.data.Contact(), Several: p.data.Several, Ready: p.plane.Ready()}
+	ready := []apiserver.Check{
+		{Name: "etcd", Check: checkData(p.data, p.plane)},
+		{Name: "initial-objects", Check: p.plane.CheckReady},
+	}
 	if etcd, ok := p.data.(*cluster.Etcd); ok {
 		servers.Etcd, gate.Peers = etcd, etcd.PeerHandler()
+		ready = append(ready, apiserver.Check{Name: "disk", Check: etcd.Space().Check})
 	}
 	handlers := servers.Handlers()
 	handlers[backup.Path] = backup.Handler(p.data.Client())
@@ -135,17 +147,14 @@ func (s *server) gate(p *parts) *cluster.Gate {
 		Tokens:        p.tokens,
 		Authorizer:    p.plane.Authorizer(),
 		Issuer:        p.tokens,
-		Ready: []apiserver.Check{
-			{Name: "etcd", Check: checkData(p.data, p.plane)},
-			{Name: "initial-objects", Check: p.plane.CheckReady},
-		},
-		Documents: s.documents(p.tokens),
-		Handlers:  handlers,
-		Streams:   streamsOf(p.node, p.agents),
-		Version:   KubernetesVersion(),
-		Address:   s.reached().String(),
-		Metrics:   p.metrics,
-		Log:       s.log,
+		Ready:         ready,
+		Documents:     s.documents(p.tokens),
+		Handlers:      handlers,
+		Streams:       streamsOf(p.node, p.agents),
+		Version:       KubernetesVersion(),
+		Address:       s.reached().String(),
+		Metrics:       p.metrics,
+		Log:           s.log,
 	}))
 	return gate
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -36,8 +37,12 @@ func WriteConfig(dataDir, instance string) error {
 	}
 	// The runtime watches the directory: the file must appear whole. containerd takes note of the renaming of a file in the
 	// directory, not of one that is moved into it.
+	data = append(data, '\n')
+	if have, err := os.ReadFile(confFile(dataDir)); err == nil && bytes.Equal(have, data) {
+		return nil // a full disk is no reason not to start
+	}
 	tmp := confFile(dataDir) + ".tmp"
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(tmp, data, 0o644); err != nil {
 		return fmt.Errorf("CNI configuration: %w", err)
 	}
 	if err := os.Rename(tmp, confFile(dataDir)); err != nil {

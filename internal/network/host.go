@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knarr-io/knarr/internal/network/cni"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 // routeProtocol marks routes as Knarr's ('k'), so that Purge finds them without records.
@@ -122,7 +123,7 @@ func setSysctl(dir, key, value string) error {
 		saved[key] = was
 		data, err := json.Marshal(saved)
 		if err == nil {
-			err = os.WriteFile(sysctlFile(dir), data, 0o600)
+			err = pki.WriteFile(sysctlFile(dir), data, 0o600)
 		}
 		if err != nil {
 			return fmt.Errorf("sysctl %s: %w", key, err)

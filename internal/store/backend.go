@@ -63,3 +63,6 @@ var ErrTooOld = errors.New("the revision is too old")
 // ErrUnavailable says that the backend could not be asked, or did not answer in time: what was asked of it may have happened or not,
 // or may yet happen.
 var ErrUnavailable = errors.New("the store's backend is not available")
+
+// ErrFull says that the backend has no room for what was to be written.
+var ErrFull = errors.New("the database of the cluster's objects is full (etcd's quota): delete what is not needed; it is compacted within minutes")

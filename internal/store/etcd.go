@@ -98,6 +98,9 @@ func unavailable(err error) error {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	if errors.Is(err, rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrGRPCNoSpace) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	if errors.Is(err, rpctypes.ErrTooManyRequests) || strings.HasSuffix(err.Error(), "raft: stopped") { // an etcd in this process that is ending
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

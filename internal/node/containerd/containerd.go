@@ -12,6 +12,7 @@
 package containerd
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // PauseImage is the image of the process that holds a pod's namespaces. It is assembled by Knarr and never pulled.
@@ -106,7 +109,12 @@ func (o *Options) complete() error {
 	}
 	if o.Snapshotter == "" {
 		o.Snapshotter = "overlayfs"
-		if err := overlayWorks(o.DataDir); err != nil {
+		switch err := overlayWorks(o.DataDir); {
+		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT): // a full disk says nothing about overlays: as it was
+			if b, err := os.ReadFile(o.configFile()); err == nil && bytes.Contains(b, []byte(`"native"`)) {
+				o.Snapshotter = "native"
+			}
+		case err != nil:
 			o.Logger.Warn("overlayfs does not work here; containers get full copies of their images instead", "dir", o.DataDir, "err", err)
 			o.Snapshotter = "native"
 		}

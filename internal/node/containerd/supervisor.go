@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/version"
 
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/pki"
 )
 
 const (
@@ -225,7 +226,10 @@ func (s *Supervisor) prepare() error {
 	if err := Unpack(o.Libexec, o.BinDir); err != nil {
 		return err
 	}
-	return os.WriteFile(o.configFile(), []byte(s.config), 0o600)
+	if have, err := os.ReadFile(o.configFile()); err == nil && string(have) == s.config {
+		return nil // a full disk is no reason not to start
+	}
+	return pki.WriteFile(o.configFile(), []byte(s.config), 0o600)
 }
 
 // Ready reports whether the runtime serves now, and if not, why.

@@ -98,6 +98,11 @@ func (r *Registry) bind(ctx context.Context, b *corev1.Binding, opts metav1.Crea
 	if err := bindable(b, pod); err != nil {
 		return store.Mutation{}, apierrors.NewConflict(api.Pods.GroupResource(), b.Name, err)
 	}
+	if len(opts.DryRun) == 0 {
+		if err := r.roomFor(essential(ctx, api.Pods, "binding", pod)); err != nil { // a pod that starts takes room
+			return store.Mutation{}, err
+		}
+	}
 	bound := store.Shallow(pod).(*corev1.Pod)
 	bound.ResourceVersion = ""
 	bound.Spec.NodeName = b.Target.Name

@@ -129,6 +129,9 @@ func (r *Registry) replace(ctx context.Context, res *api.Resource, t *store.Tabl
 	if unchanged(obj, current.Object) {
 		return nil, current.Object, nil
 	}
+	if err := r.roomFor(essential(ctx, res, sub, current.Object)); err != nil {
+		return nil, nil, err
+	}
 	return r.updateGroup(res, t, obj, current), nil, nil
 }
 

@@ -151,6 +151,11 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if _, exists := r.table(res).Get(res.Key(api.KeyOf(obj))); exists {
 		return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 	}
+	if len(opts.DryRun) == 0 {
+		if err := r.roomFor(essential(ctx, res, "", nil)); err != nil { // before admission charges quotas
+			return err
+		}
+	}
 	warn(ctx, res, obj, nil)
 	return r.admission.Validate(ctx, attrs)
 }

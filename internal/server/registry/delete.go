@@ -77,6 +77,11 @@ func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Tab
 	if err := r.admission.Validate(ctx, attrs); err != nil {
 		return d, err
 	}
+	if len(opts.DryRun) == 0 {
+		if err := r.roomFor(true); err != nil { // deleting is how room is made
+			return d, err
+		}
+	}
 	marked := marked(res, obj, opts)
 	switch {
 	case marked == nil && len(opts.DryRun) > 0:

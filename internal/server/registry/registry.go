@@ -36,7 +36,9 @@ type Config struct {
 	ServiceCIDR netip.Prefix
 	// NodePorts are the first and last port that Services of type NodePort may have; 0 means 30000-32767.
 	NodePorts [2]int32
-	Log       *slog.Logger
+	// Space says whether there is room for what is written; nil: always.
+	Space Space
+	Log   *slog.Logger
 }
 
 // Registry reads and writes objects.
@@ -51,6 +53,7 @@ type Registry struct {
 	pages      pageCache
 	times      times
 	turns      turns
+	space      Space
 	log        *slog.Logger
 }
 
@@ -62,7 +65,7 @@ func New(cfg Config) *Registry {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	r := &Registry{store: cfg.Store, served: api.NewServed(api.BuiltinCatalog()), managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, log: cfg.Log}
+	r := &Registry{store: cfg.Store, served: api.NewServed(api.BuiltinCatalog()), managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, space: cfg.Space, log: cfg.Log}
 	r.allocators = map[*api.Resource]allocator{api.Services: &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}}
 	if cfg.Admission != nil {
 		r.admission = cfg.Admission(r)
@@ -111,6 +114,8 @@ func (r *Registry) storeError(err error, res *api.Resource, verb, name string) e
 		return apierrors.NewServiceUnavailable(err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrUnavailable), errors.As(err, new(*store.ConflictError)):
 		return apierrors.NewTimeoutError(fmt.Sprintf("the %s of %s %q was not confirmed in time; it may yet take effect", verb, res.GroupResource(), name), 1)
+	case errors.Is(err, store.ErrFull):
+		return apierrors.NewServiceUnavailable(fmt.Sprintf("the API is read-only: %v", err))
 	case strings.Contains(err.Error(), "request is too large"):
 		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%s %q is larger than the store takes (%v)", res.GroupResource(), name, err))
 	}

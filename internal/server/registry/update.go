@@ -79,6 +79,9 @@ func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, s
 		if len(opts.DryRun) > 0 {
 			return obj, false, nil
 		}
+		if err := r.roomFor(essential(ctx, res, cmp.Or(opts.recordAs, sub), current.Object)); err != nil {
+			return nil, false, err
+		}
 		err = r.commitUpdate(ctx, res, t, obj, current)
 		var conflict *store.ConflictError
 		if errors.As(err, &conflict) {
