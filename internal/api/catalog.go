@@ -16,8 +16,8 @@ type Catalog struct {
 	kinds  map[schema.GroupVersionKind]*Resource
 	served map[schema.GroupVersionResource]*Resource
 	tables map[string]*Resource
-	types  map[reflect.Type]*Resource // by the Go type of their objects: the first that has it
-	shared map[reflect.Type]bool      // types that several resources have
+	stored []*Resource                // those that have a table: versions that are stored in another one have not
+	types  map[reflect.Type]*Resource // by the Go type of their objects, but for unstructured ones
 }
 
 // NewCatalog returns a Catalog of resources, no two of which may have the same name, kind or table.
@@ -26,30 +26,48 @@ func NewCatalog(resources ...*Resource) (*Catalog, error) { return (&Catalog{}).
 // With returns a Catalog that has more resources, or an error if a name, kind or table of theirs is taken.
 func (c *Catalog) With(more ...*Resource) (*Catalog, error) {
 	out := &Catalog{
-		all: slices.Concat(c.all, more), kinds: cloned(c.kinds), served: cloned(c.served), tables: cloned(c.tables), types: cloned(c.types), shared: cloned(c.shared),
+		all: slices.Concat(c.all, more), stored: c.stored, kinds: cloned(c.kinds), served: cloned(c.served), tables: cloned(c.tables), types: cloned(c.types),
 	}
 	for _, r := range more {
-		if taken := out.tables[r.Table()]; taken != nil {
-			return nil, fmt.Errorf("%s: the table %s is that of %s", r.GroupResource(), r.Table(), taken.GroupResource())
+		if err := out.add(r); err != nil {
+			return nil, err
 		}
-		out.tables[r.Table()] = r
-		for _, gv := range append([]schema.GroupVersion{r.GroupVersion()}, r.Versions...) {
-			if taken := out.kinds[gv.WithKind(r.Kind)]; taken != nil {
-				return nil, fmt.Errorf("%s: the kind %s is that of %s", r.GroupResource(), gv.WithKind(r.Kind), taken.GroupResource())
-			}
-			if taken := out.served[gv.WithResource(r.Plural)]; taken != nil {
-				return nil, fmt.Errorf("%s in %s is there already", r.GroupResource(), gv)
-			}
-			out.kinds[gv.WithKind(r.Kind)], out.served[gv.WithResource(r.Plural)] = r, r
-		}
-		t := reflect.TypeOf(r.New())
-		if out.types[t] == nil {
-			out.types[t] = r
-		} else {
-			out.shared[t] = true
+	}
+	for _, r := range more {
+		if s := r.StoredAs(); out.tables[r.Table()] != s {
+			return nil, fmt.Errorf("%s in %s: the version in which its objects are stored is not there", r.GroupResource(), r.GroupVersion())
 		}
 	}
 	return out, nil
+}
+
+// add adds r to a catalogue that nobody has yet.
+func (c *Catalog) add(r *Resource) error {
+	if r.StoredAs() == r {
+		if taken := c.tables[r.Table()]; taken != nil {
+			return fmt.Errorf("%s: the table %s is that of %s", r.GroupResource(), r.Table(), taken.GroupResource())
+		}
+		c.tables[r.Table()] = r
+		c.stored = append(c.stored[:len(c.stored):len(c.stored)], r)
+	}
+	for _, gv := range r.GroupVersions() {
+		if taken := c.kinds[gv.WithKind(r.Kind)]; taken != nil {
+			return fmt.Errorf("%s: the kind %s is that of %s", r.GroupResource(), gv.WithKind(r.Kind), taken.GroupResource())
+		}
+		if taken := c.served[gv.WithResource(r.Plural)]; taken != nil {
+			return fmt.Errorf("%s in %s is there already", r.GroupResource(), gv)
+		}
+		c.kinds[gv.WithKind(r.Kind)] = r
+		if !r.Hidden {
+			c.served[gv.WithResource(r.Plural)] = r
+		}
+	}
+	if !r.Unstructured {
+		if t := reflect.TypeOf(r.New()); c.types[t] == nil {
+			c.types[t] = r
+		}
+	}
+	return nil
 }
 
 func cloned[K comparable, V any](m map[K]V) map[K]V {
@@ -69,8 +87,11 @@ func (c *Catalog) Without(less ...*Resource) *Catalog {
 	return out
 }
 
-// All returns the resources in the order of discovery. The slice is not to be changed.
+// All returns the resources in the order of discovery, each version of a custom resource on its own. The slice is not to be changed.
 func (c *Catalog) All() []*Resource { return c.all }
+
+// Stored returns the resources that have a table: each resource once, in the version in which its objects are stored. The slice is not to be changed.
+func (c *Catalog) Stored() []*Resource { return c.stored }
 
 // Has reports whether r itself, not only its name, is in c.
 func (c *Catalog) Has(r *Resource) bool { return c.kinds[r.GroupVersionKind] == r }
@@ -78,25 +99,21 @@ func (c *Catalog) Has(r *Resource) bool { return c.kinds[r.GroupVersionKind] == 
 // Kind returns the resource that serves objects of kind gvk, in its stored version or a further one, or nil.
 func (c *Catalog) Kind(gvk schema.GroupVersionKind) *Resource { return c.kinds[gvk] }
 
-// Find returns the resource that is served as gvr, in its stored version or a further one.
+// Find returns the resource that is served as gvr, in its stored version or a further one. Hidden ones are not.
 func (c *Catalog) Find(gvr schema.GroupVersionResource) (*Resource, bool) {
 	r, ok := c.served[gvr]
 	return r, ok
 }
 
-// Type returns the resource whose objects have Go type t (a pointer type such as *corev1.Pod), or nil: of several, the first.
+// Type returns the resource whose objects have Go type t (a pointer type such as *corev1.Pod), or nil.
 func (c *Catalog) Type(t reflect.Type) *Resource { return c.types[t] }
 
-// Of returns the resource of an object: by its Go type, and by the kind that it says where several resources have objects of that type
-// (those that custom resource definitions add). nil if there is none.
+// Of returns the resource of an object, by its Go type or, where it is unstructured, by the kind that it says. nil if there is none.
 func (c *Catalog) Of(obj Object) *Resource {
-	t := reflect.TypeOf(obj)
-	if c.shared[t] {
-		if r := c.kinds[obj.GetObjectKind().GroupVersionKind()]; r != nil {
-			return r
-		}
+	if r := c.types[reflect.TypeOf(obj)]; r != nil {
+		return r
 	}
-	return c.types[t]
+	return c.kinds[obj.GetObjectKind().GroupVersionKind()]
 }
 
 // Served is the catalogue of the moment: what joins and leaves while the server runs, as custom resource definitions do.

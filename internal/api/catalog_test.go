@@ -6,15 +6,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// widgets are config maps by another name: what a definition of a kind adds.
+// widgets are what a definition of a kind adds.
 func widgets() *Resource {
-	r := *ConfigMaps
-	r.GroupVersionKind = schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"}
-	r.Plural, r.Singular, r.ShortNames, r.Prefix = "widgets", "widget", nil, "example.com/widgets"
-	return &r
+	return Custom(Resource{
+		GroupVersionKind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"},
+		Plural:           "widgets", Singular: "widget", Namespaced: true, Prefix: "example.com/widgets",
+	})
 }
 
 func TestCatalog(t *testing.T) {
@@ -44,10 +45,42 @@ func TestCatalog(t *testing.T) {
 		t.Errorf("events in their second group: %v", r)
 	}
 
-	plain, widget := &corev1.ConfigMap{}, &corev1.ConfigMap{}
-	widget.SetGroupVersionKind(w.GroupVersionKind)
-	if after.Of(plain) != ConfigMaps || after.Of(widget) != w || before.Of(widget) != ConfigMaps || after.Of(&corev1.Pod{}) != Pods {
+	if after.Of(w.New()) != w || before.Of(w.New()) != nil || after.Of(&corev1.Pod{}) != Pods {
 		t.Error("objects belong to other resources")
+	}
+	pod := &unstructured.Unstructured{}
+	pod.SetGroupVersionKind(Pods.GroupVersionKind)
+	if after.Of(pod) != Pods {
+		t.Error("an unstructured pod is none")
+	}
+}
+
+// Each version of a custom resource is found by its own name and kind, but for those that are only stored; all have one table.
+func TestCatalogHasVersions(t *testing.T) {
+	w := widgets()
+	old, new := *w, *w
+	old.Version, new.Version, w.Hidden = "v1beta1", "v2", true
+	old.Stored, new.Stored = w, w
+	c, err := BuiltinCatalog().With(&old, w, &new)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r, served := range map[*Resource]bool{w: false, &old: true, &new: true} {
+		if found, ok := c.Find(r.GroupVersionResource()); ok != served || served && found != r {
+			t.Errorf("%s: %v %v", r.Version, found, ok)
+		}
+		if c.Kind(r.GroupVersionKind) != r {
+			t.Errorf("%s is not found by its kind", r.Version)
+		}
+	}
+	if n := len(c.Stored()); n != len(Builtin)+1 || c.Stored()[n-1] != w {
+		t.Errorf("%d tables", n)
+	}
+	if c = c.Without(&old, w, &new); len(c.All()) != len(Builtin) || len(c.Stored()) != len(Builtin) {
+		t.Error("they did not leave")
+	}
+	if _, err := c.With(&old); err == nil {
+		t.Error("a version came without the one that is stored")
 	}
 }
 

@@ -3,7 +3,6 @@ package api
 import (
 	"strings"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
@@ -15,7 +14,7 @@ func (r *Resource) Resets(sub string) map[fieldpath.APIVersion]fieldpath.Filter 
 		return nil
 	}
 	out := map[fieldpath.APIVersion]fieldpath.Filter{}
-	for _, gv := range append([]schema.GroupVersion{r.GroupVersion()}, r.Versions...) {
+	for _, gv := range r.GroupVersions() {
 		out[fieldpath.APIVersion(gv.String())] = filter
 	}
 	return out

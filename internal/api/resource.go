@@ -105,13 +105,16 @@ type Resource struct {
 	Encode func(obj Object) ([]byte, error)
 	Decode func(data []byte) (Object, error)
 
+	// Dynamic is what only resources have that are declared while the server runs; all zero for the built-in ones.
+	Dynamic
+
 	// shallow returns a copy of obj that shares everything below its first level.
 	shallow func(obj Object) Object
 }
 
 // Scale says where the scale subresource finds its numbers.
 type Scale struct {
-	Get func(obj Object) (spec, status int32, selector string)
+	Get func(obj Object) (spec, status int32, selector string, err error)
 	Set func(obj Object, replicas int32)
 }
 

@@ -13,9 +13,10 @@ import (
 	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 
-	// What pkg/printers/internalversion does not install by itself.
+	// It installs most groups (internal/api/columns prints with it), and these the rest.
 	_ "k8s.io/kubernetes/pkg/apis/networking/install"
 	_ "k8s.io/kubernetes/pkg/apis/node/install"
+	_ "k8s.io/kubernetes/pkg/printers/internalversion"
 )
 
 // Scheme knows the Go types of all served versions and upstream's internal ones, how to convert between them, and

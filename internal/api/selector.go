@@ -1,20 +1,27 @@
 package api
 
 import (
+	"fmt"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// FieldSelector parses a field selector of a request for r in group-version gv into the names that Fields uses, and
-// refuses names that cannot be selected by ("field label not supported: x").
-func (r *Resource) FieldSelector(gv schema.GroupVersion, text string) (fields.Selector, error) {
-	selector, err := fields.ParseSelector(text)
-	if err != nil || selector.Empty() {
-		return selector, err
-	}
-	gvk := gv.WithKind(r.Kind)
+// SelectBy returns a selector whose names are those that Fields uses, for one whose names are those of group-version gv. It refuses names
+// that cannot be selected by ("field label not supported: x").
+func (r *Resource) SelectBy(gv schema.GroupVersion, selector fields.Selector) (fields.Selector, error) {
 	return selector.Transform(func(name, value string) (string, string, error) {
-		return Scheme.ConvertFieldLabel(gvk, name, value)
+		if !r.Unstructured {
+			var err error
+			if name, value, err = Scheme.ConvertFieldLabel(gv.WithKind(r.Kind), name, value); err != nil {
+				return "", "", err
+			}
+		}
+		if name != "metadata.name" && !(name == "metadata.namespace" && r.Namespaced) && !slices.Contains(r.SelectableFields, name) {
+			return "", "", fmt.Errorf("field label not supported: %s", name)
+		}
+		return name, value, nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	"slices"
 	"strings"
 	"testing"
@@ -156,7 +157,7 @@ func TestPodUpdate(t *testing.T) {
 	})
 	t.Run("resize", func(t *testing.T) {
 		got := update(t, old, "resize", func(p *corev1.Pod) {
-			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": *qty("250m")}
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("250m")}
 			p.Spec.Containers[0].Image = "evil"
 			p.Spec.Hostname = "evil"
 		})
@@ -233,8 +234,8 @@ func TestScale(t *testing.T) {
 	d := create[*appsv1.Deployment](t, goodDeployment)
 	d.Status.Replicas = 4
 	Deployments.Scale.Set(d, 7)
-	spec, status, selector := Deployments.Scale.Get(d)
-	if spec != 7 || status != 4 || selector != "app=web" {
+	spec, status, selector, err := Deployments.Scale.Get(d)
+	if err != nil || spec != 7 || status != 4 || selector != "app=web" {
 		t.Errorf("%d %d %q", spec, status, selector)
 	}
 }

@@ -24,9 +24,9 @@ var Deployments = declare(kind[appsv1.Deployment, apps.Deployment, appsv1.Deploy
 		Namespaced: true, Prefix: "deployments", Status: true,
 		ResetFields: map[string]fieldpath.Filter{"status": without("spec", "metadata.labels")},
 		Scale: &Scale{
-			Get: func(obj Object) (int32, int32, string) {
+			Get: func(obj Object) (int32, int32, string, error) {
 				d := obj.(*appsv1.Deployment)
-				return replicasOf(d.Spec.Replicas), d.Status.Replicas, selectorText(d.Spec.Selector)
+				return replicasOf(d.Spec.Replicas), d.Status.Replicas, selectorText(d.Spec.Selector), nil
 			},
 			Set: func(obj Object, n int32) { obj.(*appsv1.Deployment).Spec.Replicas = &n },
 		},
@@ -76,9 +76,9 @@ var ReplicaSets = declare(kind[appsv1.ReplicaSet, apps.ReplicaSet, appsv1.Replic
 		Plural:           "replicasets", Singular: "replicaset", ShortNames: []string{"rs"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "replicasets", Status: true,
 		Scale: &Scale{
-			Get: func(obj Object) (int32, int32, string) {
+			Get: func(obj Object) (int32, int32, string, error) {
 				rs := obj.(*appsv1.ReplicaSet)
-				return replicasOf(rs.Spec.Replicas), rs.Status.Replicas, selectorText(rs.Spec.Selector)
+				return replicasOf(rs.Spec.Replicas), rs.Status.Replicas, selectorText(rs.Spec.Selector), nil
 			},
 			Set: func(obj Object, n int32) { obj.(*appsv1.ReplicaSet).Spec.Replicas = &n },
 		},

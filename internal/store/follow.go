@@ -134,14 +134,14 @@ type freeze struct {
 // applyAll puts the changes of one revision into their tables.
 func (s *Store) applyAll(rev int64, changes []Change) {
 	// What takes time is done before anybody has to wait for the lock.
-	objects, known := make([]Object, len(changes)), make([]bool, len(changes))
+	objects, tables := make([]Object, len(changes)), make([]*Table, len(changes))
 	var freezes []freeze
 	for i, c := range changes {
 		t, _ := s.find(c.Key)
 		if t == nil {
 			continue
 		}
-		objects[i], known[i] = s.object(t, c, rev), true
+		objects[i], tables[i] = s.object(t, c, rev), t
 		if !slices.ContainsFunc(freezes, func(f freeze) bool { return f.table == t }) {
 			states, upTo := t.history.freeze(t.spec.Encode)
 			freezes = append(freezes, freeze{t, states, upTo})
@@ -153,10 +153,10 @@ func (s *Store) applyAll(rev int64, changes []Change) {
 		f.table.history.settle(f.states, f.upTo)
 	}
 	for i, c := range changes {
+		s.keep(rev, c, len(changes) > 1)
 		switch t, key := s.find(c.Key); {
 		case t == nil:
-			s.keep(rev, c, len(changes) > 1)
-		case !known[i]: // opened a moment ago
+		case t != tables[i]: // opened a moment ago
 			obj, _ := s.decode(t, c, rev)
 			t.apply(key, obj, rev, len(changes) > 1)
 		default:

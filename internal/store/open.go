@@ -34,7 +34,15 @@ type late struct {
 //
 // Watches can resume from R+1 on, not from R: who saw a part of R's batch, through another server or before the table was dropped, would miss
 // the rest of it. A mark, written after loading, sees to it that nobody is given R by this table: the copy is past it.
-func (s *Store) Open(ctx context.Context, spec Spec) (*Table, error) {
+func (s *Store) Open(ctx context.Context, spec Spec) (*Table, error) { return s.open(ctx, spec, false) }
+
+// Reopen is Open for a prefix that has a table whose objects are to be read in another way: the new one takes its place in one step, and the old
+// one is dropped.
+func (s *Store) Reopen(ctx context.Context, spec Spec) (*Table, error) {
+	return s.open(ctx, spec, true)
+}
+
+func (s *Store) open(ctx context.Context, spec Spec, again bool) (*Table, error) {
 	select {
 	case <-s.ready:
 	case <-s.ended:
@@ -43,7 +51,7 @@ func (s *Store) Open(ctx context.Context, spec Spec) (*Table, error) {
 		return nil, ctx.Err()
 	}
 	for {
-		o, err := s.beginOpening(spec)
+		o, err := s.beginOpening(spec, again)
 		if err != nil {
 			return nil, err
 		}
@@ -60,10 +68,10 @@ func (s *Store) Open(ctx context.Context, spec Spec) (*Table, error) {
 	}
 }
 
-func (s *Store) beginOpening(spec Spec) (*opening, error) {
+func (s *Store) beginOpening(spec Spec, again bool) (*opening, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Table(spec.Prefix) != nil || s.openings[spec.Prefix] != nil {
+	if s.Table(spec.Prefix) != nil && !again || s.openings[spec.Prefix] != nil {
 		return nil, fmt.Errorf("there is a table for %s already", spec.Prefix)
 	}
 	o := &opening{table: newTable(s, spec)}
@@ -112,8 +120,12 @@ func (s *Store) fill(ctx context.Context, o *opening) (bool, error) {
 	}
 	delete(s.openings, t.spec.Prefix)
 	tables := maps.Clone(*s.tables.Load())
+	old := tables[t.spec.Prefix]
 	tables[t.spec.Prefix] = t
 	s.tables.Store(&tables)
+	if old != nil {
+		old.drop()
+	}
 	return true, nil
 }
 
@@ -140,6 +152,18 @@ func (s *Store) Drop(prefix string) {
 	tables := maps.Clone(*s.tables.Load())
 	delete(tables, prefix)
 	s.tables.Store(&tables)
+	t.drop()
+}
+
+// Dropped returns a table for spec that has been dropped already: it has no objects, and takes none.
+func (s *Store) Dropped(spec Spec) *Table {
+	t := newTable(s, spec)
+	t.dropped.Store(true)
+	return t
+}
+
+// drop ends the table's watches and refuses writes from now on. The store's lock is held.
+func (t *Table) drop() {
 	t.dropped.Store(true)
 	for w := range t.watchers {
 		w.end()

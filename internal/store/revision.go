@@ -1,11 +1,13 @@
 package store
 
 import (
+	"maps"
 	"reflect"
 	"strconv"
 	"sync/atomic"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -80,6 +82,13 @@ func deletedAt(obj Object, rev int64) Object {
 // Shallow returns a copy of obj that shares everything below its top-level fields; metadata's scalar fields (such as the
 // resourceVersion) can be set on it without touching obj.
 func Shallow(obj Object) Object {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		content := maps.Clone(u.Object)
+		if meta, ok := content["metadata"].(map[string]any); ok {
+			content["metadata"] = maps.Clone(meta)
+		}
+		return &unstructured.Unstructured{Object: content}
+	}
 	v := reflect.ValueOf(obj)
 	c := reflect.New(v.Type().Elem())
 	c.Elem().Set(v.Elem())

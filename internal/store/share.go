@@ -1,6 +1,10 @@
 package store
 
-import "reflect"
+import (
+	"reflect"
+
+	"k8s.io/apimachinery/pkg/runtime"
+)
 
 // Most objects say what another one says: a pod's next state differs from the last in its status alone, and the pods of one
 // ReplicaSet in little but their names. What is equal is kept once.
@@ -42,6 +46,12 @@ func (t *Table) like(key string, obj Object) Object {
 }
 
 func (t *Table) shareWith(obj, like Object) {
+	if u, ok := obj.(runtime.Unstructured); ok {
+		if v, ok := like.(runtime.Unstructured); ok {
+			shareContent(u.UnstructuredContent(), v.UnstructuredContent())
+		}
+		return
+	}
 	mine, theirs := reflect.ValueOf(obj).Elem(), reflect.ValueOf(like).Elem()
 	if mine.Kind() != reflect.Struct || mine.Type() != theirs.Type() {
 		return
@@ -49,6 +59,15 @@ func (t *Table) shareWith(obj, like Object) {
 	shareFields(mine, theirs)
 	if t.spec.Share != nil {
 		t.spec.Share(obj)
+	}
+}
+
+// shareContent replaces the top-level fields of an unstructured object by equal ones of another.
+func shareContent(mine, theirs map[string]any) {
+	for name, m := range mine {
+		if t, has := theirs[name]; has && reflect.DeepEqual(m, t) {
+			mine[name] = t
+		}
 	}
 }
 

@@ -251,6 +251,9 @@ func (r *reconciler) scaled(ctx context.Context, namespace string, ref *metav1.O
 	if err != nil {
 		return nil, scale{}, errors.Join(fmt.Errorf("reading %s %s/%s", res.GroupResource(), namespace, ref.Name), err)
 	}
-	replicas, _, _ := res.Scale.Get(obj)
+	replicas, _, _, err := res.Scale.Get(obj)
+	if err != nil {
+		return nil, scale{}, err
+	}
 	return obj, scale{obj.GetUID(), replicas}, nil
 }

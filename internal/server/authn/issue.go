@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/exchanged"
 )
 
 const (
@@ -102,7 +103,7 @@ func (t *Tokens) TokenRequest(account api.Key, req *authenticationv1.TokenReques
 			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", req.UID, sa.UID))
 	}
 	t.complete(req, sa)
-	if errs := api.ValidateExchanged(req); len(errs) > 0 {
+	if errs := exchanged.Validate(req); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(kind, "", errs)
 	}
 	bound, err := t.bound(sa, req.Spec.BoundObjectRef)

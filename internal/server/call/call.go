@@ -37,9 +37,13 @@ type Handler func(c *Call) error
 // Negotiate chooses the form of the answer by the Accept header. offers reports whether a transformation is on offer; nil
 // offers none.
 func (c *Call) Negotiate(offers func(wire.Accepted) bool) error {
-	accept, ok := wire.Negotiate(c.R.Header.Get("Accept"), offers)
+	var without []wire.Format
+	if res := c.Target.Res; res != nil && res.Unstructured && c.Target.Subresource != "scale" {
+		without = []wire.Format{wire.Protobuf}
+	}
+	accept, ok := wire.Negotiate(c.R.Header.Get("Accept"), offers, without...)
 	if !ok {
-		return ErrNotAcceptable()
+		return ErrNotAcceptable(without...)
 	}
 	c.Accept = accept
 	return nil

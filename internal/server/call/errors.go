@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
 // ErrNoPath is the answer for paths that the server does not have.
@@ -31,10 +34,16 @@ func ErrMethod(t *Target) error {
 }
 
 // ErrNotAcceptable is the answer to an Accept header that names nothing the server has.
-func ErrNotAcceptable() error {
+func ErrNotAcceptable(without ...wire.Format) error {
+	var offered []string
+	for _, f := range []wire.Format{wire.JSON, wire.YAML, wire.Protobuf, wire.CBOR} {
+		if !slices.Contains(without, f) {
+			offered = append(offered, f.MediaType())
+		}
+	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor",
+		Message: "only the following media types are accepted: " + strings.Join(offered, ", "),
 	}}
 }
 

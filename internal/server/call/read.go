@@ -67,7 +67,11 @@ func errTooLarge() error {
 // Decode reads the request's body as an object of kind gvk. Warnings go to the client.
 func (c *Call) Decode(gvk schema.GroupVersionKind, into runtime.Object, validation string) (runtime.Object, error) {
 	f, ok := wire.FormatOf(c.R.Header.Get("Content-Type"))
-	if !ok {
+	_, custom := into.(runtime.Unstructured)
+	switch {
+	case custom && (!ok || f == wire.Protobuf):
+		return nil, ErrUnsupportedMedia(wire.TypeJSON, wire.TypeYAML, wire.TypeCBOR)
+	case !ok:
 		return nil, ErrUnsupportedMedia(wire.TypeJSON, wire.TypeYAML, wire.TypeProtobuf, wire.TypeCBOR)
 	}
 	obj, warnings, err := c.Decoder.Decode(c.Body(), f, gvk, into, validation)

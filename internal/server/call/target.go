@@ -36,7 +36,7 @@ func (t *Target) GV() schema.GroupVersion {
 func (t *Target) Kind() schema.GroupVersionKind { return t.GV().WithKind(t.Res.Kind) }
 
 // ListKind is the kind of its lists.
-func (t *Target) ListKind() schema.GroupVersionKind { return t.GV().WithKind(t.Res.Kind + "List") }
+func (t *Target) ListKind() schema.GroupVersionKind { return t.Res.ListGroupVersionKind(t.GV()) }
 
 // Foreign reports whether objects have to be converted from the version in which they are stored.
 func (t *Target) Foreign() bool { return t.GV() != t.Res.GroupVersion() }

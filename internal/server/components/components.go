@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/columns"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/discovery"
 	"github.com/knarr-io/knarr/internal/server/wire"
@@ -119,7 +119,7 @@ func selection(c *call.Call) (func(*corev1.ComponentStatus) bool, error) {
 
 // sendTable answers with the columns that Kubernetes prints.
 func sendTable(c *call.Call, list *corev1.ComponentStatusList) error {
-	table, err := api.Table(list)
+	table, err := columns.Table(list)
 	if err != nil {
 		return err
 	}

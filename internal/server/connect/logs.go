@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/exchanged"
 	"github.com/knarr-io/knarr/internal/server/call"
 )
 
@@ -22,7 +23,7 @@ func (n *Connector) logs(c *call.Call) error {
 		return err
 	}
 	api.Scheme.Default(opts)
-	if errs := api.ValidateExchanged(opts); len(errs) > 0 {
+	if errs := exchanged.Validate(opts); len(errs) > 0 {
 		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), c.Target.Name, errs)
 	}
 	pod, err := n.pod(c)

@@ -2,6 +2,8 @@ package patch
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -9,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
@@ -20,36 +21,39 @@ const BeforeFirstApply = "before-first-apply"
 // Managers keeps metadata.managedFields (KEP-555). Fields are tracked from the first apply to an object on: until then a
 // write pays nothing for it (docs/adr/0002-managed-fields.md).
 type Managers struct {
-	scheme    *runtime.Scheme
-	converter func() managedfields.TypeConverter
+	served func() *api.Catalog
 
 	mu   sync.Mutex
 	made map[managerKey]*managedfields.FieldManager
 }
 
 type managerKey struct {
-	gvk schema.GroupVersionKind
+	res *api.Resource
+	gv  schema.GroupVersion
 	sub string
 }
 
-// NewManagers returns a Managers for the types of scheme. converter is called at the first apply: it is expensive.
-func NewManagers(scheme *runtime.Scheme, converter func() managedfields.TypeConverter) *Managers {
-	return &Managers{scheme: scheme, converter: converter, made: map[managerKey]*managedfields.FieldManager{}}
+// NewManagers returns a Managers for the resources of a catalogue that may change.
+func NewManagers(served func() *api.Catalog) *Managers {
+	return &Managers{served: served, made: map[managerKey]*managedfields.FieldManager{}}
 }
 
-func (m *Managers) manager(gvk schema.GroupVersionKind, sub string) (*managedfields.FieldManager, error) {
+// Forget frees what is kept for resources that are no longer served.
+func (m *Managers) Forget(less ...*api.Resource) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := managerKey{gvk, sub}
+	maps.DeleteFunc(m.made, func(k managerKey, _ *managedfields.FieldManager) bool { return slices.Contains(less, k.res) })
+}
+
+// manager returns what merges objects of res in group-version gv. It is made at the first use, which is expensive.
+func (m *Managers) manager(res *api.Resource, gv schema.GroupVersion, sub string) (*managedfields.FieldManager, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := managerKey{res, gv, sub}
 	if f := m.made[k]; f != nil {
 		return f, nil
 	}
-	var resets map[fieldpath.APIVersion]fieldpath.Filter
-	if res := api.ByKind(gvk); res != nil {
-		resets = res.Resets(sub)
-	}
-	hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
-	f, err := managedfields.NewDefaultFieldManager(m.converter(), m.scheme, m.scheme, m.scheme, gvk, hub, sub, resets)
+	f, err := m.make(res, gv.WithKind(res.Kind), sub)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +61,30 @@ func (m *Managers) manager(gvk schema.GroupVersionKind, sub string) (*managedfie
 	return f, nil
 }
 
-// Tracked says whether a write of wanted over current (nil on create) has to be recorded.
+func (m *Managers) make(res *api.Resource, gvk schema.GroupVersionKind, sub string) (*managedfields.FieldManager, error) {
+	if !res.Unstructured {
+		hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
+		return managedfields.NewDefaultFieldManager(api.TypeConverter(), api.Scheme, api.Scheme, api.Scheme, gvk, hub, sub, res.Resets(sub))
+	}
+	converter := managedfields.NewDeducedTypeConverter()
+	if res.Managed != nil {
+		var err error
+		if converter, err = res.Managed(); err != nil {
+			return nil, err
+		}
+	}
+	kinds := customKinds{m.served, res}
+	return managedfields.NewDefaultCRDFieldManager(converter, kinds, kinds, kinds, gvk, gvk.GroupVersion(), sub, res.Resets(sub))
+}
+
+// Tracked reports whether a write of wanted over current (nil on create) has to be recorded.
 func Tracked(current, wanted api.Object) bool {
 	return current != nil && len(current.GetManagedFields()) > 0 || wanted.GetManagedFields() != nil
 }
 
-// Update records that manager wrote wanted, of kind gvk, over current, and returns wanted with its managedFields set. always records
-// objects, too, that are not tracked yet.
-func (m *Managers) Update(gvk schema.GroupVersionKind, sub string, current, wanted api.Object, manager string, always bool) (api.Object, error) {
+// Update records that manager wrote wanted, an object of res in group-version gv, over current, and returns wanted with its managedFields set.
+// always records objects, too, that are not tracked yet.
+func (m *Managers) Update(res *api.Resource, gv schema.GroupVersion, sub string, current, wanted api.Object, manager string, always bool) (api.Object, error) {
 	if !always && !Tracked(current, wanted) {
 		return wanted, nil
 	}
@@ -72,11 +92,12 @@ func (m *Managers) Update(gvk schema.GroupVersionKind, sub string, current, want
 		wanted.SetManagedFields(nil) // an empty list forgets all managers: the object is as if nobody had applied to it
 		return wanted, nil
 	}
-	f, err := m.manager(gvk, sub)
+	f, err := m.manager(res, gv, sub)
 	if err != nil {
 		return nil, err
 	}
-	live, err := m.scheme.New(gvk)
+	gvk := gv.WithKind(res.Kind)
+	live, err := res.NewIn(gv)
 	if err != nil {
 		return nil, err
 	}
@@ -88,14 +109,15 @@ func (m *Managers) Update(gvk schema.GroupVersionKind, sub string, current, want
 	return f.UpdateNoErrors(live, wanted, manager).(api.Object), nil
 }
 
-// Apply merges an applied configuration of kind gvk into current (nil where there is no object yet) and returns the result in
-// the version of gvk. Fields of other managers that it would change are conflicts (409) unless force is set.
-func (m *Managers) Apply(gvk schema.GroupVersionKind, sub string, current api.Object, applied *unstructured.Unstructured, manager string, force bool) (api.Object, error) {
-	f, err := m.manager(gvk, sub)
+// Apply merges an applied configuration for res in group-version gv into current (nil where there is no object yet) and returns the result in
+// that version. Fields of other managers that it would change are conflicts (409) unless force is set.
+func (m *Managers) Apply(res *api.Resource, gv schema.GroupVersion, sub string, current api.Object, applied *unstructured.Unstructured, manager string, force bool) (api.Object, error) {
+	f, err := m.manager(res, gv, sub)
 	if err != nil {
 		return nil, err
 	}
-	empty, err := m.scheme.New(gvk)
+	gvk := gv.WithKind(res.Kind)
+	empty, err := res.NewIn(gv)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +136,10 @@ func (m *Managers) Apply(gvk schema.GroupVersionKind, sub string, current api.Ob
 	if err != nil {
 		return nil, applyError(err)
 	}
-	out, err := api.Convert(merged, gvk.GroupVersion())
+	if res.Unstructured {
+		return merged.(api.Object), nil
+	}
+	out, err := api.Convert(merged, gv)
 	if err != nil {
 		return nil, err
 	}

@@ -70,13 +70,13 @@ func sameJSON(t *testing.T, a []byte, b string) bool {
 
 // TestStatusBelongsToItsOwner checks that applying through the main resource cannot come to own status.
 func TestStatusBelongsToItsOwner(t *testing.T) {
-	m := NewManagers(api.Scheme, api.TypeConverter)
-	gvk := appsv1.SchemeGroupVersion.WithKind("Deployment")
+	m := NewManagers(api.BuiltinCatalog)
+	gv := appsv1.SchemeGroupVersion
 	u, _, err := ReadConfiguration([]byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 3}\nstatus: {replicas: 9}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := m.Apply(gvk, "", nil, u, "me", false)
+	out, err := m.Apply(api.Deployments, gv, "", nil, u, "me", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,18 +113,17 @@ func TestStrategicPatchIsBounded(t *testing.T) {
 
 // TestPatchesOfLargeObjectsTakeLinearTime: eight times the size takes far less than the 64 times of what looks at all pairs.
 func TestPatchesOfLargeObjectsTakeLinearTime(t *testing.T) {
-	m := NewManagers(api.Scheme, api.TypeConverter)
-	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	m := NewManagers(api.BuiltinCatalog)
 	apply := func(body []byte) error {
 		u, _, err := ReadConfiguration(body)
 		if err != nil {
 			return err
 		}
-		live, err := m.Apply(gvk, "", nil, u.DeepCopy(), "one", false)
+		live, err := m.Apply(api.Pods, corev1.SchemeGroupVersion, "", nil, u.DeepCopy(), "one", false)
 		if err != nil {
 			return err
 		}
-		_, err = m.Apply(gvk, "", live, u, "another", false)
+		_, err = m.Apply(api.Pods, corev1.SchemeGroupVersion, "", live, u, "another", false)
 		return err
 	}
 	merge := func(body []byte) error {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/exchanged"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/store"
 )
@@ -38,7 +39,7 @@ func (r *Registry) BindMany(ctx context.Context, bindings []Binding) []Result {
 
 // Bind assigns the pod that b names to a node and returns it.
 func (r *Registry) Bind(ctx context.Context, b *corev1.Binding, opts metav1.CreateOptions) (api.Object, error) {
-	if errs := api.ValidateExchanged(b); len(errs) > 0 {
+	if errs := exchanged.Validate(b); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
 	}
 	result := r.bindAll(ctx, []*corev1.Binding{b}, opts)[0]

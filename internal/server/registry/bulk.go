@@ -35,9 +35,15 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 		results[i].Err = r.prepareCreate(ctx, res, obj, creation{})
 	})
 	for i, obj := range objs {
-		if !alone && results[i].Err == nil {
-			groups, index = append(groups, r.createGroup(res, obj)), append(index, i)
+		if alone || results[i].Err != nil {
+			continue
 		}
+		kept, err := stored(ctx, res, obj)
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		groups, index = append(groups, r.createGroup(res, kept)), append(index, i)
 	}
 	for g, err := range r.store.CommitEach(ctx, groups) {
 		i := index[g]
@@ -48,7 +54,7 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 		case err != nil:
 			results[i].Err = r.storeError(err, res, "create", objs[i].GetName())
 		default:
-			results[i].Object = objs[i]
+			results[i].Object = written(objs[i], groups[g][0].Object.(api.Object))
 		}
 	}
 	return results
@@ -100,6 +106,9 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 				results[i].Err = r.storeError(err, res, "update", obj.GetName())
 			default:
 				results[i].Object = obj
+				if kept := groups[g][0].Object; kept != nil && kept != store.Object(obj) {
+					obj.SetResourceVersion(kept.GetResourceVersion())
+				}
 			}
 		}
 		return again
@@ -120,19 +129,27 @@ func (r *Registry) replace(ctx context.Context, res *api.Resource, t *store.Tabl
 	if !ok {
 		return nil, nil, apierrors.NewNotFound(res.GroupResource(), obj.GetName())
 	}
-	if !pinned && sub == "status" {
-		keepMetadata(obj, current.Object)
-	}
-	if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, UpdateOptions{}); err != nil {
+	present, err := own(ctx, res, current.Object)
+	if err != nil {
 		return nil, nil, err
 	}
-	if unchanged(obj, current.Object) {
-		return nil, current.Object, nil
+	if !pinned && sub == "status" {
+		keepMetadata(obj, present)
+	}
+	if err := r.prepareUpdate(ctx, res, obj, present, sub, UpdateOptions{}); err != nil {
+		return nil, nil, err
+	}
+	if !stale(res, current.Object) && unchanged(obj, present) {
+		return nil, present, nil
 	}
 	if err := r.roomFor(essential(ctx, res, sub, current.Object)); err != nil {
 		return nil, nil, err
 	}
-	return r.updateGroup(res, t, obj, current), nil, nil
+	kept, err := stored(ctx, res, obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.updateGroup(res, t, kept, current), nil, nil
 }
 
 // keepMetadata gives obj the present labels, annotations, finalizers and owners: the status subresource would write them.

@@ -52,11 +52,15 @@ func (r *Registry) create(ctx context.Context, res *api.Resource, obj api.Object
 		if len(opts.DryRun) > 0 {
 			return draft, nil
 		}
-		_, err := r.store.Commit(ctx, r.createGroup(res, draft)...)
+		kept, err := stored(ctx, res, draft)
+		if err != nil {
+			return nil, err
+		}
+		_, err = r.store.Commit(ctx, r.createGroup(res, kept)...)
 		var conflict *store.ConflictError
 		switch {
 		case err == nil:
-			return draft, nil
+			return written(draft, kept), nil
 		case !errors.As(err, &conflict):
 			return nil, r.storeError(err, res, "create", draft.GetName())
 		case conflict.Ops[0] != 0 && try < allocationTries: // somebody else took the address or the port
@@ -69,7 +73,40 @@ func (r *Registry) create(ctx context.Context, res *api.Resource, obj api.Object
 	}
 }
 
-// createGroup returns the mutations that store a prepared obj.
+// stored returns obj, of the version of res, in the version in which objects of res are stored: obj itself but for further versions of custom
+// resources.
+func stored(ctx context.Context, res *api.Resource, obj api.Object) (api.Object, error) {
+	if res.Stored == nil {
+		return obj, nil
+	}
+	out, err := res.Stored.Own(ctx, obj)
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// written gives obj, which was stored as kept, the revision of that.
+func written(obj, kept api.Object) api.Object {
+	if obj != kept {
+		obj.SetResourceVersion(kept.GetResourceVersion())
+	}
+	return obj
+}
+
+// own returns an object of the table of res in the version of res.
+func own(ctx context.Context, res *api.Resource, obj api.Object) (api.Object, error) {
+	if res.Convert == nil {
+		return obj, nil
+	}
+	out, err := res.Own(ctx, obj)
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// createGroup returns the mutations that store obj, which has been prepared.
 func (r *Registry) createGroup(res *api.Resource, obj api.Object) []store.Mutation {
 	group := []store.Mutation{{Table: r.table(res), Key: res.Key(api.KeyOf(obj)), Object: obj, If: 0}}
 	return append(group, r.exchange(res, nil, obj)...)

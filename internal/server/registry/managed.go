@@ -26,8 +26,7 @@ func (r *Registry) record(ctx context.Context, res *api.Resource, sub string, cu
 	if manager == "" {
 		manager = unnamed
 	}
-	gvk := res.GroupVersionKind
-	out, err := r.managers.Update(gvk, sub, current, obj, manager, r.recordAll)
+	out, err := r.managers.Update(res, res.GroupVersion(), sub, current, obj, manager, r.recordAll)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +57,7 @@ type ListResult struct {
 
 // List returns the objects that opts choose, in key order, as of one revision.
 func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions) (*ListResult, error) {
-	match, byField, err := opts.matcher(res)
+	match, byField, err := opts.matcher(ctx, res)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +193,7 @@ func (r *Registry) reach(ctx context.Context, want int64) error {
 
 // matcher returns the predicate of a selection (nil: everything) and its fields in the stored version, or BadRequest for a field
 // that cannot be selected. The namespace is not looked at.
-func (s Selection) matcher(res *api.Resource) (func(store.Object) bool, fields.Selector, error) {
+func (s Selection) matcher(ctx context.Context, res *api.Resource) (func(store.Object) bool, fields.Selector, error) {
 	byLabel := s.Labels != nil && !s.Labels.Empty()
 	byField := s.Fields != nil && !s.Fields.Empty()
 	if !byField {
@@ -207,18 +206,16 @@ func (s Selection) matcher(res *api.Resource) (func(store.Object) bool, fields.S
 	if gv.Empty() {
 		gv = res.GroupVersion()
 	}
-	selector, err := s.Fields.Transform(func(name, value string) (string, string, error) {
-		name, value, err := api.Scheme.ConvertFieldLabel(gv.WithKind(res.Kind), name, value)
-		if err == nil && name != "metadata.name" && !(name == "metadata.namespace" && res.Namespaced) && !slices.Contains(res.SelectableFields, name) {
-			err = fmt.Errorf("field label not supported: %s", name)
-		}
-		return name, value, err
-	})
+	selector, err := res.SelectBy(gv, s.Fields)
 	if err != nil {
 		return nil, nil, apierrors.NewBadRequest(err.Error()) // kubectl tells the rest
 	}
 	return func(o store.Object) bool {
-		return (!byLabel || s.Labels.Matches(labels.Set(o.GetLabels()))) && selector.Matches(res.FieldSet(o))
+		if byLabel && !s.Labels.Matches(labels.Set(o.GetLabels())) {
+			return false
+		}
+		own, err := res.Own(ctx, o)
+		return err != nil || selector.Matches(res.FieldSet(own[0])) // who converts it to send it meets the error
 	}, selector, nil
 }
 
@@ -255,7 +252,7 @@ type Watch struct {
 
 // Watch begins a watch. Too old a revision gives a 410 Expired status.
 func (r *Registry) Watch(ctx context.Context, res *api.Resource, opts WatchOptions) (*Watch, error) {
-	match, _, err := opts.matcher(res)
+	match, _, err := opts.matcher(ctx, res)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,11 @@ func (r *Registry) Reader() Reader { return Reader{r.store} }
 
 // Get returns the stored object, shared and immutable.
 func (r Reader) Get(res *api.Resource, key api.Key) (api.Object, bool) {
-	rev, ok := r.store.Table(res.Table()).Get(res.Key(key))
+	t := r.store.Table(res.Table())
+	if t == nil { // it is no longer served
+		return nil, false
+	}
+	rev, ok := t.Get(res.Key(key))
 	if !ok {
 		return nil, false
 	}
@@ -31,7 +35,11 @@ func (r Reader) List(res *api.Resource, namespace string, visit func(api.Object)
 	if namespace != "" && res.Namespaced {
 		prefix = namespace + "/"
 	}
-	r.store.Table(res.Table()).Snapshot().Ascend(prefix, "", func(rev *store.Revision) bool { return visit(rev.Object) })
+	t := r.store.Table(res.Table())
+	if t == nil {
+		return
+	}
+	t.Snapshot().Ascend(prefix, "", func(rev *store.Revision) bool { return visit(rev.Object) })
 }
 
 // PodsOn visits the pods bound to a node until visit returns false.

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -46,7 +47,7 @@ type Registry struct {
 	store      *store.Store
 	admission  admission.Chain
 	served     *api.Served
-	gone       gone
+	exchanging sync.Mutex // held while the catalogue changes
 	managers   *patch.Managers
 	recordAll  bool
 	allocators map[*api.Resource]allocator
@@ -65,7 +66,8 @@ func New(cfg Config) *Registry {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	r := &Registry{store: cfg.Store, served: api.NewServed(api.BuiltinCatalog()), managers: patch.NewManagers(api.Scheme, api.TypeConverter), recordAll: cfg.Record, space: cfg.Space, log: cfg.Log}
+	served := api.NewServed(api.BuiltinCatalog())
+	r := &Registry{store: cfg.Store, served: served, managers: patch.NewManagers(served.Now), recordAll: cfg.Record, space: cfg.Space, log: cfg.Log}
 	r.allocators = map[*api.Resource]allocator{api.Services: &serviceAllocator{registry: r, cidr: cfg.ServiceCIDR, portRange: cfg.NodePorts}}
 	if cfg.Admission != nil {
 		r.admission = cfg.Admission(r)
@@ -108,6 +110,8 @@ func (r *Registry) storeError(err error, res *api.Resource, verb, name string) e
 		return nil
 	case errors.Is(err, store.ErrEnded):
 		return apierrors.NewServiceUnavailable("the server is shutting down")
+	case errors.Is(err, store.ErrDropped) && r.store.Table(res.Table()) != nil: // its table is another one by now
+		return apierrors.NewServerTimeout(res.GroupResource(), verb, 1)
 	case errors.Is(err, store.ErrDropped):
 		return notServed(res)
 	case errors.Is(err, store.ErrFenced):

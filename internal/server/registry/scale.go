@@ -8,11 +8,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/exchanged"
 )
 
-// ScaleOf is obj as a Scale: the number of replicas in the same terms for every kind that has one.
-func ScaleOf(res *api.Resource, obj api.Object) *autoscalingv1.Scale {
-	spec, status, selector := res.Scale.Get(obj)
+// ScaleOf is obj, of the version of res, as a Scale: the number of replicas in the same terms for every kind that has one.
+func ScaleOf(res *api.Resource, obj api.Object) (*autoscalingv1.Scale, error) {
+	spec, status, selector, err := res.Scale.Get(obj)
+	if err != nil {
+		return nil, err
+	}
 	return &autoscalingv1.Scale{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
@@ -20,18 +24,22 @@ func ScaleOf(res *api.Resource, obj api.Object) *autoscalingv1.Scale {
 		},
 		Spec:   autoscalingv1.ScaleSpec{Replicas: spec},
 		Status: autoscalingv1.ScaleStatus{Replicas: status, Selector: selector},
-	}
+	}, nil
 }
 
 // UpdateScale sets the replicas that change makes of the present Scale, again when somebody wrote in between. It is a write of the object
 // itself.
 func (r *Registry) UpdateScale(ctx context.Context, res *api.Resource, key api.Key, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error), opts metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
 	transform := func(current api.Object) (api.Object, error) {
-		wanted, err := change(ScaleOf(res, current))
+		scale, err := ScaleOf(res, current)
 		if err != nil {
 			return nil, err
 		}
-		if errs := api.ValidateExchanged(wanted); len(errs) > 0 {
+		wanted, err := change(scale)
+		if err != nil {
+			return nil, err
+		}
+		if errs := exchanged.Validate(wanted); len(errs) > 0 {
 			return nil, apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), key.Name, errs)
 		}
 		obj := current.DeepCopyObject().(api.Object)
@@ -46,5 +54,5 @@ func (r *Registry) UpdateScale(ctx context.Context, res *api.Resource, key api.K
 	if err != nil {
 		return nil, err
 	}
-	return ScaleOf(res, out), nil
+	return ScaleOf(res, out)
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,12 +15,12 @@ import (
 	"github.com/knarr-io/knarr/internal/store"
 )
 
-// widgets are config maps by another name: what a definition of a kind adds.
+// widgets are what a definition of a kind adds.
 func widgets() *api.Resource {
-	r := *api.ConfigMaps
-	r.GroupVersionKind = schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"}
-	r.Plural, r.Singular, r.Prefix = "widgets", "widget", "example.com/widgets"
-	return &r
+	return api.Custom(api.Resource{
+		GroupVersionKind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"},
+		Plural:           "widgets", Singular: "widget", Namespaced: true, Prefix: "example.com/widgets",
+	})
 }
 
 // A resource that joins while the server runs is written, read, watched and indexed as others are; when it leaves, its watches end and
@@ -39,10 +38,11 @@ func TestServeAndRetire(t *testing.T) {
 		if !r.Served().Now().Has(w) {
 			t.Fatal("it is not in the catalogue")
 		}
-		widget := func(name string) *corev1.ConfigMap {
-			m := configMap(name, map[string]string{"k": "v"})
-			m.SetGroupVersionKind(w.GroupVersionKind)
-			m.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}}
+		widget := func(name string) api.Object {
+			m := w.New()
+			m.SetNamespace(key(name).Namespace)
+			m.SetName(name)
+			m.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}})
 			return m
 		}
 		watch, err := c.Watch(t.Context(), w, client.ListOptions{})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,15 +67,19 @@ func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, s
 			}
 			return out, true, err
 		}
-		obj, err := transform(current.Object)
+		present, err := own(ctx, res, current.Object)
 		if err != nil {
 			return nil, false, err
 		}
-		if err := r.prepareUpdate(ctx, res, obj, current.Object, sub, opts); err != nil {
+		obj, err := transform(present)
+		if err != nil {
 			return nil, false, err
 		}
-		if !opts.Force && unchanged(obj, current.Object) {
-			return current.Object, false, nil
+		if err := r.prepareUpdate(ctx, res, obj, present, sub, opts); err != nil {
+			return nil, false, err
+		}
+		if !opts.Force && !stale(res, current.Object) && unchanged(obj, present) {
+			return present, false, nil
 		}
 		if len(opts.DryRun) > 0 {
 			return obj, false, nil
@@ -97,10 +102,18 @@ func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, s
 	}
 }
 
-// unchanged tells whether an update would store what is there already. The stored forms are compared, as in Kubernetes; that costs a
+// stale reports whether an object is stored in a version that is no longer the one to store in: every update writes it anew.
+func stale(res *api.Resource, current api.Object) bool {
+	return res.Unstructured && current.GetObjectKind().GroupVersionKind() != res.StoredAs().GroupVersionKind
+}
+
+// unchanged reports whether an update would store what is there already. The stored forms are compared, as in Kubernetes; that costs a
 // tenth of a comparison by reflection.
 func unchanged(obj, current api.Object) bool {
-	a, b := obj.(runtime.ProtobufMarshaller), current.(runtime.ProtobufMarshaller) // all that is stored is
+	if u, ok := obj.(runtime.Unstructured); ok {
+		return reflect.DeepEqual(u.UnstructuredContent(), current.(runtime.Unstructured).UnstructuredContent())
+	}
+	a, b := obj.(runtime.ProtobufMarshaller), current.(runtime.ProtobufMarshaller) // all else that is stored is
 	size := a.Size()
 	if size != b.Size() {
 		return false
@@ -166,7 +179,11 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 
 // commitUpdate stores a prepared obj in place of current, or removes it where it was only waiting for its finalizers.
 func (r *Registry) commitUpdate(ctx context.Context, res *api.Resource, t *store.Table, obj api.Object, current *store.Revision) error {
-	group := r.updateGroup(res, t, obj, current)
+	kept, err := stored(ctx, res, obj)
+	if err != nil {
+		return err
+	}
+	group := r.updateGroup(res, t, kept, current)
 	rev, err := r.store.Commit(ctx, group...)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
@@ -174,6 +191,8 @@ func (r *Registry) commitUpdate(ctx context.Context, res *api.Resource, t *store
 	}
 	if err == nil && group[0].Object == nil {
 		obj.SetResourceVersion(store.FormatRevision(rev))
+	} else if err == nil {
+		written(obj, kept)
 	}
 	return r.storeError(err, res, "update", obj.GetName())
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/exchanged"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/call"
@@ -104,7 +105,7 @@ func (v *Reviewer) Serve(c *call.Call) error {
 	if o, ok := obj.(api.Object); ok && r.Namespaced && o.GetNamespace() == "" {
 		o.SetNamespace(c.Target.Namespace)
 	}
-	if errs := api.ValidateExchanged(obj); len(errs) > 0 {
+	if errs := exchanged.Validate(obj); len(errs) > 0 {
 		return apierrors.NewInvalid(r.GroupKind(), "", errs)
 	}
 	if err := r.answer(v, c, obj); err != nil {

@@ -63,7 +63,11 @@ func (v *Verbs) delete(c *call.Call) error {
 		return err
 	}
 	if !gone || c.Target.Res.AnswersDeleted {
-		return v.written(c, http.StatusOK, obj)
+		revs, err := own(c, []*store.Revision{{Object: obj}})
+		if err != nil {
+			return err
+		}
+		return v.written(c, http.StatusOK, revs[0].Object)
 	}
 	c.Document(http.StatusOK, &metav1.Status{
 		Status: metav1.StatusSuccess, Code: http.StatusOK,
@@ -89,6 +93,9 @@ func (v *Verbs) deleteCollection(c *call.Call) error {
 	revs := make([]*store.Revision, len(objs))
 	for i, o := range objs {
 		revs[i] = &store.Revision{Object: o}
+	}
+	if revs, err = own(c, revs); err != nil {
+		return err
 	}
 	meta := metav1.ListMeta{ResourceVersion: v.cfg.Registry.Revision()}
 	if c.Accept.As.Kind != "" {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/knarr-io/knarr/internal/server/call"
+	"github.com/knarr-io/knarr/internal/store"
 )
 
 // get answers with one object.
@@ -12,5 +13,9 @@ func (v *Verbs) get(c *call.Call) error {
 	if err != nil {
 		return err
 	}
-	return sendObject(c, http.StatusOK, rev.Object, rev)
+	revs, err := own(c, []*store.Revision{rev})
+	if err != nil {
+		return err
+	}
+	return sendObject(c, http.StatusOK, revs[0].Object, revs[0])
 }

@@ -36,11 +36,15 @@ func (v *Verbs) list(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+	items, err := own(c, result.Items)
+	if err != nil {
+		return err
+	}
 	meta := metav1.ListMeta{ResourceVersion: store.FormatRevision(result.Revision), Continue: result.Continue, RemainingItemCount: result.Remaining}
 	if c.Accept.As.Kind != "" {
-		return sendTransformedList(c, result.Items, meta)
+		return sendTransformedList(c, items, meta)
 	}
-	return sendList(c, result.Items, meta)
+	return sendList(c, items, meta)
 }
 
 // sendList answers with a list in the form the client asked for.

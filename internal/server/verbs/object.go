@@ -26,7 +26,7 @@ func sendObject(c *call.Call, code int, obj api.Object, rev *store.Revision) err
 		c.Send(code, c.Accept.Format.MediaType(), b)
 		return nil
 	}
-	out, err := api.Convert(obj, c.Target.GV())
+	out, err := c.Target.Res.Versioned(obj, c.Target.GV())
 	if err != nil {
 		return err
 	}
@@ -34,12 +34,36 @@ func sendObject(c *call.Call, code int, obj api.Object, rev *store.Revision) err
 	return nil
 }
 
+// own returns revisions of the target's table as they are in the version of its resource: those given but for custom resources that have
+// several versions.
+func own(c *call.Call, revs []*store.Revision) ([]*store.Revision, error) {
+	res := c.Target.Res
+	if res.Convert == nil {
+		return revs, nil
+	}
+	objs := make([]api.Object, len(revs))
+	for i, rev := range revs {
+		objs[i] = rev.Object
+	}
+	objs, err := res.Own(c.R.Context(), objs...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*store.Revision, len(revs))
+	for i, rev := range revs {
+		if out[i] = rev; rev.Object != store.Object(objs[i]) {
+			out[i] = &store.Revision{Key: rev.Key, Rev: rev.Rev, Object: objs[i]}
+		}
+	}
+	return out, nil
+}
+
 // itemBytes returns the bytes of a stored revision in the client's format and version, shared with everyone who asks for the
 // same.
 func itemBytes(c *call.Call, rev *store.Revision) ([]byte, error) {
 	gvk := c.Target.Kind()
 	if c.Target.Foreign() {
-		obj, err := api.Convert(rev.Object, gvk.GroupVersion())
+		obj, err := c.Target.Res.Versioned(rev.Object, gvk.GroupVersion())
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,8 @@
 package verbs
 
 import (
+	"strings"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metainternalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
@@ -17,25 +19,48 @@ import (
 // decodeObject reads an object of the target's resource and returns it as it is stored, without its TypeMeta, which the store
 // does not keep.
 func decodeObject(c *call.Call, validation string) (api.Object, error) {
-	empty, err := api.Scheme.New(c.Target.Kind())
+	empty, err := c.Target.Res.NewIn(c.Target.GV())
 	if err != nil {
 		return nil, err
 	}
-	obj, err := c.Decode(c.Target.Kind(), empty, validation)
+	decoded, err := c.Decode(c.Target.Kind(), empty, validation)
 	if err != nil {
 		return nil, err
 	}
-	return stored(c, obj)
+	obj, unknown, err := stored(c, decoded)
+	if err != nil {
+		return nil, err
+	}
+	return obj, judge(c, unknown, validation)
 }
 
-// stored turns an object in the client's version into the stored one.
-func stored(c *call.Call, obj runtime.Object) (api.Object, error) {
-	out, err := api.Convert(obj, c.Target.Res.GroupVersion())
+// stored turns what a client sent, in its version, into an object of the resource's own. unknown are the fields that were dropped.
+func stored(c *call.Call, decoded runtime.Object) (_ api.Object, unknown []string, err error) {
+	res, obj := c.Target.Res, decoded.(api.Object)
+	if res.Unstructured {
+		if res.Receive != nil {
+			unknown, err = res.Receive(obj)
+		}
+		return obj, unknown, err
+	}
+	out, err := api.Convert(obj, res.GroupVersion())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	return out.(api.Object), nil
+	return out.(api.Object), nil, nil
+}
+
+// judge refuses unknown fields, tells of them or passes them over, as the client wishes.
+func judge(c *call.Call, unknown []string, validation string) error {
+	switch {
+	case len(unknown) == 0 || validation == metav1.FieldValidationIgnore:
+	case validation == metav1.FieldValidationStrict:
+		return apierrors.NewBadRequest("strict decoding error: " + strings.Join(unknown, ", "))
+	default:
+		c.Warn(unknown)
+	}
+	return nil
 }
 
 // listOptions reads and checks the query of a list, watch or deletecollection.

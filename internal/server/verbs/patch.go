@@ -1,9 +1,9 @@
 package verbs
 
 import (
-	"encoding/json"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -62,15 +62,19 @@ func (v *Verbs) patch(c *call.Call) error {
 }
 
 func patchType(c *call.Call) (types.PatchType, error) {
+	offered := patchTypes
+	if c.Target.Res.Unstructured && c.Target.Subresource != "scale" {
+		offered = slices.DeleteFunc(slices.Clone(offered), func(t string) bool { return t == string(types.StrategicMergePatchType) })
+	}
 	media, _, err := mime.ParseMediaType(c.R.Header.Get("Content-Type"))
 	if err == nil {
-		for _, t := range patchTypes {
+		for _, t := range offered {
 			if t == media {
 				return types.PatchType(t), nil
 			}
 		}
 	}
-	return "", call.ErrUnsupportedMedia(patchTypes...)
+	return "", call.ErrUnsupportedMedia(offered...)
 }
 
 // patcher returns the function that applies a JSON, merge or strategic merge patch in the client's version.
@@ -78,15 +82,15 @@ func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validat
 	gvk := c.Target.Kind()
 	warned := false
 	return func(current api.Object) (api.Object, error) {
-		versioned, err := api.Convert(current, gvk.GroupVersion())
+		versioned, err := c.Target.Res.Versioned(current, gvk.GroupVersion())
 		if err != nil {
 			return nil, err
 		}
-		original, err := json.Marshal(wire.Named(versioned, gvk))
+		original, err := wire.Item(versioned, gvk, wire.JSON)
 		if err != nil {
 			return nil, err
 		}
-		typ, err := api.Scheme.New(gvk)
+		typ, err := c.Target.Res.NewIn(gvk.GroupVersion())
 		if err != nil {
 			return nil, err
 		}
@@ -104,10 +108,17 @@ func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validat
 			}
 			if !warned { // once, however often somebody gets in between
 				c.Warn(append(wire.Messages(duplicates), warnings...))
-				warned = true
 			}
 		}
-		return stored(c, obj)
+		wanted, unknown, err := stored(c, obj)
+		if err != nil {
+			return nil, err
+		}
+		if !warned || validation == metav1.FieldValidationStrict {
+			err = judge(c, unknown, validation)
+		}
+		warned = true
+		return wanted, err
 	}
 }
 
@@ -142,22 +153,24 @@ func (v *Verbs) applier(c *call.Call, kind types.PatchType, body []byte, opts me
 	return func(current api.Object) (api.Object, error) {
 		var live api.Object
 		if current != nil {
-			versioned, err := api.Convert(current, gvk.GroupVersion())
-			if err != nil {
+			var err error
+			if live, err = c.Target.Res.Versioned(current, gvk.GroupVersion()); err != nil {
 				return nil, err
 			}
-			live = versioned.(api.Object)
 		} else if applied.GetUID() != "" {
 			return nil, apierrors.NewConflict(c.Target.GroupResource(), c.Target.Name, errUIDOfNothing(string(applied.GetUID())))
 		} else if err := v.mayCreate(c); err != nil {
 			return nil, err
 		}
-		merged, err := v.cfg.Registry.Managers().Apply(gvk, c.Target.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
+		merged, err := v.cfg.Registry.Managers().Apply(c.Target.Res, gvk.GroupVersion(), c.Target.Subresource, live, applied.DeepCopy(), opts.FieldManager, force)
 		if err != nil {
 			return nil, err
 		}
-		wanted, err := stored(c, merged)
+		wanted, unknown, err := stored(c, merged)
 		if err != nil {
+			return nil, err
+		}
+		if err := judge(c, unknown, call.FieldValidation(opts.FieldValidation)); err != nil {
 			return nil, err
 		}
 		if current == nil {

@@ -11,11 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/columns"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/patch"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
+	"github.com/knarr-io/knarr/internal/store"
 )
 
 var scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
@@ -28,7 +29,14 @@ func (v *Verbs) scale(c *call.Call) error {
 		if err != nil {
 			return err
 		}
-		scale := registry.ScaleOf(c.Target.Res, rev.Object)
+		revs, err := own(c, []*store.Revision{rev})
+		if err != nil {
+			return err
+		}
+		scale, err := registry.ScaleOf(c.Target.Res, revs[0].Object)
+		if err != nil {
+			return err
+		}
 		if call.MetaKind(c.Accept.As) == "Table" {
 			return scaleTable(c, scale)
 		}
@@ -42,7 +50,7 @@ func (v *Verbs) scale(c *call.Call) error {
 
 // scaleTable answers with the columns that Kubernetes prints for a Scale.
 func scaleTable(c *call.Call, scale *autoscalingv1.Scale) error {
-	table, err := api.Table(scale)
+	table, err := columns.Table(scale)
 	if err != nil {
 		return err
 	}

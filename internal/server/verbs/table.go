@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/columns"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
@@ -46,22 +47,23 @@ func sendTransformed(c *call.Call, code int, obj api.Object) error {
 }
 
 // transform turns obj, of the stored version, into what the client asked for. Column definitions are sent once a stream.
-func transform(c *call.Call, obj api.Object, columns bool) (runtime.Object, error) {
+func transform(c *call.Call, obj api.Object, first bool) (runtime.Object, error) {
 	if call.MetaKind(c.Accept.As) == "PartialObjectMetadata" {
 		return call.Partial(obj, c.Accept.As.Version), nil
 	}
-	versioned, err := api.Convert(obj, c.Target.GV())
+	res, gv := c.Target.Res, c.Target.GV()
+	versioned, err := res.Versioned(obj, gv)
 	if err != nil {
 		return nil, err
 	}
-	table, err := api.Table(versioned)
+	table, err := columns.Of(res, gv, []api.Object{versioned})
 	if err != nil {
 		return nil, err
 	}
 	if table.ResourceVersion == "" {
 		table.ResourceVersion = obj.GetResourceVersion()
 	}
-	if !columns {
+	if !first {
 		table.ColumnDefinitions = nil
 	}
 	return table, includeObjects(c, table)
@@ -158,30 +160,36 @@ func row(w *listWriter, r *metav1.TableRow) error {
 
 // tableOf makes rows of objects.
 func tableOf(c *call.Call, revs []*store.Revision) (*metav1.Table, error) {
-	list, err := listObject(c, revs, metav1.ListMeta{})
+	objs, err := versioned(c, revs)
 	if err != nil {
 		return nil, err
 	}
-	table, err := api.Table(list)
+	table, err := columns.Of(c.Target.Res, c.Target.GV(), objs)
 	if err != nil {
 		return nil, err
 	}
 	return table, includeObjects(c, table)
 }
 
-// listObject makes a list of the client's version that shares its items with the store.
-func listObject(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) (runtime.Object, error) {
-	list, err := api.Scheme.New(c.Target.ListKind())
-	if err != nil {
-		return nil, err
-	}
-	items := make([]runtime.Object, len(revs))
+// versioned returns the objects of revisions in the client's version.
+func versioned(c *call.Call, revs []*store.Revision) (_ []api.Object, err error) {
+	objs := make([]api.Object, len(revs))
 	for i, rev := range revs {
-		if items[i], err = api.Convert(rev.Object, c.Target.GV()); err != nil {
+		if objs[i], err = c.Target.Res.Versioned(rev.Object, c.Target.GV()); err != nil {
 			return nil, err
 		}
 	}
-	if err := meta.SetList(list, items); err != nil {
+	return objs, nil
+}
+
+// listObject makes a list of the client's version that shares its items with the store.
+func listObject(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) (runtime.Object, error) {
+	objs, err := versioned(c, revs)
+	if err != nil {
+		return nil, err
+	}
+	list, err := c.Target.Res.ListOf(c.Target.GV(), objs)
+	if err != nil {
 		return nil, err
 	}
 	m, err := meta.ListAccessor(list)

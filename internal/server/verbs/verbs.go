@@ -43,6 +43,14 @@ func (v *Verbs) Serve(c *call.Call) error {
 		return err
 	}
 	c.Target.Known = true
+	if res := c.Target.Res; res.Refusal != nil {
+		if err := res.Refusal(c.Target.Verb); err != nil {
+			return err
+		}
+	}
+	if text := c.Target.Res.Deprecation; text != "" {
+		c.Warn([]string{text})
+	}
 	if err := v.fresh(c); err != nil {
 		return err
 	}

@@ -85,7 +85,11 @@ type feed struct {
 }
 
 func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.ListOptions, initial bool) error {
-	for _, rev := range w.Initial {
+	present, err := own(o.c, w.Initial)
+	if err != nil {
+		return o.end(err)
+	}
+	for _, rev := range present {
 		if err := o.event("ADDED", rev); err != nil {
 			return o.end(err)
 		}
@@ -113,13 +117,13 @@ func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.Li
 			if err != nil {
 				return o.end(err)
 			}
+		case errors.Is(err, store.ErrDropped): // who watches asks again, and finds the resource as it is now or no longer
+			return nil
 		case err != nil:
 			return o.end(err)
 		}
-		for _, e := range events {
-			if err := o.event(eventNames[e.Type], e.Revision); err != nil {
-				return o.end(err)
-			}
+		if err := o.events(events); err != nil {
+			return o.end(err)
 		}
 		if err := o.flush(); err != nil {
 			return nil
@@ -137,6 +141,31 @@ func (o *feed) next(ctx context.Context, w *registry.Watch, bookmarks bool) ([]s
 	ctx, cancel := context.WithTimeout(ctx, bookmarkEvery)
 	defer cancel()
 	return w.Next(ctx)
+}
+
+// events appends events to the buffer, converted together where they have to be.
+func (o *feed) events(events []store.Event) error {
+	var converted []*store.Revision
+	if o.c.Target.Res.Convert != nil {
+		revs := make([]*store.Revision, len(events))
+		for i := range events {
+			revs[i] = events[i].Revision
+		}
+		var err error
+		if converted, err = own(o.c, revs); err != nil {
+			return err
+		}
+	}
+	for i, e := range events {
+		rev := e.Revision
+		if converted != nil {
+			rev = converted[i]
+		}
+		if err := o.event(eventNames[e.Type], rev); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // event appends one event to the buffer, from the shared bytes of its revision unless a transformation is asked for.
@@ -174,7 +203,7 @@ func (o *feed) append(kind string, gvk schema.GroupVersionKind, item []byte) (er
 func (o *feed) bookmark(rev int64, annotations map[string]string) error {
 	o.reached = rev
 	gvk := o.c.Target.Kind()
-	empty, err := api.Scheme.New(gvk)
+	empty, err := o.c.Target.Res.NewIn(gvk.GroupVersion())
 	if err != nil {
 		return err
 	}

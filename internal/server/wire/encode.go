@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
@@ -32,6 +34,11 @@ func HasProtobuf(obj runtime.Object) bool {
 func Named(obj runtime.Object, gvk schema.GroupVersionKind) runtime.Object {
 	if obj.GetObjectKind().GroupVersionKind() == gvk {
 		return obj
+	}
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		u = &unstructured.Unstructured{Object: maps.Clone(u.Object)}
+		u.SetGroupVersionKind(gvk)
+		return u
 	}
 	v := reflect.ValueOf(obj)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
@@ -83,7 +90,11 @@ func Item(obj runtime.Object, gvk schema.GroupVersionKind, f Format) ([]byte, er
 		err := cborEncoder().Encode(Named(obj, gvk), &b)
 		return b.Bytes(), err
 	}
-	return json.Marshal(Named(obj, gvk))
+	obj = Named(obj, gvk)
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return json.Marshal(u.Object) // its own method marshals twice
+	}
+	return json.Marshal(obj)
 }
 
 // Document makes the bytes of one item a document of its own. The item is not changed.

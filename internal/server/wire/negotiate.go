@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -18,13 +19,14 @@ type Accepted struct {
 }
 
 // Negotiate returns the first form of the Accept header, by weight and then by order, that the server has and allow lets
-// through (nil: no transformation is offered). ok is false where there is none: the answer is 406.
-func Negotiate(header string, allow func(Accepted) bool) (Accepted, bool) {
+// through (nil: no transformation is offered). Objects that are not transformed have no form in the formats without. ok is false where there is none:
+// the answer is 406.
+func Negotiate(header string, allow func(Accepted) bool, without ...Format) (Accepted, bool) {
 	switch header {
 	case "", "*/*", TypeJSON:
 		return Accepted{}, true
 	case TypeProtobuf:
-		return Accepted{Format: Protobuf}, true
+		return Accepted{Format: Protobuf}, !slices.Contains(without, Protobuf)
 	}
 	for _, c := range clauses(header) {
 		a, ok := c.accepted()
@@ -32,6 +34,9 @@ func Negotiate(header string, allow func(Accepted) bool) (Accepted, bool) {
 			continue
 		}
 		if a.As.Kind != "" && (allow == nil || !allow(a)) {
+			continue
+		}
+		if a.As.Kind == "" && slices.Contains(without, a.Format) {
 			continue
 		}
 		return a, true

@@ -1,20 +1,17 @@
-package api
+package columns
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-)
 
-func qty(s string) *resource.Quantity {
-	q := resource.MustParse(s)
-	return &q
-}
+	"github.com/knarr-io/knarr/internal/api"
+)
 
 func TestTableColumns(t *testing.T) {
 	want := map[string]string{
@@ -33,14 +30,14 @@ func TestTableColumns(t *testing.T) {
 		"clusterroles":    "Name Created At",
 		"ipaddresses":     "Name ParentRef",
 	}
-	for _, res := range Builtin {
+	for _, res := range api.Builtin {
 		for _, obj := range []runtime.Object{res.New(), res.NewList()} {
 			table, err := Table(obj)
 			if err != nil {
 				t.Errorf("%s: %v", res.Plural, err)
 				continue
 			}
-			if _, list := obj.(Object); list != (len(table.Rows) == 1) {
+			if _, list := obj.(api.Object); list != (len(table.Rows) == 1) {
 				t.Errorf("%T: %d rows", obj, len(table.Rows))
 			}
 			columns := ""
@@ -66,9 +63,13 @@ func TestTableRows(t *testing.T) {
 			Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
 				Name: "c", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}}},
 	}}
+	before := list.DeepCopy()
 	table, err := Table(list)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(before, list) {
+		t.Error("the objects were changed")
 	}
 	if table.ResourceVersion != "42" || table.Continue != "more" {
 		t.Errorf("list meta %v", table.ListMeta)

@@ -1,4 +1,8 @@
-package api
+// Package exchanged checks objects of kinds that are exchanged but never stored: what clients post to a subresource, reviews and options.
+//
+// What flows through it: an object that has been decoded and defaulted, and the errors of its fields. What must stay true: objects are not
+// changed (TestValidateChangesNothing).
+package exchanged
 
 import (
 	"fmt"
@@ -13,28 +17,31 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/kubernetes/pkg/apis/authentication"
 	authenticationvalidation "k8s.io/kubernetes/pkg/apis/authentication/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/features"
+
+	"github.com/knarr-io/knarr/internal/api"
 )
 
-// ValidateExchanged checks an object of a kind that is exchanged but never stored: what clients post to a subresource
+// Validate checks an object of a kind that is exchanged but never stored: what clients post to a subresource
 // (Binding, Scale, TokenRequest), access reviews, and options (PodLogOptions). Kinds without rules are valid.
-// Scheme.Default goes first.
+// api.Scheme.Default goes first.
 //
 // The rules for Scale and the reviews stand here, because upstream keeps its own in packages that drag in the generic
 // API server.
-func ValidateExchanged(obj runtime.Object) field.ErrorList {
+func Validate(obj runtime.Object) field.ErrorList {
 	spec := field.NewPath("spec")
 	switch o := obj.(type) {
 	case *corev1.Binding:
-		return corevalidation.ValidatePodBinding(toInternal[core.Binding](o))
+		return corevalidation.ValidatePodBinding(internal[core.Binding](o))
 	case *corev1.PodLogOptions:
-		return corevalidation.ValidatePodLogOptions(toInternal[core.PodLogOptions](o), enabled(features.PodLogsQuerySplitStreams))
+		return corevalidation.ValidatePodLogOptions(internal[core.PodLogOptions](o), utilfeature.DefaultFeatureGate.Enabled(features.PodLogsQuerySplitStreams))
 	case *authenticationv1.TokenRequest:
-		return authenticationvalidation.ValidateTokenRequest(toInternal[authentication.TokenRequest](o))
+		return authenticationvalidation.ValidateTokenRequest(internal[authentication.TokenRequest](o))
 	case *autoscalingv1.Scale:
 		return apimachineryvalidation.ValidateNonnegativeField(int64(o.Spec.Replicas), spec.Child("replicas"))
 	case *authorizationv1.SelfSubjectAccessReview:
@@ -52,6 +59,15 @@ func ValidateExchanged(obj runtime.Object) field.ErrorList {
 		return errs
 	}
 	return nil
+}
+
+// internal returns obj as upstream's internal type, sharing memory with obj.
+func internal[I any](obj runtime.Object) *I {
+	in := new(I)
+	if err := api.Scheme.Convert(obj, in, nil); err != nil {
+		panic(fmt.Sprintf("exchanged: %T does not convert to %T: %v", obj, in, err)) // the wrong types are named
+	}
+	return in
 }
 
 func validateReview(spec *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
