@@ -27,6 +27,8 @@ func TestPods(t *testing.T) {
 	t.Run("security", w.in(testSecurity))
 	t.Run("memory", w.in(testMemory))
 	t.Run("probes", w.in(testProbes))
+	t.Run("restart of all", w.in(testRestartOfAll))
+	t.Run("env files", w.in(testEnvFiles))
 	t.Run("stop", w.in(testStop))
 	t.Run("takeover", w.in(testTakeover))
 	t.Run("logs", w.in(testLogs))

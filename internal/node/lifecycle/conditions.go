@@ -12,7 +12,7 @@ import (
 // its observedGeneration goes with the pod's (KEP-5067), and so that a pod that was created with its node has it.
 var owned = [...]corev1.PodConditionType{
 	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
-	corev1.PodResizePending, corev1.PodResizeInProgress,
+	corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
 }
 
 // Owned reports whether the agent writes that condition.
@@ -32,6 +32,7 @@ func conditions(in *Input, s *corev1.PodStatus) []corev1.PodCondition {
 	ready := containersReady(in, s)
 	out := append([]corev1.PodCondition{sandbox, initialized(in, s), podReady(in, s, ready), ready,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}, resizeConditions(in)...)
+	out = append(out, in.restartingAll(s)...)
 	for i := range out {
 		out[i].ObservedGeneration = in.Pod.Generation
 		out[i].LastTransitionTime = metav1.NewTime(in.Now.Truncate(1e9))
@@ -63,7 +64,7 @@ func initialized(in *Input, s *corev1.PodStatus) corev1.PodCondition {
 		c.Reason = "PodCompleted"
 		return c
 	}
-	if initDone(in) {
+	if initDone(in) || in.round() > 0 && wasInitialized(in.Pod) {
 		return c
 	}
 	var names []string
@@ -81,6 +82,16 @@ func initialized(in *Input, s *corev1.PodStatus) corev1.PodCondition {
 	c.Status, c.Reason = corev1.ConditionFalse, "ContainersNotInitialized"
 	c.Message = fmt.Sprintf("containers with incomplete status: [%s]", strings.Join(names, " "))
 	return c
+}
+
+// wasInitialized reports whether the API has the pod as initialized. While all its containers restart, it stays so (KEP-5532).
+func wasInitialized(pod *corev1.Pod) bool {
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodInitialized {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 func containersReady(in *Input, s *corev1.PodStatus) corev1.PodCondition {

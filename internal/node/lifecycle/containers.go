@@ -8,6 +8,9 @@ import (
 
 // containers plans init containers, sidecars and containers in a ready sandbox.
 func (in *Input) containers(p *Plan, sb *Sandbox) {
+	if !in.clearRound(p) {
+		return
+	}
 	initialised := in.initialised(sb)
 	for i := range in.Pod.Spec.EphemeralContainers {
 		e := &in.Pod.Spec.EphemeralContainers[i]
@@ -30,7 +33,7 @@ func (in *Input) containers(p *Plan, sb *Sandbox) {
 func (in *Input) initialised(sb *Sandbox) bool {
 	for i := range in.Observed.Containers {
 		c := &in.Observed.Containers[i]
-		if c.SandboxID == sb.ID && c.State != Created && isRegular(in.Pod, c.Name) {
+		if c.SandboxID == sb.ID && c.State != Created && !in.outdated(c) && isRegular(in.Pod, c.Name) {
 			return true
 		}
 	}
@@ -56,7 +59,7 @@ func (in *Input) initContainer(p *Plan, c *corev1.Container, sb *Sandbox, initia
 		if last != nil && last.SandboxID != sb.ID {
 			last = nil // a new sandbox starts from the beginning
 		}
-		if last != nil && last.State == Exited && last.ExitCode == 0 {
+		if last != nil && last.State == Exited && last.ExitCode == 0 && !in.outdated(last) {
 			return true
 		}
 		in.container(p, c, true, last)
@@ -86,6 +89,8 @@ func (in *Input) container(p *Plan, c *corev1.Container, init bool, last *Contai
 		in.resizeStop(p, c, last)
 	case in.Memory.peek(c.Name).Resized == last.ID:
 		in.start(p, c, last)
+	case in.outdated(last) && ruleFor(c, last.ExitCode) != corev1.ContainerRestartRuleActionRestartAllContainers:
+		in.start(p, c, nil) // it was killed, or had done its work: no crash
 	case restarts(in.Pod, c, init, last.ExitCode):
 		at := in.Memory.peek(c.Name).crashUntil(last)
 		if in.Now.Before(at) {
@@ -133,7 +138,7 @@ func (in *Input) start(p *Plan, c *corev1.Container, last *Container) {
 	if in.Busy.Start {
 		return
 	}
-	s := Start{Name: c.Name, Attempt: RestartCount(in.Pod, in.Observed, c.Name), Last: last}
+	s := Start{Name: c.Name, Attempt: RestartCount(in.Pod, in.Observed, c.Name), Round: in.round(), Last: last}
 	if last != nil && last.State == Created {
 		s.Replace, s.Last = last.ID, in.Observed.Previous(c.Name)
 	}

@@ -53,6 +53,9 @@
 // image) or whose liveness or startup probe failed is stopped, and then restarted likewise. Restarts of containers that exit wait 10 s,
 // doubling to 5 minutes, forgotten after 10 quiet minutes; the first comes at once; a restart for a resize is no crash.
 //
+// A run that exits with a code for which its container has a rule RestartAllContainers (KEP-5532) ends a round of the whole pod: all that
+// runs is killed, and all begins again in the same sandbox, from the first init container (round.go).
+//
 // # The end of a pod
 //
 // The grace period begins once, when the end is decided, and is for all of it: containers are given what is left of it, at least a

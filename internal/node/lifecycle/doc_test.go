@@ -52,7 +52,7 @@ func (s *story) step() string {
 		say("start %s/%d", start.Name, start.Attempt)
 		s.n++
 		s.in.Observed.Containers = append(s.in.Observed.Containers, Container{ID: fmt.Sprint("c", s.n), Name: start.Name, SandboxID: s.in.Observed.Sandbox().ID,
-			Attempt: start.Attempt, State: Running, CreatedAt: s.in.Now.Add(time.Duration(s.n)), StartedAt: s.in.Now})
+			Attempt: start.Attempt, Round: start.Round, State: Running, CreatedAt: s.in.Now.Add(time.Duration(s.n)), StartedAt: s.in.Now})
 	}
 	for name, done := range map[string]bool{"teardown": p.Teardown, "remove": p.Remove, "finish": p.Finish} {
 		if done {
@@ -90,6 +90,8 @@ func (s *story) event(what string) {
 				c.State, c.ExitCode, c.FinishedAt = Exited, 137, s.in.Now
 			}
 		}
+	case "forget": // the agent starts anew
+		s.in.Memory = &Memory{}
 	case "image":
 		s.in.Pod.Spec.Containers[0].Image = rest
 	}
@@ -113,6 +115,18 @@ func TestStories(t *testing.T) {
 		}
 		return out
 	}
+	// all gives each container a rule by which exit code 42 restarts all, and a policy by which it never restarts alone.
+	all := func(list []corev1.Container) []corev1.Container {
+		never := corev1.ContainerRestartPolicyNever
+		for i := range list {
+			if list[i].RestartPolicy == nil {
+				list[i].RestartPolicy = &never
+			}
+			list[i].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+				ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+		}
+		return list
+	}
 	for name, tc := range map[string]struct {
 		spec  corev1.PodSpec
 		story string
@@ -129,15 +143,31 @@ func TestStories(t *testing.T) {
 			"sandbox 0; start a/0, start b/0; > exit a 1; start a/1"},
 		"in a new sandbox init containers begin from the first": {corev1.PodSpec{InitContainers: init("i"), Containers: c("a")},
 			"sandbox 0; start i/0; > exit i 0; start a/0; > lose; sandbox 1; start i/1; > exit i 0; start a/1"},
+		"all containers restart in the same sandbox, from the first init container": {corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever,
+			InitContainers: init("i", "side"), Containers: append(all(c("a")), c("b")...)},
+			"sandbox 0; start i/0; > exit i 0; start side/0; start a/0, start b/0; > exit a 42; stop b, stop side; start i/1; > exit i 0; start side/1; " +
+				"start a/1, start b/1; > exit a 1; > exit b 0; stop side; teardown; finish"},
+		"a container that ended runs again with all others": {corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: append(all(c("a")), c("b")...)},
+			"sandbox 0; start a/0, start b/0; > exit b 0; > exit a 42; start a/1, start b/1; > exit b 0; > exit a 0; teardown; finish"},
+		"an init container restarts those before it": {corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, InitContainers: append(init("i"), all(init("j"))...), Containers: c("a")},
+			"sandbox 0; start i/0; > exit i 0; start j/0; > exit j 42; start i/1; > exit i 0; start j/1; > exit j 0; start a/0"},
+		"a restart of all that a crash of the agent interrupted goes on": {corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, InitContainers: init("i"), Containers: append(all(c("a")), c("b")...)},
+			"sandbox 0; start i/0; > exit i 0; start a/0, start b/0; > exit a 42; stop b; > forget; start i/1; > forget; > exit i 0; start a/1, start b/1"},
+		"a pod that is deleted does not restart its containers": {corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: append(all(c("a")), c("b")...)},
+			"sandbox 0; start a/0, start b/0; > exit a 42, delete; stop b; teardown; remove; finish"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(tc.spec)
 			for _, line := range strings.Split(tc.story, "; ") {
-				if event, ok := strings.CutPrefix(line, "> "); ok {
-					if more := s.step(); more != "" {
-						t.Fatalf("before %q: %s", event, more)
+				if events, ok := strings.CutPrefix(line, "> "); ok {
+					if events != "forget" { // which may happen in the midst of it
+						if more := s.step(); more != "" {
+							t.Fatalf("before %q: %s", events, more)
+						}
 					}
-					s.event(event)
+					for event := range strings.SplitSeq(events, ", ") {
+						s.event(event)
+					}
 					continue
 				}
 				if got := s.step(); got != line {

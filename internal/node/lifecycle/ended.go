@@ -22,16 +22,7 @@ func mayRunAgain(pod *corev1.Pod, c *corev1.Container, code int32) bool {
 	if isEphemeral(pod, c.Name) {
 		return false
 	}
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			for _, r := range list[i].RestartPolicyRules {
-				if r.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
-					return true
-				}
-			}
-		}
-	}
-	return restarts(pod, c, false, code)
+	return mayRestartAll(pod) || restarts(pod, c, false, code)
 }
 
 func isEphemeral(pod *corev1.Pod, name string) bool {

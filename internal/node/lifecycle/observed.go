@@ -21,6 +21,8 @@ const (
 	AnnotationRestartCount  = "io.kubernetes.container.restartCount"
 	AnnotationMessagePath   = "io.kubernetes.container.terminationMessagePath"
 	AnnotationMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
+	// AnnotationRound is Knarr's own: in which of the pod's rounds the container runs (round.go); none for round 0.
+	AnnotationRound = "knarr.io/container.round"
 )
 
 // State is a container's state as the runtime sees it.
@@ -47,6 +49,7 @@ type Sandbox struct {
 type Container struct {
 	ID, Name, SandboxID              string
 	Attempt                          int32 // restarts before this run
+	Round                            int32 // restarts of the whole pod before this run (KEP-5532)
 	State                            State
 	CreatedAt, StartedAt, FinishedAt time.Time
 	ExitCode                         int32
@@ -151,6 +154,7 @@ func FromStatus(s *cri.ContainerStatus, sandboxID string) Container {
 	if n, err := strconv.Atoi(s.Annotations[AnnotationRestartCount]); err == nil {
 		c.Attempt = int32(n)
 	}
+	c.Round = parseRound(s.Annotations[AnnotationRound])
 	if s.Image != nil {
 		c.Image = s.Image.UserSpecifiedImage
 		if c.Image == "" {

@@ -10,6 +10,8 @@ import (
 type Start struct {
 	Name    string
 	Attempt int32
+	// Round is the pod's round in which the run takes part.
+	Round int32
 	// Replace is a container that was created and never ran (the agent died in between), to be removed first.
 	Replace string
 	// Last is the run before, for the crash back-off.
@@ -20,7 +22,8 @@ type Start struct {
 type Stop struct {
 	ID, Name        string
 	Reason, Message string
-	Grace           time.Duration
+	// Grace is what the container is given to end; without any it is killed, and its preStop hook does not run.
+	Grace time.Duration
 	// Probe is true when a failed probe asked for it: its own terminationGracePeriodSeconds counts (KEP-2238).
 	Probe bool
 	// Hurry is true when the container is being stopped already and gets less time now.

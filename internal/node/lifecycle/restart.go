@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"fmt"
 	"hash/fnv"
-	"slices"
 	"strconv"
 	"time"
 
@@ -21,14 +20,8 @@ func Hash(c *corev1.Container) string {
 // restarts reports whether a container that exited with code is started again: the container's own rules and policy first
 // (KEP-5307), then the pod's.
 func restarts(pod *corev1.Pod, c *corev1.Container, init bool, code int32) bool {
-	for _, r := range c.RestartPolicyRules {
-		if r.Action != corev1.ContainerRestartRuleActionRestart || r.ExitCodes == nil {
-			continue
-		}
-		in := slices.Contains(r.ExitCodes.Values, code)
-		if in == (r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
-			return true
-		}
+	if ruleFor(c, code) != "" {
+		return true // this container, or all of them (KEP-5532)
 	}
 	policy := corev1.ContainerRestartPolicy(pod.Spec.RestartPolicy)
 	if c.RestartPolicy != nil {

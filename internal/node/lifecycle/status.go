@@ -97,7 +97,7 @@ func initDone(in *Input) bool {
 			if !(run.State == Running && in.health(run).Started) && in.Memory.Terminating.IsZero() {
 				return false
 			}
-		case run.State != Exited || run.ExitCode != 0:
+		case run.State != Exited || run.ExitCode != 0 || in.outdated(run):
 			return false
 		}
 	}
@@ -132,6 +132,9 @@ func rawPhase(in *Input, s *corev1.PodStatus) corev1.PodPhase {
 		}
 	}
 	if !initDone(in) {
+		if in.round() > 0 && in.Pod.Status.Phase == corev1.PodRunning {
+			return corev1.PodRunning // initialized once is initialized, also while init containers run again
+		}
 		return corev1.PodPending
 	}
 	var running, waiting, stopped, succeeded int

@@ -20,7 +20,11 @@ func say(s corev1.PodStatus) string {
 			flags += names[c.Type]
 		}
 	}
-	out = append(out, flags)
+	return strings.Join(append(out, flags, sayContainers(s)), " ")
+}
+
+func sayContainers(s corev1.PodStatus) string {
+	var out []string
 	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
 		for _, c := range list {
 			word := ""

@@ -19,7 +19,7 @@ func finished(in *Input) bool {
 	for i := range in.Pod.Spec.Containers {
 		c := &in.Pod.Spec.Containers[i]
 		run := in.Observed.Newest(c.Name)
-		if run == nil || run.State != Exited || restarts(in.Pod, c, false, run.ExitCode) {
+		if run == nil || run.State != Exited || in.outdated(run) || restarts(in.Pod, c, false, run.ExitCode) {
 			return false
 		}
 	}
@@ -31,7 +31,7 @@ func initFailed(in *Input) bool {
 	for i := range in.Pod.Spec.InitContainers {
 		c := &in.Pod.Spec.InitContainers[i]
 		run := in.Observed.Newest(c.Name)
-		if run != nil && run.State == Exited && run.ExitCode != 0 && !restarts(in.Pod, c, true, run.ExitCode) {
+		if run != nil && run.State == Exited && run.ExitCode != 0 && !in.outdated(run) && !restarts(in.Pod, c, true, run.ExitCode) {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -11,6 +12,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/logs"
 	"github.com/knarr-io/knarr/internal/node/podspec"
+	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
 // sandboxFor returns the configuration of the running sandbox; after a restart of the agent it is made again.
@@ -59,7 +61,11 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if sb := obs.Sandbox(); !pod.Spec.HostNetwork && sb != nil {
 		facts.PodIPs = sb.IPs
 	}
-	env, err := podspec.Env(ctx, pod, c, w.host.Sources, facts)
+	var inVolumes podspec.Files
+	if !w.host.Node.Hollow {
+		inVolumes = volume.EnvFiles(volumes)
+	}
+	env, err := podspec.Env(ctx, pod, c, w.host.Sources, inVolumes, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +89,9 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	cfg, err := podspec.Container(pod, c, n, s.Attempt, image, env, mounts)
 	if err != nil {
 		return nil, err
+	}
+	if s.Round > 0 { // by it the agent finds again which runs belong together
+		cfg.Annotations[lifecycle.AnnotationRound] = strconv.Itoa(int(s.Round))
 	}
 	if w.host.Cgroups.V2() && !w.host.Node.Hollow {
 		// A container out of memory is killed as a whole, not process by process.

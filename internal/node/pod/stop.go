@@ -87,7 +87,7 @@ func (w *Worker) probeGrace(s lifecycle.Stop) time.Duration {
 
 // endContainer stops the container; a runtime that is away is asked again.
 func (w *Worker) endContainer(ctx context.Context, c *corev1.Container, s lifecycle.Stop, until time.Time) {
-	if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && !s.Hurry && w.hookPending(s.ID) {
+	if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && !s.Hurry && s.Grace > 0 && w.hookPending(s.ID) {
 		err := w.hook(ctx, c.Lifecycle.PreStop, c, s.ID, s.Grace)
 		if err != nil && ctx.Err() == nil {
 			w.host.Events.Warning(w.Pod(), s.Name, "FailedPreStopHook", "PreStopHook failed: "+err.Error())
@@ -99,7 +99,7 @@ func (w *Worker) endContainer(ctx context.Context, c *corev1.Container, s lifecy
 	for ctx.Err() == nil {
 		// What is left of the grace; at least two seconds after a long hook, as Kubernetes gives.
 		left := time.Until(until)
-		if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
+		if c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && s.Grace > 0 {
 			left = max(left, 2*time.Second)
 		}
 		err := w.host.Runtime.StopContainer(ctx, s.ID, max(left, 0))

@@ -40,8 +40,9 @@ func (e *environment) get(name string) (string, bool) {
 	return v, ok
 }
 
-// Env returns a container's environment: Service variables, then envFrom, then env, later ones winning.
-func Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, l Lookup, f Facts) ([]*cri.KeyValue, error) {
+// Env returns a container's environment: Service variables, then envFrom, then env, later ones winning. files may be nil where pods have no
+// files (hollow nodes); variables that come from one are not set then.
+func Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, l Lookup, files Files, f Facts) ([]*cri.KeyValue, error) {
 	e := &environment{values: map[string]string{}}
 	services, err := serviceEnv(ctx, pod, l)
 	if err != nil {
@@ -64,7 +65,7 @@ func Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, l Lookup, f 
 			})
 		} else if v.ValueFrom != nil {
 			var set bool
-			if value, set, err = valueFrom(ctx, pod, c, v.ValueFrom, l, f); err != nil {
+			if value, set, err = valueFrom(ctx, pod, c, v.ValueFrom, l, files, f); err != nil {
 				return nil, err
 			}
 			if !set {
@@ -131,7 +132,7 @@ func envFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, l Lookup
 }
 
 // valueFrom resolves one valueFrom. set is false where an optional source is missing.
-func valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, src *corev1.EnvVarSource, l Lookup, f Facts) (value string, set bool, err error) {
+func valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, src *corev1.EnvVarSource, l Lookup, files Files, f Facts) (value string, set bool, err error) {
 	switch {
 	case src.FieldRef != nil:
 		value, err = Field(pod, src.FieldRef.FieldPath, f)
@@ -171,8 +172,12 @@ func valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, src *c
 			return "", false, nil
 		}
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, pod.Namespace, ref.Name)
+	case src.FileKeyRef != nil && files != nil:
+		return fromFile(src.FileKeyRef, files)
+	case src.FileKeyRef != nil:
+		return "", false, nil
 	}
-	return "", false, errors.New("env.valueFrom: only fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef are supported")
+	return "", false, errors.New("env.valueFrom names no source that is known")
 }
 
 // serviceEnv returns the variables that point at Services: those of the pod's namespace when enableServiceLinks, and the API

@@ -95,7 +95,7 @@ func TestEnv(t *testing.T) {
 		}
 	})
 	facts := Facts{PodIPs: []string{"10.1.1.1"}, Allocatable: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1000000001")}}
-	env, err := Env(t.Context(), pod, &pod.Spec.Containers[0], l, facts)
+	env, err := Env(t.Context(), pod, &pod.Spec.Containers[0], l, nil, facts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestEnvErrorsNameWhatIsMissing(t *testing.T) {
 		`resourceFieldRef names container "elsewhere"`: {ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "elsewhere", Resource: "limits.cpu"}},
 	} {
 		pod := envPod(func(c *corev1.Container) { c.Env = []corev1.EnvVar{{Name: "X", ValueFrom: src}} })
-		if _, err := Env(t.Context(), pod, &pod.Spec.Containers[0], l, Facts{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Env(t.Context(), pod, &pod.Spec.Containers[0], l, nil, Facts{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

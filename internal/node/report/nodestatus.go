@@ -136,6 +136,7 @@ func (n *Node) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
 	}
 	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Name})
+	s.DeclaredFeatures = declaredFeatures()
 	info := &s.NodeInfo
 	info.KubeletVersion, info.OperatingSystem, info.Architecture = n.Version, goruntime.GOOS, goruntime.GOARCH
 	if v, err := n.Runtime.Version(ctx); err == nil {
@@ -159,6 +160,12 @@ func (n *Node) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 		}
 		sort.Slice(s.RuntimeHandlers, func(i, j int) bool { return s.RuntimeHandlers[i].Name < s.RuntimeHandlers[j].Name })
 	}
+}
+
+// declaredFeatures returns what this agent carries out that agents of another version may not, in order (KEP-5328): the scheduler keeps pods
+// that need more off the node. The names are those of k8s.io/component-helpers/nodedeclaredfeatures.
+func declaredFeatures() []string {
+	return []string{"InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"}
 }
 
 // extendedOf returns what somebody else has added to a node's capacity, which stays; all of it can be allocated, as from a kubelet
