@@ -13,7 +13,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/probe"
 )
 
-func (e execProber) Run(ctx context.Context, p *corev1.Probe, t probe.Target) (bool, string) {
+func (e execProber) Run(ctx context.Context, p *corev1.Probe, t probe.Target) (probe.Outcome, string) {
 	return (&probe.Prober{Exec: e.rt}).Run(ctx, p, t)
 }
 

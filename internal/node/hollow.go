@@ -47,7 +47,9 @@ func (noCgroups) Processes(string, string) ([]int, error)            { return ni
 // healthy answers every probe of a hollow pod: there is no process to ask.
 type healthy struct{}
 
-func (healthy) Run(context.Context, *corev1.Probe, probe.Target) (bool, string) { return true, "" }
+func (healthy) Run(context.Context, *corev1.Probe, probe.Target) (probe.Outcome, string) {
+	return probe.Succeeded, ""
+}
 
 func (healthy) Get(context.Context, *corev1.HTTPGetAction, time.Duration, probe.Target) (int, string, error) {
 	return 200, "", nil

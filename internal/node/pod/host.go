@@ -108,6 +108,6 @@ type Cgroups interface {
 
 // Prober runs probes; [probe.Prober], or one that always succeeds on hollow nodes.
 type Prober interface {
-	Run(ctx context.Context, p *corev1.Probe, t probe.Target) (ok bool, output string)
+	Run(ctx context.Context, p *corev1.Probe, t probe.Target) (outcome probe.Outcome, output string)
 	Get(ctx context.Context, a *corev1.HTTPGetAction, timeout time.Duration, t probe.Target) (code int, body string, err error)
 }

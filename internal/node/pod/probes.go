@@ -85,7 +85,7 @@ func (w *Worker) runProbe(t *probe.Tracker, k probe.Kind) {
 	target := probe.Target{ContainerID: t.ID, PodIP: w.podIP(), Container: c}
 	w.host.Tasks.Go(func() {
 		began := time.Now()
-		ok, out := w.host.Prober.Run(w.host.Tasks.Context(), pr, target)
+		outcome, out := w.host.Prober.Run(w.host.Tasks.Context(), pr, target)
 		if w.host.Tasks.Context().Err() != nil {
 			return
 		}
@@ -94,11 +94,15 @@ func (w *Worker) runProbe(t *probe.Tracker, k probe.Kind) {
 		if w.probes[t.ID] != t {
 			return
 		}
-		w.host.Probes.Observe(w.pod, t.Name, k, ok, time.Since(began))
-		if !ok && w.mem.Terminating.IsZero() {
+		w.host.Probes.Observe(w.pod, t.Name, k, outcome.OK(), time.Since(began))
+		switch {
+		case !w.mem.Terminating.IsZero():
+		case outcome == probe.Failed:
 			w.host.Events.Warning(w.pod, t.Name, "Unhealthy", k.Title()+" probe failed: "+out)
+		case outcome == probe.Warned:
+			w.host.Events.Warning(w.pod, t.Name, "ProbeWarning", k.Title()+" probe warning: "+out)
 		}
-		if t.Result(k, ok, time.Now()) {
+		if t.Result(k, outcome.OK(), time.Now()) {
 			w.notifyLocked()
 			return
 		}

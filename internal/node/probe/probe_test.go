@@ -144,15 +144,18 @@ func TestHTTPProbe(t *testing.T) {
 	host, port := server(t, mux)
 	p := &Prober{Version: "1"}
 	target := Target{PodIP: host, Container: &corev1.Container{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: port}}}}
-	for path, want := range map[string]string{"/ok": "true", "/none": "false HTTP probe failed with statuscode: 404", "/away": "true", "/slow": "false"} {
+	for path, want := range map[string]string{"/ok": "true", "/none": "false HTTP probe failed with statuscode: 404", "/away": "true Probe terminated redirects, Response body: <a href", "/slow": "false"} {
 		ok, out := p.Run(t.Context(), &corev1.Probe{TimeoutSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromString("web"),
 			HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "app.example"}, {Name: "X-A", Value: "1"}}}}}, target)
-		if got := fmt.Sprint(ok, " ", out); !strings.HasPrefix(got, want) {
+		if got := fmt.Sprint(ok.OK(), " ", out); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+		if warned := ok == Warned; warned != (path == "/away") {
+			t.Errorf("%s: warned: %t", path, warned)
 		}
 	}
 	ok, out := p.Run(t.Context(), &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromString("nope")}}}, target)
-	if ok || !strings.Contains(out, `no port named "nope"`) {
+	if ok.OK() || !strings.Contains(out, `no port named "nope"`) {
 		t.Errorf("%v %s", ok, out)
 	}
 }
@@ -172,7 +175,7 @@ func TestTCPAndGRPCProbes(t *testing.T) {
 	p, target := &Prober{}, Target{PodIP: "127.0.0.1", Container: &corev1.Container{}}
 	run := func(h corev1.ProbeHandler) string {
 		ok, out := p.Run(t.Context(), &corev1.Probe{TimeoutSeconds: 1, ProbeHandler: h}, target)
-		return fmt.Sprint(ok, " ", out)
+		return fmt.Sprint(ok.OK(), " ", out)
 	}
 	down := "down"
 	for want, h := range map[string]corev1.ProbeHandler{
@@ -208,7 +211,7 @@ func TestExecProbe(t *testing.T) {
 	})}
 	for cmd, want := range map[string]string{"good": "true ", "bad": "false broken", "slow": `false command timed out: "slow" timed out after 1s`} {
 		ok, out := p.Run(t.Context(), &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{cmd}}}}, Target{})
-		if got := fmt.Sprint(ok, " ", out); got != want {
+		if got := fmt.Sprint(ok.OK(), " ", out); got != want {
 			t.Errorf("%s: %s, want %s", cmd, got, want)
 		}
 	}

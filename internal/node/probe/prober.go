@@ -44,20 +44,39 @@ type Target struct {
 
 const maxBody = 10 * 1024
 
-// Run runs one probe and tells whether it succeeded and what it saw.
-func (p *Prober) Run(ctx context.Context, pr *corev1.Probe, t Target) (ok bool, output string) {
+// Outcome is how one probe went.
+type Outcome int
+
+// Outcomes. A probe that warned has succeeded, and there is something to tell about it.
+const (
+	Failed Outcome = iota
+	Succeeded
+	Warned
+)
+
+// OK reports whether the probe counts as a success.
+func (o Outcome) OK() bool { return o != Failed }
+
+// Run runs one probe and returns how it went and what it saw.
+func (p *Prober) Run(ctx context.Context, pr *corev1.Probe, t Target) (outcome Outcome, output string) {
 	timeout := seconds(max(pr.TimeoutSeconds, 1))
+	ok := false
 	switch {
-	case pr.Exec != nil:
-		return p.exec(ctx, pr.Exec.Command, timeout, t)
 	case pr.HTTPGet != nil:
 		return p.http(ctx, pr.HTTPGet, timeout, t)
+	case pr.Exec != nil:
+		ok, output = p.exec(ctx, pr.Exec.Command, timeout, t)
 	case pr.TCPSocket != nil:
-		return p.tcp(ctx, pr.TCPSocket, timeout, t)
+		ok, output = p.tcp(ctx, pr.TCPSocket, timeout, t)
 	case pr.GRPC != nil:
-		return p.grpc(ctx, pr.GRPC, timeout, t)
+		ok, output = p.grpc(ctx, pr.GRPC, timeout, t)
+	default:
+		output = "missing probe handler"
 	}
-	return false, "missing probe handler"
+	if ok {
+		outcome = Succeeded
+	}
+	return outcome, output
 }
 
 func (p *Prober) exec(ctx context.Context, cmd []string, timeout time.Duration, t Target) (bool, string) {
@@ -79,15 +98,17 @@ func clip(b []byte) string {
 	return string(b)
 }
 
-func (p *Prober) http(ctx context.Context, a *corev1.HTTPGetAction, timeout time.Duration, t Target) (bool, string) {
+func (p *Prober) http(ctx context.Context, a *corev1.HTTPGetAction, timeout time.Duration, t Target) (Outcome, string) {
 	code, body, err := p.Get(ctx, a, timeout, t)
-	if err != nil {
-		return false, err.Error()
+	switch {
+	case err != nil:
+		return Failed, err.Error()
+	case code >= 300 && code < 400: // somewhere else, where it was not followed
+		return Warned, "Probe terminated redirects, Response body: " + body
+	case code >= 200 && code < 300:
+		return Succeeded, body
 	}
-	if code >= 200 && code < 400 {
-		return true, body
-	}
-	return false, fmt.Sprintf("HTTP probe failed with statuscode: %d", code)
+	return Failed, fmt.Sprintf("HTTP probe failed with statuscode: %d", code)
 }
 
 // Get does an httpGet action.
