@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -40,25 +42,26 @@ func TestAFailedImportChangesNothing(t *testing.T) {
 		name    string
 		want    string
 	}{
-		"no layer":                 {archive: without(func(n string) bool { return n == layer }), want: "content sha256:" + layers0(t, bad) + " is missing"},
-		"no configuration":         {archive: without(func(n string) bool { return n == config }), want: "content " + imageID(t, bad) + " is missing"},
-		"no manifest":              {archive: without(func(n string) bool { return n == manifest }), want: "content " + digestOf(t, bad) + " is missing"},
-		"no index":                 {archive: without(func(n string) bool { return n == "index.json" }), want: "missing index.json"},
-		"no layout":                {archive: without(func(n string) bool { return n == "oci-layout" }), want: "unrecognized image format"},
-		"a layer that is another":  {archive: written(t, good, layered(t, badLayer, types.OCIUncompressedLayer, v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, "bad:1")), want: "bad:1: unpacking"},
-		"a layer that is no tar":   {archive: written(t, good, layered(t, bytes.Repeat([]byte("no tar"), 200), types.OCIUncompressedLayer, v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, "bad:1")), want: "bad:1: unpacking"},
-		"another platform":         {archive: written(t, good, builtFor(t, foreign(), "bad", "bad:1")), want: "docker.io/library/bad:1: it is for linux/" + foreign() + ", this machine is"},
-		"no platform said":         {archive: ociTagged(t, builtFor(t, foreign(), "bad"), "bad/bad:1"), want: "it is for linux/" + foreign()},
-		"a name that cannot be":    {archive: flat(t, "Bad/NAME:1", good), want: `image name "Bad/NAME:1"`},
-		"another digest's name":    {archive: flat(t, "app@"+digestOf(t, old), good), want: "the image has the digest " + digestOf(t, good)},
-		"no name":                  {archive: flat(t, "", good), want: "--name"},
-		"a tag alone":              {archive: flat(t, "v1", good), want: "--name"},
-		"one name for several":     {archive: whole, name: "app:1", want: "several images (docker.io/library/app:1, docker.io/library/bad:1)"},
-		"a name given that is bad": {archive: flat(t, "", good), name: "UPPER", want: `image name "UPPER"`},
-		"nothing":                  {archive: nil, want: "unrecognized image format"},
-		"no image":                 {archive: layout(t, v1.IndexManifest{SchemaVersion: 2}, nil), want: "holds no image"},
-		"something else by name":   {archive: layout(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{{MediaType: "text/plain", Annotations: map[string]string{"io.containerd.image.name": "app:1"}}}}, nil), want: "is no image"},
-		"docker save of long ago":  {archive: retarred(t, []file{{"repositories", []byte(`{"app":{"1":"0"}}`)}, {"0/layer.tar", nil}}, func(*file) bool { return true }), want: "unrecognized image format"},
+		"no layer":                  {archive: without(func(n string) bool { return n == layer }), want: "content sha256:" + layers0(t, bad) + " is missing"},
+		"no configuration":          {archive: without(func(n string) bool { return n == config }), want: "content " + imageID(t, bad) + " is missing"},
+		"no manifest":               {archive: without(func(n string) bool { return n == manifest }), want: "content " + digestOf(t, bad) + " is missing"},
+		"no index":                  {archive: without(func(n string) bool { return n == "index.json" }), want: "missing index.json"},
+		"no layout":                 {archive: without(func(n string) bool { return n == "oci-layout" }), want: "unrecognized image format"},
+		"a layer that is another":   {archive: written(t, good, layered(t, badLayer, types.OCIUncompressedLayer, v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, "bad:1")), want: "bad:1: unpacking"},
+		"a layer that is no tar":    {archive: written(t, good, layered(t, bytes.Repeat([]byte("no tar"), 200), types.OCIUncompressedLayer, v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, "bad:1")), want: "bad:1: unpacking"},
+		"a layer of another length": {archive: written(t, good, longer(t, bad)), want: "its manifest says"},
+		"another platform":          {archive: written(t, good, builtFor(t, foreign(), "bad", "bad:1")), want: "docker.io/library/bad:1: it is for linux/" + foreign() + ", this machine is"},
+		"no platform said":          {archive: ociTagged(t, builtFor(t, foreign(), "bad"), "bad/bad:1"), want: "it is for linux/" + foreign()},
+		"a name that cannot be":     {archive: flat(t, "Bad/NAME:1", good), want: `image name "Bad/NAME:1"`},
+		"another digest's name":     {archive: flat(t, "app@"+digestOf(t, old), good), want: "the image has the digest " + digestOf(t, good)},
+		"no name":                   {archive: flat(t, "", good), want: "--name"},
+		"a tag alone":               {archive: flat(t, "v1", good), want: "--name"},
+		"one name for several":      {archive: whole, name: "app:1", want: "several images (docker.io/library/app:1, docker.io/library/bad:1)"},
+		"a name given that is bad":  {archive: flat(t, "", good), name: "UPPER", want: `image name "UPPER"`},
+		"nothing":                   {archive: nil, want: "unrecognized image format"},
+		"no image":                  {archive: layout(t, v1.IndexManifest{SchemaVersion: 2}, nil), want: "holds no image"},
+		"something else by name":    {archive: layout(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{{MediaType: "text/plain", Annotations: map[string]string{"io.containerd.image.name": "app:1"}}}}, nil), want: "is no image"},
+		"docker save of long ago":   {archive: retarred(t, []file{{"repositories", []byte(`{"app":{"1":"0"}}`)}, {"0/layer.tar", nil}}, func(*file) bool { return true }), want: "unrecognized image format"},
 	}
 	for n := 1; n < 8; n++ {
 		cases[fmt.Sprintf("cut off after %d eighths", n)] = struct {
@@ -88,6 +91,34 @@ func TestAFailedImportChangesNothing(t *testing.T) {
 			s.usable("bad:1")
 		})
 	}
+}
+
+// longer is an image whose manifest says that its layer is a byte longer than it is.
+func longer(t *testing.T, i *Image) *Image {
+	t.Helper()
+	layers, err := i.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.Append(mutate.MediaType(empty.Image, types.OCIManifestSchema1), mutate.Addendum{Layer: byteLonger{layers[0]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := i.ConfigFile()
+	if err == nil {
+		img, err = mutate.ConfigFile(img, config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Image{Names: i.Names, Image: img}
+}
+
+type byteLonger struct{ v1.Layer }
+
+func (l byteLonger) Size() (int64, error) {
+	n, err := l.Layer.Size()
+	return n + 1, err
 }
 
 func layers0(t *testing.T, i v1.Image) string {
