@@ -117,6 +117,12 @@ func TestJoinedMachineMayTouchOnlyItsOwn(t *testing.T) {
 	if nodes, err := client.List[*corev1.Node](ctx, c, client.ListOptions{}); err != nil || len(nodes) != 2 {
 		t.Errorf("the nodes that its network needs to know: %v %d", err, len(nodes))
 	}
+	if _, err := client.Get[*corev1.Node](ctx, c, api.Key{Name: "n1"}); err != nil {
+		t.Errorf("reading its own node: %v", err)
+	}
+	if _, err := client.Get[*corev1.Node](ctx, c, api.Key{Name: "n2"}); !apierrors.IsForbidden(err) {
+		t.Errorf("reading another node: %v", err)
+	}
 	if _, err := client.List[*corev1.Secret](ctx, c, client.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("all secrets: %v", err)
 	}

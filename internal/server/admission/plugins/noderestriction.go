@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -20,15 +20,22 @@ import (
 // workloads to it
 // (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction). The Node authorizer looks at
 // names, this at contents.
-type NodeRestriction struct{ Reader admission.Reader }
+type NodeRestriction struct {
+	Reader admission.Reader
+	// Authorizer decides about audiences of tokens that no pod asks for; without one there are none.
+	Authorizer authz.Authorizer
+}
 
 // Name implements admission.Plugin.
 func (NodeRestriction) Name() string { return "NodeRestriction" }
 
 // Admit implements admission.Plugin.
-func (p NodeRestriction) Admit(_ context.Context, a *admission.Attributes) error {
+func (p NodeRestriction) Admit(ctx context.Context, a *admission.Attributes) error {
 	node, ok := authz.NodeName(a.User)
 	if !ok {
+		if nameless(a.User) {
+			return forbidden(a, "could not determine node from user %q", a.User.GetName())
+		}
 		return nil
 	}
 	switch a.Resource {
@@ -37,7 +44,7 @@ func (p NodeRestriction) Admit(_ context.Context, a *admission.Attributes) error
 	case api.Nodes:
 		return restrictNode(a, node)
 	case api.ServiceAccounts:
-		return p.token(a, node)
+		return p.token(ctx, a, node)
 	case api.Leases:
 		if a.Key.Namespace != corev1.NamespaceNodeLease {
 			return forbidden(a, "can only access leases in the %q system namespace", corev1.NamespaceNodeLease)
@@ -46,11 +53,16 @@ func (p NodeRestriction) Admit(_ context.Context, a *admission.Attributes) error
 			return forbidden(a, "can only access node lease with the same name as the requesting node")
 		}
 	case api.PersistentVolumeClaims:
-		if a.Subresource != "status" {
-			return forbidden(a, "may only update PVC status")
-		}
+		return restrictClaim(a, node)
+	case api.CertificateSigningRequests:
+		return restrictRequest(a, node)
 	}
 	return nil
+}
+
+// nameless reports whether a user is a node without saying which: no rule could hold it to its own.
+func nameless(who user.Info) bool {
+	return who != nil && who.GetName() == "system:node:" && slices.Contains(who.GetGroups(), user.NodesGroup)
 }
 
 // Validate implements admission.Plugin.
@@ -70,6 +82,9 @@ func (p NodeRestriction) pod(a *admission.Attributes, node string) error {
 		}
 		return forbidden(a, "unexpected operation %q, node %q can only create and delete mirror pods", a.Operation, node)
 	case "status":
+		if a.Operation != admission.Update {
+			return forbidden(a, "unexpected operation %q", a.Operation)
+		}
 		old, pod := a.Old.(*corev1.Pod), a.Object.(*corev1.Pod)
 		if old.Spec.NodeName != node {
 			return forbidden(a, "node %q can only update pod status for pods with spec.nodeName set to itself", node)
@@ -80,8 +95,17 @@ func (p NodeRestriction) pod(a *admission.Attributes, node string) error {
 		if !equality.Semantic.DeepEqual(old.Status.ResourceClaimStatuses, pod.Status.ResourceClaimStatuses) {
 			return forbidden(a, "node %q cannot update resource claim statues", node)
 		}
+		if !equality.Semantic.DeepEqual(old.Status.ExtendedResourceClaimStatus, pod.Status.ExtendedResourceClaimStatus) {
+			return forbidden(a, "node %q cannot update extended resource claim status", node)
+		}
+		if !equality.Semantic.DeepEqual(old.Status.NodeAllocatableResourceClaimStatuses, pod.Status.NodeAllocatableResourceClaimStatuses) {
+			return forbidden(a, "node %q cannot update node allocatable resource claim statuses", node)
+		}
 		return nil
 	case "eviction":
+		if a.Operation != admission.Create {
+			return forbidden(a, "unexpected operation %s", a.Operation)
+		}
 		obj, ok := p.Reader.Get(api.Pods, a.Key)
 		if !ok {
 			return apierrors.NewNotFound(api.Pods.GroupResource(), a.Key.Name)
@@ -226,33 +250,4 @@ func protected(key string) bool {
 		return false
 	}
 	return true
-}
-
-// token checks a TokenRequest: a node may have tokens only for pods that run on it, bound to them.
-func (p NodeRestriction) token(a *admission.Attributes, node string) error {
-	if a.Operation != admission.Create || a.Subresource != "token" {
-		return nil
-	}
-	req, ok := a.Object.(*authenticationv1.TokenRequest)
-	if !ok {
-		return forbidden(a, "unexpected type %T", a.Object)
-	}
-	ref := req.Spec.BoundObjectRef
-	if ref == nil || ref.APIVersion != "v1" || ref.Kind != "Pod" || ref.Name == "" {
-		return forbidden(a, "node requested token not bound to a pod")
-	}
-	if ref.UID == "" {
-		return forbidden(a, "node requested token with a pod binding without a uid")
-	}
-	obj, ok := p.Reader.Get(api.Pods, api.Key{Namespace: a.Key.Namespace, Name: ref.Name})
-	if !ok {
-		return apierrors.NewNotFound(api.Pods.GroupResource(), ref.Name)
-	}
-	if obj.GetUID() != ref.UID {
-		return forbidden(a, "the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID)
-	}
-	if obj.(*corev1.Pod).Spec.NodeName != node {
-		return forbidden(a, "node requested token bound to a pod scheduled on a different node")
-	}
-	return nil
 }

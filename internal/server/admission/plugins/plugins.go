@@ -41,7 +41,7 @@ func Default(cfg Config) admission.Chain {
 		NamespaceLifecycle{cfg.Reader},
 		LimitRanger{cfg.Reader},
 		ServiceAccount{cfg.Reader},
-		NodeRestriction{cfg.Reader},
+		NodeRestriction{Reader: cfg.Reader, Authorizer: cfg.Authorizer},
 		TaintNodesByCondition{},
 		PodSecurity{cfg.Reader},
 		Priority{cfg.Reader},

@@ -418,9 +418,9 @@ func TestNodeRestriction(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.a.User = node
-			wantError(t, run(NodeRestriction{o}, tc.a), tc.says)
+			wantError(t, run(NodeRestriction{Reader: o}, tc.a), tc.says)
 			tc.a.User = &user.DefaultInfo{Name: "system:node:n1"} // not in the group
-			wantError(t, run(NodeRestriction{o}, tc.a), "")
+			wantError(t, run(NodeRestriction{Reader: o}, tc.a), "")
 		})
 	}
 }

@@ -1,0 +1,58 @@
+package plugins
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/knarr-io/knarr/internal/server/admission"
+)
+
+// restrictClaim lets a node say of a claim only what resizing its file system is about (KEP-284, KEP-1790).
+func restrictClaim(a *admission.Attributes, node string) error {
+	if a.Subresource != "status" {
+		return forbidden(a, "may only update PVC status")
+	}
+	if a.Operation != admission.Update {
+		return forbidden(a, "unexpected operation %q", a.Operation)
+	}
+	if !equality.Semantic.DeepEqual(withoutResize(a.Old.(*corev1.PersistentVolumeClaim)), withoutResize(a.Object.(*corev1.PersistentVolumeClaim))) {
+		return forbidden(a, "node %q is not allowed to update fields other than status.quantity and status.conditions", node)
+	}
+	return nil
+}
+
+// withoutResize returns a claim without what a node may change, and without what changes by itself.
+func withoutResize(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
+	c := claim.DeepCopy()
+	c.ResourceVersion, c.ManagedFields = "", nil
+	c.Status.Capacity, c.Status.Conditions = nil, nil
+	c.Status.AllocatedResources, c.Status.AllocatedResourceStatuses = nil, nil
+	return c
+}
+
+// restrictRequest lets a node ask for certificates in its own name only.
+func restrictRequest(a *admission.Attributes, node string) error {
+	if a.Operation != admission.Create || a.Subresource != "" {
+		return nil
+	}
+	spec := &a.Object.(*certificatesv1.CertificateSigningRequest).Spec
+	if spec.SignerName != certificatesv1.KubeletServingSignerName && spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+		return nil
+	}
+	block, _ := pem.Decode(spec.Request)
+	if block == nil {
+		return forbidden(a, "unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return forbidden(a, "unable to parse csr: %v", err)
+	}
+	if want := "system:node:" + node; csr.Subject.CommonName != want {
+		return forbidden(a, "can only create a node CSR with CN=%s", want)
+	}
+	return nil
+}
