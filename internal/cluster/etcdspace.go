@@ -27,8 +27,8 @@ func (e *Etcd) guard(quota int64, lent bool) *space.Guard {
 	})
 }
 
-// shrink rewrites the database without what it holds for nothing, and takes back etcd's word that there is no space (its NOSPACE alarm), which it would
-// keep for ever.
+// shrink rewrites the database without what it holds for nothing, and takes back etcd's word that there is no space (its NOSPACE
+// alarm), which it would keep for ever.
 func (e *Etcd) shrink() error {
 	s := e.server.Server
 	if err := s.Backend().Defrag(); err != nil {

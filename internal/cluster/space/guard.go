@@ -59,7 +59,8 @@ func (g *Guard) Admit(essential bool) error {
 	case s.Level == Ample, s.Level == Scarce && essential:
 		return nil
 	case s.Level == Scarce:
-		return fmt.Errorf("the API is read-only: the disk of %s is full (%s): delete what is not needed, there or through this API, or enlarge the disk", g.cfg.Dir, s.Why)
+		return fmt.Errorf("the API is read-only: the disk of %s is full (%s): delete what is not needed, there or through this API, or enlarge the disk",
+			g.cfg.Dir, s.Why)
 	default:
 		return fmt.Errorf("the API is read-only: the disk of %s is full (%s): make room there, or enlarge the disk", g.cfg.Dir, s.Why)
 	}
@@ -108,7 +109,8 @@ func (g *Guard) tell(was State) {
 		g.cfg.Log.Info("there is room on the disk: the API takes all writes again", args...)
 		return
 	case Scarce:
-		g.cfg.Log.Error("the disk is full: the API is read-only but for leases, statuses, nodes, scaling, evictions and deletions", append(args, "why", g.state.Why)...)
+		g.cfg.Log.Error("the disk is full: the API is read-only but for leases, statuses, nodes, scaling, evictions and deletions",
+			append(args, "why", g.state.Why)...)
 	case None:
 		g.cfg.Log.Error("the disk is full: the API is read-only", append(args, "why", g.state.Why)...)
 	}
