@@ -32,7 +32,7 @@ func (w *Worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 	}
 	f := w.pressed(pod, present)
 	if f == nil && !present {
-		f = unfit(pod)
+		f = unfit(pod, w.features())
 	}
 	switch {
 	case f != nil:
@@ -47,6 +47,18 @@ func (w *Worker) admit(ctx context.Context, pod *corev1.Pod, obs *lifecycle.Obse
 	w.mem.Failure = f
 	w.host.Log.Info("pod refused", "pod", w.key, "reason", f.Reason, "message", f.Message)
 	w.host.Events.Warning(w.pod, "", f.Reason, f.Message)
+}
+
+// features returns what the node says of itself; a hollow one, which runs nothing, has all that a pod may ask for.
+func (w *Worker) features() *corev1.NodeFeatures {
+	if w.host.Node.Hollow {
+		all := true
+		return &corev1.NodeFeatures{SupplementalGroupsPolicy: &all}
+	}
+	if n := w.host.Self.Node(); n != nil {
+		return n.Status.Features
+	}
+	return nil
 }
 
 // pressed refuses new pods while something runs short: those that asked for no memory, and all while the disk is full. Critical ones are

@@ -9,12 +9,15 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 )
 
-// unfit returns why no node of this kind can run the pod, or nil.
-func unfit(pod *corev1.Pod) *lifecycle.Failure {
+// unfit returns why a node with these features cannot run the pod, whatever room it has, or nil.
+func unfit(pod *corev1.Pod, features *corev1.NodeFeatures) *lifecycle.Failure {
 	if os := pod.Spec.OS; os != nil && os.Name != "" && os.Name != corev1.Linux {
 		return &lifecycle.Failure{Reason: "PodOSNotSupported", Message: "Failed to admit pod as the OS field doesn't match node OS"}
 	}
 	if sc := pod.Spec.SecurityContext; sc != nil {
+		if p := sc.SupplementalGroupsPolicy; p != nil && *p == corev1.SupplementalGroupsPolicyStrict && !strictGroups(features) {
+			return &lifecycle.Failure{Reason: "SupplementalGroupsPolicyNotSupported", Message: "SupplementalGroupsPolicy=Strict is not supported in this node"}
+		}
 		for _, s := range sc.Sysctls {
 			if why := forbiddenSysctl(pod, s.Name); why != "" {
 				return &lifecycle.Failure{Reason: "SysctlForbidden", Message: "forbidden sysctl: " + why}
@@ -22,6 +25,11 @@ func unfit(pod *corev1.Pod) *lifecycle.Failure {
 		}
 	}
 	return nil
+}
+
+// strictGroups reports whether the node's runtime keeps the groups that an image's /etc/group gives away from processes (KEP-3619).
+func strictGroups(f *corev1.NodeFeatures) bool {
+	return f != nil && f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy
 }
 
 // safeSysctl reports whether every node lets pods set a sysctl, and which namespace keeps it from others

@@ -151,6 +151,8 @@ func (n *Node) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 		s.Images = imageList(all)
 	}
 	if st, err := n.Runtime.Status(ctx); err == nil {
+		groups := st.GetFeatures().GetSupplementalGroupsPolicy()
+		s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &groups} // KEP-3619
 		s.RuntimeHandlers = nil
 		for _, h := range st.RuntimeHandlers {
 			f := h.GetFeatures()

@@ -216,7 +216,7 @@ func (f *Fake) Status(ctx context.Context) (*cri.StatusResponse, error) {
 		}
 		s.Conditions = append(s.Conditions, c)
 	}
-	return &cri.StatusResponse{Status: s, RuntimeHandlers: []*cri.RuntimeHandler{
+	return &cri.StatusResponse{Status: s, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true}, RuntimeHandlers: []*cri.RuntimeHandler{
 		{Name: "", Features: &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}},
 	}}, nil
 }
