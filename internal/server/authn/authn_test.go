@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/asn1"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
@@ -47,6 +48,33 @@ func TestClientCert(t *testing.T) {
 	}
 	if !slices.Equal(cert.Subject.Organization, []string{"devs", "ops"}) {
 		t.Error("the certificate was changed")
+	}
+}
+
+func TestClientCertUID(t *testing.T) {
+	name := func(value any) pkix.AttributeTypeAndValue {
+		return pkix.AttributeTypeAndValue{Type: asn1.X509UID(), Value: value}
+	}
+	other := pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 5}, Value: "serial"}
+	for _, tc := range []struct {
+		name  string
+		names []pkix.AttributeTypeAndValue
+		uid   string
+		err   bool
+	}{
+		{"none", []pkix.AttributeTypeAndValue{other}, "", false},
+		{"one", []pkix.AttributeTypeAndValue{other, name("7")}, "7", false},
+		{"two", []pkix.AttributeTypeAndValue{name("7"), name("7")}, "", true},
+		{"empty", []pkix.AttributeTypeAndValue{name("")}, "", true},
+		{"a number", []pkix.AttributeTypeAndValue{name(7)}, "", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cert := &x509.Certificate{Raw: []byte("x"), Subject: pkix.Name{CommonName: "jane", Names: tc.names}, NotAfter: time.Now().Add(time.Hour)}
+			who, ok, err := NewClientCert(nil).Authenticate(&http.Request{TLS: verified(cert)})
+			if ok == tc.err || (err != nil) != tc.err || ok && who.GetUID() != tc.uid {
+				t.Errorf("user %+v, %v, error %v", who, ok, err)
+			}
+		})
 	}
 }
 

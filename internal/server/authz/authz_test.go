@@ -113,10 +113,10 @@ func TestImpersonate(t *testing.T) {
 	}{
 		{"nothing asked", header(), nil, "jane", []string{"system:authenticated"}, nil},
 		{"not allowed", header("Impersonate-User", "bob"), nil,
-			`users "bob" is forbidden: User "jane" cannot impersonate resource "users" in API group "" at the cluster scope`, nil, nil},
+			`pods is forbidden: User "jane" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "shop"`, nil, nil},
 		{"a user", header("Impersonate-User", "bob"), allowing{"impersonate /users /bob"}, "bob", []string{"system:authenticated"}, nil},
 		{"the group is not allowed", header("Impersonate-User", "bob", "Impersonate-Group", "ops"), allowing{"impersonate /users /bob"},
-			`groups "ops" is forbidden`, nil, nil},
+			`cannot impersonate-on:user-info:list resource "pods"`, nil, nil},
 		{"groups", header("Impersonate-User", "bob", "Impersonate-Group", "ops", "Impersonate-Group", "dev"),
 			allowing{"impersonate /users /bob", "impersonate /groups /ops", "impersonate /groups /dev"}, "bob", []string{"ops", "dev", "system:authenticated"}, nil},
 		{"an account", header("Impersonate-User", "system:serviceaccount:shop:till"), allowing{"impersonate /serviceaccounts shop/till"},
@@ -127,13 +127,16 @@ func TestImpersonate(t *testing.T) {
 			allowing{"impersonate /users /bob", "impersonate authentication.k8s.io/userextras/example.com/scope /read"}, "bob",
 			[]string{"system:authenticated"}, map[string][]string{"example.com/scope": {"read"}}},
 		{"extra is not allowed", header("Impersonate-User", "bob", "Impersonate-Extra-Scope", "write"), allowing{"impersonate /users /bob"},
-			`userextras.authentication.k8s.io "write" is forbidden`, nil, nil},
-		{"UID is not allowed", header("Impersonate-User", "bob", "Impersonate-Uid", "7"), allowing{"impersonate /users /bob"}, `uids.authentication.k8s.io "7" is forbidden`, nil, nil},
+			`cannot impersonate-on:user-info:list resource "pods"`, nil, nil},
+		{"UID is not allowed", header("Impersonate-User", "bob", "Impersonate-Uid", "7"), allowing{"impersonate /users /bob"},
+			`cannot impersonate-on:user-info:list resource "pods"`, nil, nil},
+		{"an account's group is not allowed", header("Impersonate-User", "system:serviceaccount:shop:till", "Impersonate-Group", "ops"),
+			allowing{"impersonate /serviceaccounts shop/till"}, `groups "ops" is forbidden: User "jane" cannot impersonate resource "groups"`, nil, nil},
 		{"a group of nobody", header("Impersonate-Group", "system:masters"), nil, "cannot be impersonated without a user", nil, nil},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := Impersonate(t.Context(), tc.allow, tc.h, jane())
+			got, err := Impersonate(t.Context(), tc.allow, tc.h, &Attributes{User: jane(), Verb: "list", IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop"})
 			if tc.groups == nil {
 				if err == nil || !strings.Contains(err.Error(), tc.want) {
 					t.Fatalf("user %v, error %v", got, err)

@@ -14,26 +14,42 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
-// Impersonate returns the user as whom the request wants to act, by its Impersonate-* headers (kubectl --as), or who itself
-// if it has none. It takes the headers off the request. The error is a 403 where who may not act as that user, group, UID
-// or extra value, a 400 where the headers make no sense.
-func Impersonate(ctx context.Context, z Authorizer, h http.Header, who user.Info) (user.Info, error) {
+// Impersonate returns the user as whom a request wants to act, by its Impersonate-* headers (kubectl --as), or the request's own user
+// if it has none. It takes the headers off the request. The error is a 403 where the user may not act as that user, group, UID
+// or extra value, a 400 where the headers make no sense. Rights for this request alone (KEP-5284) are looked at before the verb
+// impersonate, which is good for any.
+func Impersonate(ctx context.Context, z Authorizer, h http.Header, request *Attributes) (user.Info, error) {
 	as, wanted, err := impersonated(h)
 	if err != nil || !wanted {
-		return who, err
+		return request.User, err
 	}
-	for _, a := range impersonations(as) {
-		a.User, a.Verb, a.IsResource = who, "impersonate", true
-		if err := Check(ctx, z, a); err != nil {
+	got, refused := constrained(ctx, z, request, as)
+	if got == nil {
+		if err := actAlways(ctx, z, request.User, as); err != nil {
+			if refused != nil {
+				return nil, refused
+			}
 			return nil, err
 		}
+		got = as
 	}
 	for name := range h {
 		if isImpersonation(name) {
 			h.Del(name)
 		}
 	}
-	return completed(as), nil
+	return completed(got), nil
+}
+
+// actAlways returns nil if who may act as a user in all requests.
+func actAlways(ctx context.Context, z Authorizer, who user.Info, as *user.DefaultInfo) error {
+	for _, a := range impersonations(as) {
+		a.User, a.Verb, a.IsResource = who, "impersonate", true
+		if err := Check(ctx, z, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func isImpersonation(header string) bool {

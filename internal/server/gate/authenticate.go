@@ -21,7 +21,8 @@ func (g *Gate) authenticate(c *call.Call) error {
 	if s := c.R.TLS; s != nil && len(s.VerifiedChains) > 0 {
 		g.metrics.certificate.Observe(time.Until(s.VerifiedChains[0][0].NotAfter).Seconds())
 	}
-	as, err := authz.Impersonate(c.R.Context(), g.cfg.Authorizer, c.R.Header, who)
+	c.Target.User = who
+	as, err := authz.Impersonate(c.R.Context(), g.cfg.Authorizer, c.R.Header, attributes(c))
 	if err != nil {
 		return err
 	}

@@ -10,13 +10,20 @@ import (
 	"github.com/knarr-io/knarr/internal/server/call"
 )
 
-// authorize asks whether the user may do this. Connecting to a container is creating something in it, whatever the HTTP
-// method that the protocol needs.
+// authorize asks whether the user may do this.
 func (g *Gate) authorize(c *call.Call) error {
+	a := attributes(c)
+	if g.nodeRight(c, a) {
+		return nil
+	}
+	return authz.Check(c.R.Context(), g.cfg.Authorizer, a)
+}
+
+// attributes are what has to be authorized for a request. Connecting to a container is creating something in it, whatever the HTTP
+// method that the protocol needs.
+func attributes(c *call.Call) *authz.Attributes {
 	a := authz.AttributesOf(&c.Target.Info)
 	switch {
-	case g.nodeRight(c, a):
-		return nil
 	case c.Target.Subresource == "exec" || c.Target.Subresource == "attach" || c.Target.Subresource == "portforward":
 		a.Verb = "create"
 	case a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection":
@@ -27,7 +34,7 @@ func (g *Gate) authorize(c *call.Call) error {
 			}
 		}
 	}
-	return authz.Check(c.R.Context(), g.cfg.Authorizer, a)
+	return a
 }
 
 // nodeRight reports whether a request for a node's proxy is allowed by a right that is narrower than nodes/proxy: nodes/stats,
