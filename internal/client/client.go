@@ -24,6 +24,9 @@ import (
 // IsAlreadyExists, IsInvalid, ...). Use the typed functions of this package rather than the methods where the type is
 // known.
 type Client interface {
+	// Served returns the catalogue: which resources there are, now and from now on.
+	Served() *api.Served
+
 	Get(ctx context.Context, res *api.Resource, key api.Key) (api.Object, error)
 	List(ctx context.Context, res *api.Resource, opts ListOptions) ([]api.Object, error)
 	Watch(ctx context.Context, res *api.Resource, opts ListOptions) (Watcher, error)

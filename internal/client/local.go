@@ -59,7 +59,10 @@ func (l *Local) writing(ctx context.Context) context.Context {
 
 var _ Client = (*Local)(nil)
 
-// Get implements Client.
+// Served implements Client.
+func (l *Local) Served() *api.Served { return l.registry.Served() }
+
+// Get implements Client. Custom resources are as they are stored: in the version that they say.
 func (l *Local) Get(ctx context.Context, res *api.Resource, key api.Key) (api.Object, error) {
 	rev, err := l.registry.Get(ctx, res, key)
 	if err != nil {
@@ -95,9 +98,7 @@ func listTable(t *store.Table, res *api.Resource, opts ListOptions) ([]api.Objec
 	return out, nil
 }
 
-func (l *Local) table(res *api.Resource) *store.Table {
-	return l.registry.Store().Table(res.Table())
-}
+func (l *Local) table(res *api.Resource) *store.Table { return l.registry.Table(res) }
 
 // prefix is what the table's keys of everything that opts choose begin with.
 func (opts ListOptions) prefix(namespaced bool) string {
@@ -193,6 +194,9 @@ func (l *Local) Watch(_ context.Context, res *api.Resource, opts ListOptions) (W
 	}
 	return watchTable(l.table(res), res, opts), nil
 }
+
+// ErrRetired is what a Watcher's Next returns when its resource is no longer served, or is declared in another way.
+var ErrRetired = store.ErrDropped
 
 // ErrStopped is returned by a Watcher's Next after Stop.
 var ErrStopped = errors.New("the watch was stopped")

@@ -40,6 +40,8 @@ type Remote struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	served *api.Served
+
 	mu      sync.Mutex
 	mirrors map[*api.Resource][]*mirror
 }
@@ -58,7 +60,7 @@ func NewRemote(cfg RemoteConfig) (*Remote, error) {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "knarr"
 	}
-	r := &Remote{cfg: cfg, base: base, mirrors: map[*api.Resource][]*mirror{}}
+	r := &Remote{cfg: cfg, base: base, mirrors: map[*api.Resource][]*mirror{}, served: api.NewServed(api.BuiltinCatalog())}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -92,6 +94,9 @@ func (r *Remote) synced(res *api.Resource) []*mirror {
 	}
 	return out
 }
+
+// Served implements Client. Machines that join deal with built-in resources alone.
+func (r *Remote) Served() *api.Served { return r.served }
 
 // Get implements Client.
 func (r *Remote) Get(ctx context.Context, res *api.Resource, key api.Key) (api.Object, error) {

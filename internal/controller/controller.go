@@ -34,9 +34,12 @@ type Controller struct {
 	Reconciler Reconciler
 }
 
-// Watch maps changes of one resource to the keys to reconcile.
+// Watch maps changes of one resource to the keys to reconcile, or of every resource that there is.
 type Watch struct {
 	Resource *api.Resource
+	// Every, in place of Resource and Keys, is asked about each resource that has a table, those that join while the controller runs, too. It returns the
+	// Keys for its events; nil leaves the resource unwatched. Watches of resources that leave end.
+	Every func(res *api.Resource) func(e client.Event) []api.Key
 	// Keys maps an event to keys. obj is the new (or last) state, old the previous one or nil. nil Keys means the object's own key.
 	Keys func(e client.Event) []api.Key
 }

@@ -64,6 +64,10 @@ func (r *Runner) run(ctx context.Context, c Controller) error {
 	failed := make(chan error, len(c.Watches))
 	for _, w := range c.Watches {
 		wg.Go(func() {
+			if w.Every != nil {
+				failed <- r.every(ctx, w, queue)
+				return
+			}
 			failed <- client.FollowOnce(ctx, r.Client, w.Resource, client.ListOptions{}, func(b client.Batch) { enqueue(w, b, queue) })
 		})
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
@@ -31,7 +30,7 @@ func (o objectCounts) Describe(to chan<- *prometheus.Desc) { to <- o.desc() }
 // Collect implements prometheus.Collector.
 func (o objectCounts) Collect(to chan<- prometheus.Metric) {
 	desc := o.desc()
-	for _, res := range api.Builtin {
+	for _, res := range o.registry.Served().Now().Stored() {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(o.registry.Count(res)), res.Group, res.Plural)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 
-	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/components"
 	"github.com/knarr-io/knarr/internal/server/connect"
@@ -49,7 +48,7 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 		Paths:     paths(cfg, g),
 	}
 	library := documents.New(documents.Config{
-		Resources: api.Builtin, Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: slices.Concat(usage.Kinds(), verbs.AbsentKinds()), Version: cfg.Version, Address: cfg.Address,
+		Served: cfg.Registry.Served(), Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: slices.Concat(usage.Kinds(), verbs.AbsentKinds()), Version: cfg.Version, Address: cfg.Address,
 		Fixed: cfg.Documents, Paths: append(t.List(), "/healthz", "/livez", "/readyz"),
 	})
 	t.Documents = library.Serve

@@ -80,7 +80,7 @@ func New(cfg Config) *Server {
 	}
 	g := gate.New(gate.Config{
 		Authenticator: cfg.Authenticator, Authorizer: cfg.Authorizer, Ready: cfg.Ready,
-		MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites, Metrics: cfg.Metrics, Next: table.Serve, Log: cfg.Log,
+		MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites, Metrics: cfg.Metrics, Served: cfg.Registry.Served().Now, Next: table.Serve, Log: cfg.Log,
 	})
 	cfg.Metrics.MustRegister(objectCounts{cfg.Registry}, built(cfg.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

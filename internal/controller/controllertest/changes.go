@@ -11,7 +11,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 )
 
-func resourceOf(obj api.Object) *api.Resource { return api.ByType(reflect.TypeOf(obj)) }
+func (w *watched) resourceOf(obj api.Object) *api.Resource { return w.Served().Now().Of(obj) }
 
 // changes returns the paths of the fields in which after differs from before, but for bookkeeping. Elements of lists stand in them by
 // their key, where they have one; other lists are one field.

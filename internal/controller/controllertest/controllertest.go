@@ -22,19 +22,22 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/server/registry"
 )
 
 // Cluster is a cluster in virtual time.
 type Cluster struct {
 	client.Client
-	T *testing.T
+	Registry *registry.Registry // to serve further resources
+	T        *testing.T
 }
 
 // Run runs f with an empty cluster in a bubble of its own.
 func Run(t *testing.T, f func(c *Cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f(&Cluster{Client: newWatched(t, clienttest.New(t)), T: t})
+		c, front := clienttest.NewRegistry(t)
+		f(&Cluster{Client: newWatched(t, c), Registry: front, T: t})
 	})
 }
 

@@ -96,7 +96,7 @@ func (w *watched) check(ctx context.Context, act controller.Act, res *api.Resour
 func (w *watched) Create(ctx context.Context, obj api.Object) (api.Object, error) {
 	out, err := w.Client.Create(ctx, obj)
 	if err == nil {
-		w.check(ctx, controller.ActCreate, resourceOf(obj), nil)
+		w.check(ctx, controller.ActCreate, w.resourceOf(obj), nil)
 	}
 	return out, err
 }
@@ -106,7 +106,7 @@ func (w *watched) CreateMany(ctx context.Context, objs []api.Object) []client.Re
 	out := w.Client.CreateMany(ctx, objs)
 	for i, r := range out {
 		if r.Err == nil {
-			w.check(ctx, controller.ActCreate, resourceOf(objs[i]), nil)
+			w.check(ctx, controller.ActCreate, w.resourceOf(objs[i]), nil)
 		}
 	}
 	return out
@@ -151,7 +151,7 @@ func (w *watched) DeleteMany(ctx context.Context, objs []api.Object, opts metav1
 	out := w.Client.DeleteMany(ctx, objs, opts)
 	for i, r := range out {
 		if r.Err == nil {
-			w.check(ctx, controller.ActDelete, resourceOf(objs[i]), nil)
+			w.check(ctx, controller.ActDelete, w.resourceOf(objs[i]), nil)
 		}
 	}
 	return out
@@ -159,7 +159,7 @@ func (w *watched) DeleteMany(ctx context.Context, objs []api.Object, opts metav1
 
 // stored returns what an update of obj is going to replace; nil where it is going to conflict.
 func (w *watched) stored(ctx context.Context, obj api.Object) api.Object {
-	o, err := w.Client.Get(ctx, resourceOf(obj), api.KeyOf(obj))
+	o, err := w.Client.Get(ctx, w.resourceOf(obj), api.KeyOf(obj))
 	if err != nil || obj.GetResourceVersion() != "" && obj.GetResourceVersion() != o.GetResourceVersion() {
 		return nil
 	}
@@ -171,7 +171,7 @@ func (w *watched) compare(ctx context.Context, before, after api.Object) {
 		return
 	}
 	for _, field := range changes(before, after) {
-		w.check(ctx, controller.ActSet, resourceOf(after), field)
+		w.check(ctx, controller.ActSet, w.resourceOf(after), field)
 	}
 }
 

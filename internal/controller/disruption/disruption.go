@@ -237,7 +237,7 @@ func (r *reconciler) scaleOf(ctx context.Context, pod *corev1.Pod, ref *metav1.O
 
 // scaled returns the object that ref names and its scale, or a nil object if there is none.
 func (r *reconciler) scaled(ctx context.Context, namespace string, ref *metav1.OwnerReference) (api.Object, scale, error) {
-	res := api.ByKind(schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind))
+	res := r.client.Served().Now().Kind(schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind))
 	switch {
 	case res == nil:
 		return nil, scale{}, fmt.Errorf("no matches for kind %q in version %q", ref.Kind, ref.APIVersion)

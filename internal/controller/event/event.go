@@ -159,6 +159,8 @@ func Reference(obj api.Object) corev1.ObjectReference {
 	}
 	if res := api.ByType(reflect.TypeOf(obj)); res != nil {
 		ref.Kind, ref.APIVersion = res.Kind, res.GroupVersion().String()
+	} else {
+		ref.APIVersion, ref.Kind = obj.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
 	}
 	return ref
 }

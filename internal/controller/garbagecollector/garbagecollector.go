@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,28 +32,31 @@ import (
 const component = "garbage-collector-controller"
 
 type reconciler struct {
-	client    client.Client
-	resources []*api.Resource          // those whose objects may own and be owned
+	client client.Client
+
+	mu  sync.Mutex
+	now collected
+}
+
+// collected are the resources of a catalogue whose objects may own and be owned.
+type collected struct {
+	catalog   *api.Catalog
+	resources []*api.Resource
 	byName    map[string]*api.Resource // by PLURAL.GROUP, as keys name them
 }
 
-// New declares the garbage collector over resources.
-func New(c client.Client, resources []*api.Resource) controller.Controller {
-	r := &reconciler{client: c, byName: map[string]*api.Resource{}}
-	var watches []controller.Watch
-	for _, res := range resources {
-		// Events come by the thousand and own nothing.
-		if res == api.Events || res.Verbs != nil && !slices.Contains(res.Verbs, "delete") {
-			continue
-		}
-		r.resources = append(r.resources, res)
-		r.byName[res.GroupResource().String()] = res
-		watches = append(watches, controller.Watch{Resource: res, Keys: func(e client.Event) []api.Key { return r.keys(res, e) }})
-	}
+// New declares the garbage collector.
+func New(c client.Client) controller.Controller {
+	r := &reconciler{client: c}
 	return controller.Controller{
 		Name:    "garbagecollector",
 		Workers: 10,
-		Watches: watches,
+		Watches: []controller.Watch{{Every: func(res *api.Resource) func(client.Event) []api.Key {
+			if !owning(res) {
+				return nil
+			}
+			return func(e client.Event) []api.Key { return r.keys(res, e) }
+		}}},
 		Writes: []controller.Write{
 			controller.Deletes(nil).Of("with their owners"),
 			controller.Sets(nil, "metadata", "ownerReferences").Of("to owners that are gone or go"),
@@ -63,6 +67,27 @@ func New(c client.Client, resources []*api.Resource) controller.Controller {
 	}
 }
 
+// owning reports whether objects of res may own and be owned. Events come by the thousand and own nothing.
+func owning(res *api.Resource) bool {
+	return res != api.Events && (res.Verbs == nil || slices.Contains(res.Verbs, "delete"))
+}
+
+// present returns the resources of the present catalogue.
+func (r *reconciler) present() collected {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if catalog := r.client.Served().Now(); catalog != r.now.catalog {
+		r.now = collected{catalog: catalog, byName: map[string]*api.Resource{}}
+		for _, res := range catalog.Stored() {
+			if owning(res) {
+				r.now.resources = append(r.now.resources, res)
+				r.now.byName[res.GroupResource().String()] = res
+			}
+		}
+	}
+	return r.now
+}
+
 // keyOf names an object of any resource in a queue key: the resource as namespace, NAMESPACE/NAME as name.
 func keyOf(res *api.Resource, obj metav1.Object) api.Key {
 	return api.Key{Namespace: res.GroupResource().String(), Name: obj.GetNamespace() + "/" + obj.GetName()}
@@ -70,7 +95,7 @@ func keyOf(res *api.Resource, obj metav1.Object) api.Key {
 
 func (r *reconciler) parse(key api.Key) (*api.Resource, api.Key) {
 	namespace, name, _ := strings.Cut(key.Name, "/")
-	return r.byName[key.Namespace], api.Key{Namespace: namespace, Name: name}
+	return r.present().byName[key.Namespace], api.Key{Namespace: namespace, Name: name}
 }
 
 // keys maps a change to what it may set going: the object itself, its dependents if it went, and its owners that wait for it.
@@ -137,7 +162,7 @@ type object struct {
 // dependents returns all objects that name owner in their owner references.
 func (r *reconciler) dependents(ctx context.Context, owner metav1.Object) []object {
 	var out []object
-	for _, res := range r.resources {
+	for _, res := range r.present().resources {
 		objs, err := r.client.List(ctx, res, client.ListOptions{Index: client.IndexOwner, Value: string(owner.GetUID())})
 		if err != nil {
 			continue // only if the index is missing, which a test would show
@@ -155,7 +180,7 @@ func (r *reconciler) owner(ctx context.Context, obj metav1.Object, ref metav1.Ow
 	if err != nil {
 		return object{}, unknown
 	}
-	res := api.ByKind(gv.WithKind(ref.Kind))
+	res := r.present().catalog.Kind(gv.WithKind(ref.Kind))
 	if res == nil {
 		return object{}, unknown
 	}
@@ -194,7 +219,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	obj := object{o, res}
 	switch {
 	case o.GetDeletionTimestamp() == nil:
-		return 0, r.collect(ctx, obj)
+		return r.collect(ctx, obj)
 	case hasFinalizer(o, metav1.FinalizerOrphanDependents):
 		return 0, r.orphan(ctx, obj)
 	case hasFinalizer(o, metav1.FinalizerDeleteDependents):
@@ -203,11 +228,14 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	return 0, nil // on its way; its dependents' turn comes when it is gone
 }
 
-// collect deletes obj if its owners are gone, or cleans its references.
-func (r *reconciler) collect(ctx context.Context, obj object) error {
+// unknownAgain is when an object with an owner of an unknown kind is looked at again: the kind may have come, or come back, without that owner.
+const unknownAgain = 5 * time.Minute
+
+// collect deletes obj if its owners are gone, or cleans its references. after > 0 asks for another look then.
+func (r *reconciler) collect(ctx context.Context, obj object) (after time.Duration, err error) {
 	refs := obj.GetOwnerReferences()
 	if len(refs) == 0 {
-		return nil
+		return 0, nil
 	}
 	states := make([]ownerState, len(refs))
 	for i, ref := range refs {
@@ -228,7 +256,10 @@ func (r *reconciler) collect(ctx context.Context, obj object) error {
 			dependents = append(dependents, d.Object)
 		}
 	}
-	return r.apply(ctx, obj, plan(obj, states, dependents))
+	if slices.Contains(states, unknown) {
+		after = unknownAgain
+	}
+	return after, r.apply(ctx, obj, plan(obj, states, dependents))
 }
 
 // elsewhere reports whether the owner that ref means exists, in another namespace than its dependent.
@@ -261,7 +292,7 @@ func (r *reconciler) foreground(ctx context.Context, obj object) error {
 	}
 	for _, d := range deps {
 		if d.GetDeletionTimestamp() == nil {
-			if err := r.collect(ctx, d); err != nil {
+			if _, err := r.collect(ctx, d); err != nil {
 				return err
 			}
 		}

@@ -1,15 +1,17 @@
 package garbagecollector
 
 import (
+	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -55,7 +57,7 @@ func remove(c *ct.Cluster, name string, policy metav1.DeletionPropagation) {
 
 func TestBackground(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		a := configMap(c, ns, "a")
 		b := configMap(c, ns, "b", toConfigMap(a, true))
 		configMap(c, ns, "c", toConfigMap(b, false))
@@ -75,7 +77,7 @@ func TestBackground(t *testing.T) {
 
 func TestOrphan(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		a := configMap(c, ns, "a")
 		configMap(c, ns, "b", toConfigMap(a, true))
 		remove(c, "a", metav1.DeletePropagationOrphan)
@@ -91,7 +93,7 @@ func TestOrphan(t *testing.T) {
 
 func TestForeground(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		a := configMap(c, ns, "a")
 		b := configMap(c, ns, "b", toConfigMap(a, true))
 		configMap(c, ns, "c", toConfigMap(b, true))
@@ -112,7 +114,7 @@ func TestForeground(t *testing.T) {
 
 func TestForegroundCircle(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		a := configMap(c, ns, "a")
 		b := configMap(c, ns, "b", toConfigMap(a, true))
 		ct.Change(c, ns, "a", "", func(cm *corev1.ConfigMap) { cm.OwnerReferences = []metav1.OwnerReference{toConfigMap(b, true)} })
@@ -127,7 +129,7 @@ func TestForegroundCircle(t *testing.T) {
 
 func TestAnotherOwnerReleasesForeground(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		a, other := configMap(c, ns, "a"), configMap(c, ns, "other")
 		configMap(c, ns, "shared", toConfigMap(a, true), toConfigMap(other, false))
 		remove(c, "a", metav1.DeletePropagationForeground)
@@ -140,7 +142,7 @@ func TestAnotherOwnerReleasesForeground(t *testing.T) {
 
 func TestOwnersThatNeverWere(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		ct.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "far"}})
 		far := configMap(c, "far", "owner")
 		near := configMap(c, ns, "near")
@@ -174,7 +176,7 @@ func TestDependentsOfWhatWentWhileNobodyLooked(t *testing.T) {
 		o := configMap(c, ns, "o")
 		configMap(c, ns, "p", toConfigMap(o, true))
 		remove(c, "o", metav1.DeletePropagationOrphan)
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		c.Settle()
 		if got := names(c, ns); got != "p" {
 			t.Errorf("left: %s, want p", got)
@@ -185,7 +187,7 @@ func TestDependentsOfWhatWentWhileNobodyLooked(t *testing.T) {
 func TestDeploymentGoesWithAllItMade(t *testing.T) {
 	for _, policy := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {
 		ct.Run(t, func(c *ct.Cluster) {
-			c.Start(New(c.Client, api.Builtin), deployment.New(c.Client), replicaset.New(c.Client), ct.Kubelet(c.Client, 0, 3*time.Second))
+			c.Start(New(c.Client), deployment.New(c.Client), replicaset.New(c.Client), ct.Kubelet(c.Client, 0, 3*time.Second))
 			n := int32(20)
 			ct.Make(c, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"},
 				Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: ct.Selector("web"), Template: ct.Template("web", "v1")}})
@@ -239,8 +241,8 @@ func TestPlan(t *testing.T) {
 
 func TestOnlyWhatMattersWakesTheCollector(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		r := New(c.Client, api.Builtin)
-		pods := r.Watches[slices.IndexFunc(r.Watches, func(w controller.Watch) bool { return w.Resource == api.Pods })]
+		r := New(c.Client)
+		pods := controller.Watch{Keys: r.Watches[0].Every(api.Pods)}
 		a := configMap(c, ns, "a")
 		old := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "p", OwnerReferences: []metav1.OwnerReference{toConfigMap(a, true)}}}
 		status := old.DeepCopy()
@@ -250,6 +252,59 @@ func TestOnlyWhatMattersWakesTheCollector(t *testing.T) {
 		}
 		if keys := pods.Keys(client.Event{Type: client.Added, Object: old}); len(keys) != 1 {
 			t.Errorf("a new dependent wakes it for %v", keys)
+		}
+	})
+}
+
+// Owner references lead from built-in objects to custom ones and back, for resources that come after the collector has begun and that have left.
+func TestCustomResourcesOwnAndAreOwned(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		c.Start(New(c.Client))
+		c.Settle()
+		boats := api.Custom(api.Resource{
+			GroupVersionKind: schema.GroupVersionKind{Group: "harbour.example", Version: "v1", Kind: "Boat"},
+			Plural:           "boats", Singular: "boat", Namespaced: true, Prefix: "harbour.example/boats",
+		})
+		if err := c.Registry.Serve(context.Background(), boats); err != nil {
+			t.Fatal(err)
+		}
+		c.Settle()
+		boat := func(name string, refs ...metav1.OwnerReference) api.Object {
+			o := boats.New()
+			o.SetNamespace(ns)
+			o.SetName(name)
+			o.SetOwnerReferences(refs)
+			out, err := c.Client.Create(context.Background(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		m := configMap(c, ns, "m")
+		owned := boat("owned", toConfigMap(m, false))
+		crew := configMap(c, ns, "crew", metav1.OwnerReference{APIVersion: "harbour.example/v1", Kind: "Boat", Name: "owned", UID: owned.GetUID()})
+		if err := c.Client.Delete(context.Background(), api.ConfigMaps, api.KeyOf(m), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.Settle()
+		for res, o := range map[*api.Resource]api.Object{boats: owned, api.ConfigMaps: crew} {
+			if _, err := c.Client.Get(context.Background(), res, api.KeyOf(o)); !apierrors.IsNotFound(err) {
+				t.Errorf("%s is still there: %v", o.GetName(), err)
+			}
+		}
+		c.Registry.Retire(boats)
+		c.Settle()
+		stray := configMap(c, ns, "stray", metav1.OwnerReference{APIVersion: "harbour.example/v1", Kind: "Boat", Name: "gone", UID: "u"})
+		c.Settle()
+		if _, err := c.Client.Get(context.Background(), api.ConfigMaps, api.KeyOf(stray)); err != nil {
+			t.Errorf("an owner of an unknown kind counts as gone: %v", err)
+		}
+		if err := c.Registry.Serve(context.Background(), boats); err != nil {
+			t.Fatal(err)
+		}
+		c.Pass(2 * unknownAgain)
+		if _, err := c.Client.Get(context.Background(), api.ConfigMaps, api.KeyOf(stray)); !apierrors.IsNotFound(err) {
+			t.Errorf("the kind came back without the owner, and the dependent stays: %v", err)
 		}
 	})
 }

@@ -25,26 +25,20 @@ import (
 // lookAgain is when a namespace whose content does not go is looked at without an event.
 const lookAgain = 15 * time.Second
 
-type reconciler struct {
-	client    client.Client
-	resources []*api.Resource // namespaced and deletable
-}
+type reconciler struct{ client client.Client }
 
-// New declares the namespace controller, which deletes objects of resources.
-func New(c client.Client, resources []*api.Resource) controller.Controller {
+// New declares the namespace controller.
+func New(c client.Client) controller.Controller {
 	r := &reconciler{client: c}
-	watches := []controller.Watch{{Resource: api.Namespaces}}
-	for _, res := range resources {
-		if !res.Namespaced || res.Verbs != nil && !slices.Contains(res.Verbs, "delete") {
-			continue
-		}
-		r.resources = append(r.resources, res)
-		watches = append(watches, controller.Watch{Resource: res, Keys: r.contentKeys})
-	}
 	return controller.Controller{
 		Name:    "namespace",
 		Workers: 5,
-		Watches: watches,
+		Watches: []controller.Watch{{Resource: api.Namespaces}, {Every: func(res *api.Resource) func(client.Event) []api.Key {
+			if !content(res) {
+				return nil
+			}
+			return r.contentKeys
+		}}},
 		Writes: []controller.Write{
 			controller.Sets(api.Namespaces, "status"),
 			controller.Sets(api.Namespaces, "spec", "finalizers"),
@@ -52,6 +46,11 @@ func New(c client.Client, resources []*api.Resource) controller.Controller {
 		},
 		Reconciler: r,
 	}
+}
+
+// content reports whether objects of res are a namespace's, and can be deleted with it.
+func content(res *api.Resource) bool {
+	return res.Namespaced && (res.Verbs == nil || slices.Contains(res.Verbs, "delete"))
 }
 
 // contentKeys maps an object that came or went to its namespace, if that is being deleted.
@@ -107,8 +106,10 @@ func (r *reconciler) empty(ctx context.Context, namespace string) *remains {
 	if left.any() {
 		return left
 	}
-	for _, res := range r.resources {
-		r.clear(ctx, res, namespace, left)
+	for _, res := range r.client.Served().Now().Stored() {
+		if content(res) {
+			r.clear(ctx, res, namespace, left)
+		}
 	}
 	return left
 }

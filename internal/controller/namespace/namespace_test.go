@@ -35,7 +35,7 @@ func TestDeletesEverythingPodsFirst(t *testing.T) {
 		n := int32(3)
 		ct.Make(c, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "web"},
 			Spec: appsv1.ReplicaSetSpec{Replicas: &n, Selector: ct.Selector("web"), Template: ct.Template("web", "img")}})
-		c.Start(New(c.Client, api.Builtin), ct.Kubelet(c.Client, 0, 10*time.Second))
+		c.Start(New(c.Client), ct.Kubelet(c.Client, 0, 10*time.Second))
 		c.Pass(time.Second)
 
 		ct.Delete[*corev1.Namespace](c, "", "a", metav1.DeleteOptions{})
@@ -63,7 +63,7 @@ func TestFinalizersHoldANamespace(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		ct.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
 		ct.Make(c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "held", Finalizers: []string{"example.com/hold"}}})
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		ct.Delete[*corev1.Namespace](c, "", "a", metav1.DeleteOptions{})
 		c.Settle()
 		ns := ct.Get[*corev1.Namespace](c, "", "a")
@@ -82,7 +82,7 @@ func TestActiveNamespaceIsLeftAlone(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		made := ct.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
 		ct.Make(c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "cm"}})
-		c.Start(New(c.Client, api.Builtin))
+		c.Start(New(c.Client))
 		c.Pass(time.Hour)
 		if ns := ct.Get[*corev1.Namespace](c, "", "a"); ns.ResourceVersion != made.ResourceVersion || ct.Gone[*corev1.ConfigMap](c, "a", "cm") {
 			t.Error("an active namespace was changed")

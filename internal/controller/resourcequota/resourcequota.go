@@ -27,24 +27,19 @@ import (
 const again = 5 * time.Minute
 
 type reconciler struct {
-	client    client.Client
-	resources []*api.Resource
-	now       func() time.Time
+	client client.Client
+	now    func() time.Time
 }
 
 // New declares the resource quota controller. Its keys are namespaces.
 func New(c client.Client) controller.Controller {
 	r := &reconciler{client: c, now: time.Now}
-	watches := []controller.Watch{{Resource: api.ResourceQuotas, Keys: quotaKeys}}
-	for _, res := range api.Builtin {
-		if !res.Namespaced || res == api.Events || res == api.Leases {
-			continue
+	watches := []controller.Watch{{Resource: api.ResourceQuotas, Keys: quotaKeys}, {Every: func(res *api.Resource) func(client.Event) []api.Key {
+		if !counted(res) || res == api.ResourceQuotas {
+			return nil
 		}
-		r.resources = append(r.resources, res)
-		if res != api.ResourceQuotas {
-			watches = append(watches, controller.Watch{Resource: res, Keys: usageKeys})
-		}
-	}
+		return usageKeys
+	}}}
 	return controller.Controller{
 		Name:    "resourcequota",
 		Workers: 2,
@@ -54,6 +49,11 @@ func New(c client.Client) controller.Controller {
 		},
 		Reconciler: r,
 	}
+}
+
+// counted reports whether a quota may count objects of res.
+func counted(res *api.Resource) bool {
+	return res.Namespaced && res != api.Events && res != api.Leases
 }
 
 func namespaceOf(o api.Object) []api.Key { return []api.Key{{Name: o.GetNamespace()}} }
@@ -109,8 +109,8 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		used[i] = zero(q.Spec.Hard)
 	}
 	now := r.now()
-	for _, res := range r.resources {
-		if !measured(quotas, res) {
+	for _, res := range r.client.Served().Now().Stored() {
+		if !counted(res) || !measured(quotas, res) {
 			continue
 		}
 		objs, err := r.client.List(ctx, res, client.ListOptions{Namespace: key.Name})

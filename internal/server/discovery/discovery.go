@@ -1,7 +1,7 @@
 // Package discovery makes the documents by which clients learn what a server serves: /api, /apis, the resource list of
 // each group-version, and the aggregated form of all (KEP-3352).
 //
-// What flows through it: the declared resources go in once ([New]); [Documents] answers from what it made then. What must
+// What flows through it: the resources of one catalogue go in ([New]); [Documents] answers from what it made then. What must
 // stay true: the documents follow from the declarations alone, in Kubernetes' order of groups and in alphabetical order of
 // resources; the aggregated document carries a hash of itself, so that clients fetch it again only after a change.
 package discovery
@@ -18,6 +18,7 @@ import (
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
@@ -71,9 +72,10 @@ func New(resources []*api.Resource, reviews []Review, server string) *Documents 
 		groups:    map[string]*metav1.APIGroup{},
 	}
 	for _, r := range resources {
-		d.add(r.GroupVersion(), entries(r, r.GroupVersion()))
-		for _, gv := range r.Versions {
-			d.add(gv, entries(r, gv))
+		for _, gv := range r.GroupVersions() {
+			if !r.Hidden {
+				d.add(gv, entries(r, gv))
+			}
 		}
 	}
 	for _, r := range reviews {
@@ -104,7 +106,7 @@ func entries(r *api.Resource, gv schema.GroupVersion) []metav1.APIResource {
 	}
 	out := []metav1.APIResource{{
 		Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: slices.Sorted(slices.Values(verbs)),
-		ShortNames: r.ShortNames, Categories: r.Categories, StorageVersionHash: storageHash(r.GroupVersionKind),
+		ShortNames: r.ShortNames, Categories: r.Categories, StorageVersionHash: storageHash(r.StoredAs().GroupVersionKind),
 	}}
 	if gv != r.GroupVersion() {
 		// Kubernetes serves subresources with the stored version only, where there are several groups (events).
@@ -147,7 +149,9 @@ func (d *Documents) listGroups() {
 	}
 	for _, name := range d.order() {
 		g := d.groups[name]
-		slices.SortFunc(g.Versions, func(a, b metav1.GroupVersionForDiscovery) int { return cmp.Compare(a.Version, b.Version) })
+		slices.SortFunc(g.Versions, func(a, b metav1.GroupVersionForDiscovery) int {
+			return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
+		})
 		g.PreferredVersion = g.Versions[0]
 		d.Groups.Groups = append(d.Groups.Groups, *g)
 	}

@@ -28,7 +28,7 @@ func (l *Library) discover(c *call.Call, path string) error {
 	if err := c.Negotiate(func(a wire.Accepted) bool { return root && a.As == aggregatedKind }); err != nil {
 		return err
 	}
-	accept, d := c.Accept, l.discovery
+	accept, d := c.Accept, l.present().discovery
 	switch {
 	case path == "api" && accept.As == aggregatedKind:
 		aggregated(c, d.Core, d.CoreETag)
@@ -84,7 +84,7 @@ func aggregated(c *call.Call, list *apidiscoveryv2.APIGroupDiscoveryList, tag st
 
 // openAPI answers the OpenAPI paths.
 func (l *Library) openAPI(c *call.Call, path string) error {
-	docs := l.openapi
+	docs := l.present().openapi
 	accept := c.R.Header.Get("Accept")
 	switch path {
 	case "openapi/v3":

@@ -2,7 +2,7 @@
 // such as the keys of service account tokens.
 //
 // What flows through it: a call for a path that is not below a group-version finds its document; package discovery and
-// package openapi have made those of the API from the declared resources. What must stay true: documents carry a hash of
+// package openapi make those of the API from the present catalogue. What must stay true: documents carry a hash of
 // themselves, and who has one already is not sent it again. Tests: TestDiscoveryClient, TestOtherPaths
 // (internal/server).
 package documents
@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -28,7 +29,8 @@ import (
 
 // Config is what a Library is made of.
 type Config struct {
-	Resources []*api.Resource
+	// Served is the catalogue, whose resources come and go.
+	Served *api.Served
 	// Reviews are kinds that are not stored, and Others those that discovery names beside them.
 	Reviews, Others []discovery.Review
 	Version         version.Info
@@ -42,24 +44,42 @@ type Config struct {
 
 // Library answers requests for documents.
 type Library struct {
-	cfg       Config
+	cfg   Config
+	fixed map[string]func() ([]byte, error)
+
+	mu  sync.Mutex
+	now edition
+}
+
+// edition is what is told of one catalogue.
+type edition struct {
+	catalog   *api.Catalog
 	discovery *discovery.Documents
 	openapi   *openapi.Documents
-	fixed     map[string]func() ([]byte, error)
 }
 
 // New returns a Library.
 func New(cfg Config) *Library {
-	l := &Library{
-		cfg:       cfg,
-		discovery: discovery.New(cfg.Resources, slices.Concat(cfg.Reviews, cfg.Others), cfg.Address),
-		openapi:   openapi.New(cfg.Resources, cfg.Reviews, cfg.Version.GitVersion),
-		fixed:     map[string]func() ([]byte, error){},
-	}
+	l := &Library{cfg: cfg, fixed: map[string]func() ([]byte, error){}}
+	l.now.openapi = openapi.New(nil, cfg.Reviews, cfg.Version.GitVersion)
 	for path, content := range cfg.Fixed {
 		l.fixed[strings.Trim(path, "/")] = content
 	}
 	return l
+}
+
+// present returns what is told of the present catalogue, made at the first question after a change.
+func (l *Library) present() edition {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if catalog := l.cfg.Served.Now(); catalog != l.now.catalog {
+		l.now = edition{
+			catalog:   catalog,
+			discovery: discovery.New(catalog.All(), slices.Concat(l.cfg.Reviews, l.cfg.Others), l.cfg.Address),
+			openapi:   l.now.openapi.With(catalog.All()),
+		}
+	}
+	return l.now
 }
 
 // Serve answers a call for a path that is not below a group-version.
@@ -102,7 +122,7 @@ func (l *Library) document(c *call.Call, path string, content func() ([]byte, er
 // rootPaths lists what there is, for people.
 func (l *Library) rootPaths() []string {
 	paths := []string{"/api", "/api/v1", "/apis", "/version", "/openapi/v2", "/openapi/v3"}
-	for _, g := range l.discovery.Groups.Groups {
+	for _, g := range l.present().discovery.Groups.Groups {
 		paths = append(paths, "/apis/"+g.Name)
 		for _, v := range g.Versions {
 			paths = append(paths, "/apis/"+v.GroupVersion)

@@ -39,6 +39,8 @@ type Config struct {
 	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
 	// and 200 as in Kubernetes.
 	MaxReads, MaxWrites int
+	// Served says which resources there are: the others' names make no labels. nil: the built-in ones.
+	Served func() *api.Catalog
 	// Metrics is the registry behind /metrics.
 	Metrics *prometheus.Registry
 	// Next answers the requests that may go on.
@@ -59,6 +61,10 @@ type Gate struct {
 func New(cfg Config) *Gate {
 	g := &Gate{cfg: cfg, decoder: wire.NewDecoder(api.Scheme), limits: newLimits(cfg.MaxReads, cfg.MaxWrites)}
 	g.metrics = newMetrics(cfg.Metrics, g.limits)
+	g.metrics.served = cfg.Served
+	if cfg.Served == nil {
+		g.metrics.served = api.BuiltinCatalog
+	}
 	return g
 }
 

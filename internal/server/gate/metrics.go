@@ -18,6 +18,7 @@ import (
 // metrics are the figures of requests, under Kubernetes' names with Kubernetes' labels and values
 // (https://kubernetes.io/docs/reference/instrumentation/metrics/), so that its dashboards and alerts work as they are.
 type metrics struct {
+	served      func() *api.Catalog
 	registry    *prometheus.Registry
 	requests    *prometheus.CounterVec
 	terminated  *prometheus.CounterVec
@@ -75,7 +76,7 @@ func newMetrics(into *prometheus.Registry, l *limits) *metrics {
 // begin counts a request that may last, and returns what counts its end.
 func (m *metrics) begin(c *call.Call) (end func()) {
 	t := c.Target
-	_, served := api.Find(t.GV().WithResource(t.Resource))
+	_, served := m.served().Find(t.GV().WithResource(t.Resource))
 	if !lasting(t) || !served || t.Subresource != "" && !t.Connects() {
 		return func() {}
 	}

@@ -31,31 +31,69 @@ type Documents struct {
 	reviews   []discovery.Review
 	version   string
 	v2        func() (*Document, error)
-	v3        map[schema.GroupVersion]func() (*Document, error)
+	v3        map[schema.GroupVersion]*part
 	versions  []schema.GroupVersion
 }
 
-// New returns the documents of the declared resources and reviews. version is the server's.
+// part is the document of one group-version.
+type part struct {
+	resources []*api.Resource // of the group-version
+	hash      string          // of what it is made from, where all resources have an edition: it need not be made to be named
+	make      func() (*Document, error)
+}
+
+// New returns the documents of resources and reviews. version is the server's.
 func New(resources []*api.Resource, reviews []discovery.Review, version string) *Documents {
-	d := &Documents{resources: resources, reviews: reviews, version: version, v3: map[schema.GroupVersion]func() (*Document, error){}}
+	return (&Documents{reviews: reviews, version: version}).With(resources)
+}
+
+// With returns the documents of other resources. Group-versions that are as before keep theirs.
+func (d *Documents) With(resources []*api.Resource) *Documents {
+	out := &Documents{resources: resources, reviews: d.reviews, version: d.version, v3: map[schema.GroupVersion]*part{}}
 	for _, r := range resources {
-		d.addVersion(r.GroupVersion())
-		for _, gv := range r.Versions {
-			d.addVersion(gv)
+		for _, gv := range r.GroupVersions() {
+			if !r.Hidden {
+				out.addVersion(gv)
+				out.v3[gv].resources = append(out.v3[gv].resources, r)
+			}
 		}
 	}
-	for _, r := range reviews {
-		d.addVersion(r.GroupVersion())
+	for _, r := range d.reviews {
+		out.addVersion(r.GroupVersion())
 	}
-	d.v2 = sync.OnceValues(func() (*Document, error) { return pack(d.buildV2()) })
-	return d
+	for gv, p := range out.v3 {
+		p.hash = hashOf(gv, p.resources, d.version)
+		if old := d.v3[gv]; old != nil && (p.hash != "" && old.hash == p.hash || slices.Equal(old.resources, p.resources)) {
+			out.v3[gv] = old
+			continue
+		}
+		p.make = sync.OnceValues(func() (*Document, error) { return pack(buildV3(p.resources, d.reviews, d.version, gv), p.hash) })
+	}
+	out.v2 = sync.OnceValues(func() (*Document, error) { return pack(out.buildV2(), "") })
+	return out
 }
 
 func (d *Documents) addVersion(gv schema.GroupVersion) {
 	if d.v3[gv] == nil {
-		d.v3[gv] = sync.OnceValues(func() (*Document, error) { return pack(d.buildV3(gv)) })
+		d.v3[gv] = &part{}
 		d.versions = append(d.versions, gv)
 	}
+}
+
+// hashOf names what the document of a group-version is made from; empty where a resource does not name its edition.
+func hashOf(gv schema.GroupVersion, resources []*api.Resource, version string) string {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%s\x00%s\x00", gv, version) // a hash takes everything
+	for _, r := range resources {
+		if r.Edition == "" {
+			return ""
+		}
+		_, _ = fmt.Fprintf(h, "%s\x00%s\x00", r.Plural, r.Edition)
+	}
+	if len(resources) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%X", h.Sum(nil))
 }
 
 // V2 returns the document of everything.
@@ -63,11 +101,11 @@ func (d *Documents) V2() (*Document, error) { return d.v2() }
 
 // V3 returns the document of one group-version; ok is false where it is not served.
 func (d *Documents) V3(gv schema.GroupVersion) (doc *Document, ok bool, err error) {
-	make, ok := d.v3[gv]
+	p, ok := d.v3[gv]
 	if !ok {
 		return nil, false, nil
 	}
-	doc, err = make()
+	doc, err = p.make()
 	return doc, true, err
 }
 
@@ -75,12 +113,16 @@ func (d *Documents) V3(gv schema.GroupVersion) (doc *Document, ok bool, err erro
 func (d *Documents) Index() ([]byte, error) {
 	paths := object{}
 	for _, gv := range d.versions {
-		doc, err := d.v3[gv]()
-		if err != nil {
-			return nil, err
+		hash := d.v3[gv].hash
+		if hash == "" {
+			doc, err := d.v3[gv].make()
+			if err != nil {
+				return nil, err
+			}
+			hash = doc.Hash
 		}
 		p := pathOf(gv)
-		paths[p] = object{"serverRelativeURL": "/openapi/v3/" + p + "?hash=" + doc.Hash}
+		paths[p] = object{"serverRelativeURL": "/openapi/v3/" + p + "?hash=" + hash}
 	}
 	return json.Marshal(object{"paths": paths})
 }
@@ -92,12 +134,12 @@ func pathOf(gv schema.GroupVersion) string {
 	return "apis/" + gv.String()
 }
 
-func (d *Documents) buildV3(gv schema.GroupVersion) object {
+func buildV3(resources []*api.Resource, reviews []discovery.Review, version string, gv schema.GroupVersion) object {
 	b := newBuilder(true)
-	paths := b.add(d, gv)
+	paths := b.add(resources, reviews, gv)
 	return object{
 		"openapi": "3.0.0",
-		"info":    object{"title": "Kubernetes", "version": d.version},
+		"info":    object{"title": "Kubernetes", "version": version},
 		"paths":   paths,
 		"components": object{"schemas": b.schemas, "securitySchemes": object{
 			"BearerToken": object{"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication"}}},
@@ -108,7 +150,7 @@ func (d *Documents) buildV2() object {
 	b := newBuilder(false)
 	paths := object{}
 	for _, gv := range d.versions {
-		for p, item := range b.add(d, gv) {
+		for p, item := range b.add(d.v3[gv].resources, d.reviews, gv) {
 			paths[p] = item
 		}
 	}
@@ -124,21 +166,26 @@ func (d *Documents) buildV2() object {
 }
 
 // add adds the kinds of gv and returns its paths.
-func (b *builder) add(d *Documents, gv schema.GroupVersion) object {
+func (b *builder) add(resources []*api.Resource, reviews []discovery.Review, gv schema.GroupVersion) object {
 	paths := object{}
+	for _, r := range resources {
+		if r.Unstructured {
+			b.addCustom(r)
+		}
+	}
 	mark := func(k kind) {
 		if t := typeOf(k); t != nil {
 			b.addKind(t, k.extension())
 		}
 	}
-	for _, rt := range routes(d.resources, d.reviews, gv) {
+	for _, rt := range routes(resources, reviews, gv) {
 		if len(rt.verbs) == 0 {
 			continue
 		}
 		paths[rt.path] = b.item(rt)
 		mark(rt.kind)
 		if slices.Contains(rt.verbs, "list") {
-			mark(kind{gv.WithKind(rt.kind.Kind + "List")})
+			mark(rt.list())
 		}
 	}
 	for _, k := range []string{"APIResourceList", "DeleteOptions", "Status", "WatchEvent"} { // of every group's paths
@@ -147,8 +194,8 @@ func (b *builder) add(d *Documents, gv schema.GroupVersion) object {
 	return paths
 }
 
-// pack compresses a document. encoding/json sorts keys, so the bytes follow from the content.
-func pack(doc object) (*Document, error) {
+// pack compresses a document; hash names it, or empty for that of its content. encoding/json sorts keys, so the bytes follow from the content.
+func pack(doc object, hash string) (*Document, error) {
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("making the OpenAPI document: %w", err)
@@ -161,7 +208,10 @@ func pack(doc object) (*Document, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return &Document{Gzip: z.Bytes(), Hash: fmt.Sprintf("%X", sha256.Sum256(b))}, nil
+	if hash == "" {
+		hash = fmt.Sprintf("%X", sha256.Sum256(b))
+	}
+	return &Document{Gzip: z.Bytes(), Hash: hash}, nil
 }
 
 // JSON returns the document's bytes.

@@ -56,6 +56,9 @@ var (
 		"application/apply-patch+yaml", "application/apply-patch+cbor"}
 )
 
+// customPatches are the types of patches that resources without a Go type take.
+var customPatches = []string{"application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml", "application/apply-patch+cbor"}
+
 // operation makes one operation of a path.
 func (b *builder) operation(rt route, verb string, is operation) object {
 	op := object{
@@ -98,7 +101,7 @@ func (b *builder) answerOf(rt route, verb string) (object, []string) {
 	case rt.sub == "Log":
 		return object{"type": "string"}, append([]string{"text/plain"}, whole...)
 	case verb == "list":
-		return b.kindRef(kind{rt.kind.GroupVersion().WithKind(rt.kind.Kind + "List")}), append(append([]string{}, whole...), streams...)
+		return b.kindRef(rt.list()), append(append([]string{}, whole...), streams...)
 	case verb == "watch" || verb == "watchlist":
 		return b.refTo(reflect.TypeFor[metav1.WatchEvent]()), append(append([]string{}, whole...), streams...)
 	case verb == "deletecollection" || verb == "delete" && !rt.deleted:
@@ -113,6 +116,9 @@ func (b *builder) bodyOf(rt route, verb string) (body object, required bool, con
 	case "create", "update":
 		return b.kindRef(rt.kind), true, []string{"*/*"}
 	case "patch":
+		if rt.custom {
+			return b.refTo(reflect.TypeFor[metav1.Patch]()), true, customPatches
+		}
 		return b.refTo(reflect.TypeFor[metav1.Patch]()), true, patches
 	case "delete", "deletecollection":
 		return b.refTo(reflect.TypeFor[metav1.DeleteOptions]()), false, []string{"*/*"}
@@ -176,6 +182,9 @@ func contentOf(types []string, s object) object {
 func (b *builder) kindRef(k kind) object {
 	if t := typeOf(k); t != nil {
 		return b.refTo(t)
+	}
+	if name := b.custom[k]; name != "" {
+		return b.ref(name)
 	}
 	return object{"type": "string"}
 }

@@ -31,6 +31,17 @@ type route struct {
 	deep       bool   // the path goes on behind the subresource
 	watchable  bool   // a list can be watched
 	deleted    bool   // a deletion is answered with the object
+	custom     bool   // the resource has no Go type
+	listKind   string // where it is not the kind's name and "List"
+}
+
+// list is the kind of lists of what the route exchanges.
+func (rt *route) list() kind {
+	name := rt.listKind
+	if name == "" {
+		name = rt.kind.Kind + "List"
+	}
+	return kind{rt.kind.GroupVersion().WithKind(name)}
 }
 
 // all verbs of a resource that names none.
@@ -48,7 +59,11 @@ func routes(resources []*api.Resource, reviews []discovery.Review, gv schema.Gro
 			}
 			// Of namespaces Kubernetes documents a Status although it answers with the object.
 			deleted := r.AnswersDeleted && r != api.Namespaces
-			out = append(out, resourceRoutes(gv, r.Plural, r.Kind, r.Namespaced, verbs, deleted)...)
+			own := resourceRoutes(gv, r.Plural, r.Kind, r.Namespaced, verbs, deleted)
+			for i := range own {
+				own[i].custom, own[i].listKind = r.Unstructured, r.ListKind
+			}
+			out = append(out, own...)
 			if r.GroupVersion() == gv {
 				out = append(out, subresourceRoutes(gv, r)...)
 			}
@@ -126,6 +141,7 @@ func subresourceRoutes(gv schema.GroupVersion, r *api.Resource) []route {
 			gv: gv, path: below + s.Name, verbs: s.Verbs, kind: kind{s.Kind}, of: r.Kind, sub: strings.ToUpper(s.Name[:1]) + s.Name[1:],
 			namespaced: r.Namespaced, named: true,
 		}
+		rt.custom = r.Unstructured
 		if strings.HasSuffix(s.Kind.Kind, "Options") { // what connects: any method that may reach it
 			rt.verbs = connects(s)
 		}

@@ -19,9 +19,12 @@ type object = map[string]any
 type builder struct {
 	v3      bool
 	schemas object
+	custom  map[kind]string // the names of schemas of kinds without a Go type
 }
 
-func newBuilder(v3 bool) *builder { return &builder{v3: v3, schemas: object{}} }
+func newBuilder(v3 bool) *builder {
+	return &builder{v3: v3, schemas: object{}, custom: map[kind]string{}}
+}
 
 // refTo returns a reference to the schema of struct type t, adding it where it is not there yet.
 func (b *builder) refTo(t reflect.Type) object {
@@ -30,6 +33,11 @@ func (b *builder) refTo(t reflect.Type) object {
 		b.schemas[name] = object{} // types refer to themselves
 		b.schemas[name] = b.model(t)
 	}
+	return b.ref(name)
+}
+
+// ref refers to a schema by its name.
+func (b *builder) ref(name string) object {
 	if b.v3 {
 		return object{"$ref": "#/components/schemas/" + name}
 	}

@@ -90,7 +90,7 @@ func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, opts
 
 // bind returns the mutation that sets the node and the PodScheduled condition of one pod.
 func (r *Registry) bind(ctx context.Context, b *corev1.Binding, opts metav1.CreateOptions) (store.Mutation, error) {
-	t := r.table(api.Pods)
+	t := r.Table(api.Pods)
 	current, ok := t.Get(api.Pods.Key(api.KeyOf(b)))
 	if !ok {
 		return store.Mutation{}, apierrors.NewNotFound(api.Pods.GroupResource(), b.Name)

@@ -69,7 +69,7 @@ func (r *Registry) UpdateMany(ctx context.Context, res *api.Resource, objs []api
 	for i, obj := range objs {
 		pinned[i] = obj.GetResourceVersion() != ""
 	}
-	t := r.table(res)
+	t := r.Table(res)
 	r.rounds(ctx, res, results, func(i int) api.Key { return api.KeyOf(objs[i]) }, func(try int, todo []int) (again []int) {
 		var groups [][]store.Mutation
 		var index []int

@@ -108,7 +108,7 @@ func own(ctx context.Context, res *api.Resource, obj api.Object) (api.Object, er
 
 // createGroup returns the mutations that store obj, which has been prepared.
 func (r *Registry) createGroup(res *api.Resource, obj api.Object) []store.Mutation {
-	group := []store.Mutation{{Table: r.table(res), Key: res.Key(api.KeyOf(obj)), Object: obj, If: 0}}
+	group := []store.Mutation{{Table: r.Table(res), Key: res.Key(api.KeyOf(obj)), Object: obj, If: 0}}
 	return append(group, r.exchange(res, nil, obj)...)
 }
 
@@ -124,7 +124,7 @@ func generateName(base string) string {
 
 // freeName draws a name that no object has at the moment, as far as a few tries find one.
 func (r *Registry) freeName(res *api.Resource, namespace, base string) string {
-	t := r.table(res)
+	t := r.Table(res)
 	name := generateName(base)
 	for range generateNameTries {
 		if _, taken := t.Get(res.Key(api.Key{Namespace: namespace, Name: name})); !taken {
@@ -163,7 +163,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	}
 	if a := r.allocators[res]; a != nil {
 		// Else it would seem that an object created twice with its address wants that of another.
-		if _, exists := r.table(res).Get(res.Key(api.KeyOf(obj))); exists {
+		if _, exists := r.Table(res).Get(res.Key(api.KeyOf(obj))); exists {
 			return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 		}
 		if err := a.fill(obj, nil); err != nil {
@@ -185,7 +185,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if errs := res.Validate(obj); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}
-	if _, exists := r.table(res).Get(res.Key(api.KeyOf(obj))); exists {
+	if _, exists := r.Table(res).Get(res.Key(api.KeyOf(obj))); exists {
 		return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 	}
 	if len(opts.DryRun) == 0 {

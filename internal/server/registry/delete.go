@@ -20,7 +20,7 @@ import (
 // Delete starts graceful deletion of an object, or removes it where nothing has to be waited for (gone). It returns the object
 // as it is now, or was last.
 func (r *Registry) Delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions) (_ api.Object, gone bool, _ error) {
-	t := r.table(res)
+	t := r.Table(res)
 	inTurn := false
 	for {
 		d, err := r.deletion(ctx, res, t, key, opts)
@@ -103,7 +103,7 @@ func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, objs []api
 		mine.Preconditions = &metav1.Preconditions{UID: &uid}
 		return mine
 	}
-	t := r.table(res)
+	t := r.Table(res)
 	r.rounds(ctx, res, results, func(i int) api.Key { return api.KeyOf(objs[i]) }, func(_ int, todo []int) (again []int) {
 		var groups [][]store.Mutation
 		var index []int

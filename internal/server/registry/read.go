@@ -19,14 +19,14 @@ import (
 
 // Get returns the present revision of one object, or NotFound.
 func (r *Registry) Get(_ context.Context, res *api.Resource, key api.Key) (*store.Revision, error) {
-	if rev, ok := r.table(res).Get(res.Key(key)); ok {
+	if rev, ok := r.Table(res).Get(res.Key(key)); ok {
 		return rev, nil
 	}
 	return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
 }
 
 // Count returns how many objects of a resource there are.
-func (r *Registry) Count(res *api.Resource) int { return r.table(res).Len() }
+func (r *Registry) Count(res *api.Resource) int { return r.Table(res).Len() }
 
 // Selection chooses objects of a resource. The zero value chooses all.
 type Selection struct {
@@ -114,7 +114,7 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 
 // podsOf lists the newest state of one node's pods, from the index; pages and the past come from the tree.
 func (r *Registry) podsOf(node, prefix string, match func(store.Object) bool) *ListResult {
-	revs, at := r.table(api.Pods).LookupAt(api.IndexNode, node)
+	revs, at := r.Table(api.Pods).LookupAt(api.IndexNode, node)
 	out := &ListResult{Revision: at}
 	for _, rev := range revs {
 		if strings.HasPrefix(rev.Key, prefix) && match(rev.Object) {
@@ -131,7 +131,7 @@ func (opts ListOptions) newest() bool {
 
 // snapshotFor returns the snapshot from which a list is served, and where and when it began.
 func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts ListOptions) (*store.Snapshot, continueToken, error) {
-	t := r.table(res)
+	t := r.Table(res)
 	begin := continueToken{Since: time.Now().Unix()}
 	if opts.Continue != "" {
 		token, err := decodeContinue(opts.Continue)
@@ -172,7 +172,7 @@ func (r *Registry) snapshotFor(ctx context.Context, res *api.Resource, opts List
 // snapshotAt returns the content of a resource's table as it was at a revision, if nothing has changed since or a list of
 // that revision is being read in pages; else nil.
 func (r *Registry) snapshotAt(res *api.Resource, rev int64) *store.Snapshot {
-	if snap, ok := r.table(res).Snapshot().At(rev); ok {
+	if snap, ok := r.Table(res).Snapshot().At(rev); ok {
 		return snap
 	}
 	return r.pages.find(res.Table(), rev)
@@ -264,7 +264,7 @@ func (r *Registry) Watch(ctx context.Context, res *api.Resource, opts WatchOptio
 	if err != nil {
 		return nil, err
 	}
-	t := r.table(res)
+	t := r.Table(res)
 	w := &Watch{match: match}
 	if from > 0 && !opts.Initial {
 		if w.watcher, err = t.WatchFrom(from); err != nil {

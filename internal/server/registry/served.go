@@ -108,8 +108,8 @@ func tablesOf(resources []*api.Resource) map[string]*api.Resource {
 	return out
 }
 
-// table returns the table of a resource. A request may be under way for one that has just left: it finds nothing, and writes are refused.
-func (r *Registry) table(res *api.Resource) *store.Table {
+// Table returns the table of a resource. A request may be under way for one that has just left: it finds nothing, and writes are refused.
+func (r *Registry) Table(res *api.Resource) *store.Table {
 	if t := r.store.Table(res.Table()); t != nil {
 		return t
 	}

@@ -89,7 +89,7 @@ func (a *serviceAllocator) exchange(current, obj api.Object) []store.Mutation {
 		out = append(out, store.Mutation{Key: api.NodePortKey(p), Raw: []byte(svc.Namespace + "/" + svc.Name), If: 0})
 	}
 	for _, ip := range without(addressesOf(old), addressesOf(svc)) {
-		out = append(out, store.Mutation{Table: a.registry.table(api.IPAddresses), Key: ip, If: store.Any})
+		out = append(out, store.Mutation{Table: a.registry.Table(api.IPAddresses), Key: ip, If: store.Any})
 	}
 	for _, p := range without(api.NodePorts(old), api.NodePorts(svc)) {
 		out = append(out, store.Mutation{Key: api.NodePortKey(p), If: store.Any})
@@ -183,7 +183,7 @@ func (d *allocation) addresses() error {
 }
 
 func (d *allocation) taken(ip netip.Addr) bool {
-	_, taken := d.registry.table(api.IPAddresses).Get(ip.String())
+	_, taken := d.registry.Table(api.IPAddresses).Get(ip.String())
 	return taken
 }
 
@@ -191,7 +191,7 @@ func (d *allocation) taken(ip netip.Addr) bool {
 // and not being deleted (KEP-1880).
 func (a *serviceAllocator) ranges() []netip.Prefix {
 	out := []netip.Prefix{a.cidr}
-	a.registry.table(api.ServiceCIDRs).Snapshot().Ascend("", "", func(rev *store.Revision) bool {
+	a.registry.Table(api.ServiceCIDRs).Snapshot().Ascend("", "", func(rev *store.Revision) bool {
 		c := rev.Object.(*networkingv1.ServiceCIDR)
 		if c.DeletionTimestamp != nil || !apimeta.IsStatusConditionTrue(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
 			return true
@@ -271,7 +271,7 @@ func (a *serviceAllocator) takeAddress(svc *corev1.Service, ip string) store.Mut
 	if strings.Contains(ip, ":") {
 		family = "IPv6"
 	}
-	return store.Mutation{Table: a.registry.table(api.IPAddresses), Key: ip, Object: &networkingv1.IPAddress{
+	return store.Mutation{Table: a.registry.Table(api.IPAddresses), Key: ip, Object: &networkingv1.IPAddress{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IPAddress"},
 		ObjectMeta: metav1.ObjectMeta{
 			Name: ip, UID: uuid.NewUUID(), CreationTimestamp: metav1.Time{Time: now()},
@@ -332,7 +332,7 @@ func (d *allocation) claimPort(protocol string, port int32, path *field.Path) er
 }
 
 func (d *allocation) portTaken(key string) bool {
-	return len(d.registry.table(api.Services).Lookup(api.IndexNodePort, key)) > 0
+	return len(d.registry.Table(api.Services).Lookup(api.IndexNodePort, key)) > 0
 }
 
 // drawPort picks a free port at random, or wish (if not 0) where it is free.

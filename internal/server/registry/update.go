@@ -43,7 +43,7 @@ const conflictMessage = "the object has been modified; please apply your changes
 // Update replaces an object, or the part of it that subresource sub writes, by what transform returns. created tells that there was
 // none before. Those who update the same object take turns.
 func (r *Registry) Update(ctx context.Context, res *api.Resource, key api.Key, sub string, transform Transform, opts UpdateOptions) (_ api.Object, created bool, _ error) {
-	t := r.table(res)
+	t := r.Table(res)
 	if len(opts.DryRun) == 0 {
 		leave, err := r.turns.wait(ctx, res, key)
 		if err != nil {

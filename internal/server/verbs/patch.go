@@ -63,7 +63,7 @@ func (v *Verbs) patch(c *call.Call) error {
 
 func patchType(c *call.Call) (types.PatchType, error) {
 	offered := patchTypes
-	if c.Target.Res.Unstructured && c.Target.Subresource != "scale" {
+	if c.Target.Res.Unstructured {
 		offered = slices.DeleteFunc(slices.Clone(offered), func(t string) bool { return t == string(types.StrategicMergePatchType) })
 	}
 	media, _, err := mime.ParseMediaType(c.R.Header.Get("Content-Type"))
