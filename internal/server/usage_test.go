@@ -35,7 +35,9 @@ func (n telling) ServeNode(w http.ResponseWriter, r *http.Request) {
 				"containers":[{"name":"c","usage":{"cpu":"250m","memory":"1Mi"}},{"name":"d","usage":{"cpu":"50m","memory":"1Mi"}}]}`, ","[:i], pod)
 		}
 		fmt.Fprint(w, `]}`)
-	case "/healthz", "/stats/summary":
+	case "/logs":
+		http.Redirect(w, r, "/logs/", http.StatusTemporaryRedirect)
+	case "/healthz", "/stats/summary", "/logs/":
 		fmt.Fprint(w, n.name, " ", r.URL.String(), " ", r.Header.Get("Authorization"))
 	default:
 		http.NotFound(w, r)
@@ -80,6 +82,7 @@ func TestNodeProxy(t *testing.T) {
 	}{
 		{"", "/api/v1/nodes/n1/proxy/healthz", 200, "n1 /healthz "},
 		{"", "/api/v1/nodes/n1:10250/proxy/stats/summary?only_cpu_and_memory=true", 200, "n1 /stats/summary?only_cpu_and_memory=true "},
+		{"", "/api/v1/nodes/n1/proxy/logs/", 200, "n1 /logs/ "},
 		{"", "/api/v1/nodes/n1:22/proxy/healthz", 400, "no other port"},
 		{"", "/api/v1/nodes/n1/proxy/nothing", 404, "not found"},
 		{"", "/api/v1/nodes/n3/proxy/healthz", 404, `nodes \"n3\" not found`},
@@ -97,6 +100,10 @@ func TestNodeProxy(t *testing.T) {
 		if a := f.do("GET", test.path, "", append(headers, "Authorization", "Bearer secret")...); a.Code != test.code || !strings.Contains(a.Body, test.want) || strings.Contains(a.Body, "secret") {
 			t.Errorf("%s GET %s: %d %q; want %d with %q", test.user, test.path, a.Code, a.Body, test.code, test.want)
 		}
+	}
+	f.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if a := f.do("GET", "/api/v1/nodes/n1/proxy/logs", ""); a.Code != 307 || a.Header.Get("Location") != "/api/v1/nodes/n1/proxy/logs/" {
+		t.Errorf("a redirect of the node: %d to %q", a.Code, a.Header.Get("Location"))
 	}
 	if a := f.do("POST", "/api/v1/nodes/n1/proxy/healthz", "{}"); a.Code != 405 {
 		t.Errorf("POST: %d %s", a.Code, a.Body)

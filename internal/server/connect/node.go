@@ -31,11 +31,30 @@ func (n *Connector) nodeProxy(c *call.Call, portName string) error {
 		return err
 	}
 	r := c.R.Clone(c.R.Context())
-	r.URL = &url.URL{Path: "/" + c.Target.Rest, RawQuery: c.R.URL.RawQuery}
+	prefix, path := throughPath(c)
+	r.URL = &url.URL{Path: path, RawQuery: c.R.URL.RawQuery}
 	r.RequestURI = ""
-	node.ServeNode(c.W, r)
+	node.ServeNode(&movedThere{ResponseWriter: c.W, asked: r.URL, prefix: prefix}, r)
 	return nil
 }
+
+// movedThere lets the redirects of a node lead through the proxy again.
+type movedThere struct {
+	http.ResponseWriter
+	asked  *url.URL
+	prefix string
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *movedThere) WriteHeader(code int) {
+	if to := w.Header().Get("Location"); to != "" {
+		w.Header().Set("Location", throughProxy(to, w.asked, w.prefix))
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *movedThere) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Endpoints returns the way to what a node answers for itself.
 func (n *Connector) Endpoints(ctx context.Context, name string) (NodeEndpoints, error) {

@@ -59,15 +59,11 @@ func (n *Connector) proxy(c *call.Call) error {
 
 // pass sends the request to host and its answer to the client.
 func (n *Connector) pass(c *call.Call, scheme, host string) {
-	prefix := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(c.R.URL.Path, "/"), strings.TrimSuffix(c.Target.Rest, "/")), "/")
+	prefix, path := throughPath(c)
 	p := &httputil.ReverseProxy{
 		// Pods rarely have certificates that anyone could check; Kubernetes does not either.
 		Transport: &http.Transport{DialContext: n.cfg.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
 		Rewrite: func(r *httputil.ProxyRequest) {
-			path := "/" + c.Target.Rest
-			if strings.HasSuffix(r.In.URL.Path, "/") && !strings.HasSuffix(path, "/") {
-				path += "/"
-			}
 			r.Out.URL = &url.URL{Scheme: scheme, Host: host, Path: path, RawQuery: r.In.URL.RawQuery}
 			r.Out.Host = ""
 			for h := range r.Out.Header {
@@ -85,6 +81,16 @@ func (n *Connector) pass(c *call.Call, scheme, host string) {
 		},
 	}
 	p.ServeHTTP(c.W, c.R)
+}
+
+// throughPath parts the path of a request into what leads to the proxy and the path that is asked for behind it, with the slash
+// that it may end with.
+func throughPath(c *call.Call) (prefix, path string) {
+	whole, path := c.R.URL.Path, "/"+c.Target.Rest
+	if strings.HasSuffix(whole, "/") && !strings.HasSuffix(path, "/") {
+		path += "/"
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(whole, "/"), strings.TrimSuffix(c.Target.Rest, "/")), "/"), path
 }
 
 // splitProxyName reads [SCHEME:]NAME[:PORT], as the API writes it.

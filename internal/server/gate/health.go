@@ -27,10 +27,7 @@ func (g *Gate) health(c *call.Call) bool {
 		c.Fail(call.ErrMethod(c.Target))
 		return true
 	}
-	checks := []Check{{"ping", func(context.Context) error { return nil }}}
-	if root != "livez" {
-		checks = append(checks, g.cfg.Ready...)
-	}
+	checks := g.checks(root)
 	c.Target.Known = single == ""
 	excluded := c.Query["exclude"]
 	var out strings.Builder
@@ -65,6 +62,15 @@ func (g *Gate) health(c *call.Call) bool {
 	}
 	healthText(c, root, out.String(), failed)
 	return true
+}
+
+// checks returns what healthz, livez or readyz checks.
+func (g *Gate) checks(root string) []Check {
+	checks := []Check{{"ping", func(context.Context) error { return nil }}}
+	if root != "livez" {
+		checks = append(checks, g.cfg.Ready...)
+	}
+	return checks
 }
 
 func healthText(c *call.Call, root, lines string, failed int) {

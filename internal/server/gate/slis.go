@@ -38,7 +38,13 @@ func (m *healthMetrics) observe(name, root string, err error) {
 	m.asked.WithLabelValues(name, status, root).Inc()
 }
 
-// SLIs serves /metrics/slis.
+// SLIs serves /metrics/slis: of now, whether or not somebody else asks for the server's health.
 func (g *Gate) SLIs() http.Handler {
-	return promhttp.HandlerFor(g.metrics.health.registry, promhttp.HandlerOpts{})
+	series := promhttp.HandlerFor(g.metrics.health.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, check := range g.checks("readyz") {
+			g.metrics.health.observe(check.Name, "readyz", check.Check(r.Context()))
+		}
+		series.ServeHTTP(w, r)
+	})
 }
