@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,11 +96,7 @@ func TestFindFurtherVersions(t *testing.T) {
 	if r := ByKind(eventsv1.SchemeGroupVersion.WithKind("Event")); r != Events {
 		t.Errorf("events.k8s.io/v1 Event: %v", r)
 	}
-	for _, gvr := range []schema.GroupVersionResource{
-		corev1.SchemeGroupVersion.WithResource("replicationcontrollers"), appsv1.SchemeGroupVersion.WithResource("daemonsets"),
-	} {
-		if r, ok := Find(gvr); ok {
-			t.Errorf("%s has no controller, yet is served: %v", gvr, r)
-		}
+	if r, ok := Find(autoscalingv1.SchemeGroupVersion.WithResource("horizontalpodautoscalers")); !ok || r != HorizontalPodAutoscalers {
+		t.Errorf("autoscaling/v1 horizontalpodautoscalers: %v %v", r, ok)
 	}
 }

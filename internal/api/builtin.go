@@ -9,8 +9,7 @@ import (
 )
 
 // Builtin are the resources that every Knarr server serves, in the order of discovery. Adding a resource is declaring a
-// kind and naming it here. It is never changed. Kinds that nothing would act on yet (DaemonSet, StatefulSet, Job, Ingress,
-// ReplicationController, ...) are not served: a clear "not found" is better than an object that stays as it is for ever.
+// kind and naming it here. It is never changed. The README names those that nothing acts on yet.
 var Builtin = []*Resource{
 	// core/v1
 	ConfigMaps,
@@ -23,14 +22,22 @@ var Builtin = []*Resource{
 	PersistentVolumes,
 	Pods,
 	PodTemplates,
+	ReplicationControllers,
 	ResourceQuotas,
 	Secrets,
 	ServiceAccounts,
 	Services,
 	// apps/v1
 	ControllerRevisions,
+	DaemonSets,
 	Deployments,
 	ReplicaSets,
+	StatefulSets,
+	// autoscaling/v2
+	HorizontalPodAutoscalers,
+	// batch/v1
+	CronJobs,
+	Jobs,
 	// certificates.k8s.io/v1
 	CertificateSigningRequests,
 	// coordination.k8s.io/v1

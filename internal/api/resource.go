@@ -59,6 +59,9 @@ type Resource struct {
 	Subresources []Subresource
 	// CreateOnUpdate says that a PUT of an object that does not exist creates it.
 	CreateOnUpdate bool
+	// LeavesDependents says that a DELETE without a propagation policy orphans dependents, for compatibility: that of jobs and
+	// replication controllers. kubectl sends a policy.
+	LeavesDependents bool
 	// AnswersDeleted says that a DELETE which removed an object is answered with it rather than with a Status.
 	AnswersDeleted bool
 

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -22,12 +22,9 @@ import (
 func TestAbsentKinds(t *testing.T) {
 	f := start(t)
 	for path, kind := range map[string]string{
-		"/apis/apps/v1/namespaces/default/statefulsets":                     "StatefulSet",
-		"/apis/batch/v1/namespaces/default/jobs":                            "Job",
-		"/api/v1/namespaces/default/replicationcontrollers":                 "ReplicationController",
+		"/apis/resource.k8s.io/v1/namespaces/default/resourceclaims":        "ResourceClaim",
 		"/apis/storage.k8s.io/v1/storageclasses":                            "StorageClass",
 		"/apis/apiextensions.k8s.io/v1/customresourcedefinitions":           "CustomResourceDefinition",
-		"/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers":  "HorizontalPodAutoscaler",
 		"/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas":                 "FlowSchema",
 		"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies": "ValidatingAdmissionPolicy",
 	} {
@@ -49,8 +46,8 @@ func TestAbsentKinds(t *testing.T) {
 	if a := f.do("GET", "/apis/apps/v1/frogs", ""); a.Code != 404 || !strings.Contains(a.Body, "could not find") {
 		t.Errorf("what nobody knows: %d %s", a.Code, a.Body)
 	}
-	w := f.must("GET", "/apis/apps/v1/statefulsets?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", "")
-	contains(t, w.Body, `{"type":"BOOKMARK","object":{"kind":"StatefulSet"`)
+	w := f.must("GET", "/apis/resource.k8s.io/v1/resourceclaims?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", "")
+	contains(t, w.Body, `{"type":"BOOKMARK","object":{"kind":"ResourceClaim"`)
 	contains(t, w.Body, "initial-events-end")
 }
 
@@ -62,12 +59,12 @@ func TestAbsentKindsOfTypedClients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list, err := c.AppsV1().DaemonSets("default").List(context.Background(), metav1.ListOptions{})
+		list, err := c.ResourceV1().ResourceClaims("default").List(context.Background(), metav1.ListOptions{})
 		if err != nil || len(list.Items) != 0 || list.ResourceVersion == "" {
 			t.Errorf("%s: %v %+v", name, err, list)
 		}
-		_, err = c.AppsV1().StatefulSets("default").Create(context.Background(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
-		if err == nil || !strings.Contains(err.Error(), "Knarr does not serve StatefulSet (apps/v1)") {
+		_, err = c.ResourceV1().ResourceClaims("default").Create(context.Background(), &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
+		if err == nil || !strings.Contains(err.Error(), "Knarr does not serve ResourceClaim (resource.k8s.io/v1)") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

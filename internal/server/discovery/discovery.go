@@ -108,8 +108,8 @@ func entries(r *api.Resource, gv schema.GroupVersion) []metav1.APIResource {
 		Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: slices.Sorted(slices.Values(verbs)),
 		ShortNames: r.ShortNames, Categories: r.Categories, StorageVersionHash: storageHash(r.StoredAs().GroupVersionKind),
 	}}
-	if gv != r.GroupVersion() {
-		// Kubernetes serves subresources with the stored version only, where there are several groups (events).
+	if gv.Group != r.Group {
+		// Kubernetes serves subresources in the group of the stored version only (events).
 		return out
 	}
 	if r.Status {

@@ -64,7 +64,7 @@ func routes(resources []*api.Resource, reviews []discovery.Review, gv schema.Gro
 				own[i].custom, own[i].listKind = r.Unstructured, r.ListKind
 			}
 			out = append(out, own...)
-			if r.GroupVersion() == gv {
+			if r.Group == gv.Group { // see discovery
 				out = append(out, subresourceRoutes(gv, r)...)
 			}
 		}
@@ -137,6 +137,9 @@ func subresourceRoutes(gv schema.GroupVersion, r *api.Resource) []route {
 	}
 	var out []route
 	for _, s := range subs {
+		if s.Kind == r.GroupVersionKind {
+			s.Kind = gv.WithKind(r.Kind)
+		}
 		rt := route{
 			gv: gv, path: below + s.Name, verbs: s.Verbs, kind: kind{s.Kind}, of: r.Kind, sub: strings.ToUpper(s.Name[:1]) + s.Name[1:],
 			namespaced: r.Namespaced, named: true,

@@ -175,7 +175,7 @@ func preconditions(res *api.Resource, obj api.Object, p *metav1.Preconditions) e
 // content - obj itself where it is so marked already, and nil where it can go at once.
 func marked(res *api.Resource, obj api.Object, opts metav1.DeleteOptions) api.Object {
 	deadline, grace := graceOf(res, obj, opts.GracePeriodSeconds)
-	finalizers := withPropagation(obj.GetFinalizers(), opts)
+	finalizers := withPropagation(res, obj.GetFinalizers(), opts)
 	ns, isNamespace := obj.(*corev1.Namespace)
 	had := obj.GetDeletionTimestamp()
 	if grace == 0 && len(finalizers) == 0 && !(isNamespace && len(ns.Spec.Finalizers) > 0) {
@@ -222,7 +222,7 @@ func graceOf(res *api.Resource, obj api.Object, requested *int64) (metav1.Time, 
 }
 
 // withPropagation adds or removes the garbage collector's finalizers as the deletion's propagation policy asks.
-func withPropagation(have []string, opts metav1.DeleteOptions) []string {
+func withPropagation(res *api.Resource, have []string, opts metav1.DeleteOptions) []string {
 	orphan := slices.Contains(have, metav1.FinalizerOrphanDependents)
 	foreground := slices.Contains(have, metav1.FinalizerDeleteDependents)
 	switch {
@@ -231,6 +231,8 @@ func withPropagation(have []string, opts metav1.DeleteOptions) []string {
 	case opts.PropagationPolicy != nil:
 		orphan = *opts.PropagationPolicy == metav1.DeletePropagationOrphan
 		foreground = *opts.PropagationPolicy == metav1.DeletePropagationForeground
+	case !foreground:
+		orphan = orphan || res.LeavesDependents
 	}
 	var out []string
 	for _, f := range have {

@@ -21,12 +21,6 @@ import (
 // that go through many kinds (kubectl cluster-info dump, kubectl apply --prune) stop at the first error. Whoever wants to write
 // one is told that the kind is absent. A kind that has been declared in package api is served, whatever stands here.
 var absent = map[schema.GroupVersion][]kindOf{
-	{Version: "v1"}:                {{"replicationcontrollers", "ReplicationController", true}},
-	{Group: "apps", Version: "v1"}: {{"daemonsets", "DaemonSet", true}, {"statefulsets", "StatefulSet", true}},
-	{Group: "batch", Version: "v1"}: {
-		{"jobs", "Job", true}, {"cronjobs", "CronJob", true}},
-	{Group: "autoscaling", Version: "v1"}: {{"horizontalpodautoscalers", "HorizontalPodAutoscaler", true}},
-	{Group: "autoscaling", Version: "v2"}: {{"horizontalpodautoscalers", "HorizontalPodAutoscaler", true}},
 	{Group: "networking.k8s.io", Version: "v1"}: {
 		{"ingresses", "Ingress", true}, {"ingressclasses", "IngressClass", false}, {"networkpolicies", "NetworkPolicy", true}},
 	{Group: "storage.k8s.io", Version: "v1"}: {
@@ -70,11 +64,6 @@ func findAbsent(gv schema.GroupVersion, plural string) *api.Resource {
 // pruned are the absent kinds of which kubectl apply --prune looks for objects unless it is told which: it gives up where
 // discovery does not name one. The values are their short names.
 var pruned = map[schema.GroupVersionResource][]string{
-	{Version: "v1", Resource: "replicationcontrollers"}:                {"rc"},
-	{Group: "apps", Version: "v1", Resource: "daemonsets"}:             {"ds"},
-	{Group: "apps", Version: "v1", Resource: "statefulsets"}:           {"sts"},
-	{Group: "batch", Version: "v1", Resource: "cronjobs"}:              {"cj"},
-	{Group: "batch", Version: "v1", Resource: "jobs"}:                  nil,
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}: {"ing"},
 }
 
