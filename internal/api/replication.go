@@ -21,9 +21,9 @@ var ReplicationControllers = declare(kind[corev1.ReplicationController, core.Rep
 		Plural:           "replicationcontrollers", Singular: "replicationcontroller", ShortNames: []string{"rc"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "controllers", Status: true, LeavesDependents: true,
 		Scale: &Scale{
-			Get: func(obj Object) (int32, int32, string) {
+			Get: func(obj Object) (int32, int32, string, error) {
 				rc := obj.(*corev1.ReplicationController)
-				return replicasOf(rc.Spec.Replicas), rc.Status.Replicas, labels.SelectorFromSet(rc.Spec.Selector).String()
+				return replicasOf(rc.Spec.Replicas), rc.Status.Replicas, labels.SelectorFromSet(rc.Spec.Selector).String(), nil
 			},
 			Set: func(obj Object, n int32) { obj.(*corev1.ReplicationController).Spec.Replicas = &n },
 		},

@@ -18,9 +18,9 @@ var StatefulSets = declare(kind[appsv1.StatefulSet, apps.StatefulSet, appsv1.Sta
 		Plural:           "statefulsets", Singular: "statefulset", ShortNames: []string{"sts"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "statefulsets", Status: true,
 		Scale: &Scale{
-			Get: func(obj Object) (int32, int32, string) {
+			Get: func(obj Object) (int32, int32, string, error) {
 				s := obj.(*appsv1.StatefulSet)
-				return replicasOf(s.Spec.Replicas), s.Status.Replicas, selectorText(s.Spec.Selector)
+				return replicasOf(s.Spec.Replicas), s.Status.Replicas, selectorText(s.Spec.Selector), nil
 			},
 			Set: func(obj Object, n int32) { obj.(*appsv1.StatefulSet).Spec.Replicas = &n },
 		},

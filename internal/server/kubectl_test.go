@@ -57,14 +57,10 @@ spec:
         ports: [{containerPort: 80}]
 `
 
-const statefulSet = `kind: StatefulSet
-apiVersion: apps/v1
+const resourceClaim = `kind: ResourceClaim
+apiVersion: resource.k8s.io/v1
 metadata: {name: db}
-spec:
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec: {containers: [{name: c, image: i}]}
+spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu}}]}}
 `
 
 // TestKubectl is a session with the real kubectl. A step that starts with ! has to fail.
@@ -113,8 +109,7 @@ func TestKubectl(t *testing.T) {
 		{"", "cluster-info dump --namespaces default", `"kind": "DaemonSetList"`},
 		{"", "get cs", "etcd-0"},
 		{"", "get sts", "No resources found"},
-		{statefulSet, "!create -f -", "Knarr does not serve StatefulSet (apps/v1)"},
-		{statefulSet, "!apply -f -", "Knarr does not serve StatefulSet (apps/v1)"},
+		{resourceClaim, "!create -f -", `no matches for kind "ResourceClaim"`},
 		{"kind: Frog\napiVersion: frogs.example/v1\nmetadata: {name: a}\n", "!apply -f -", `no matches for kind "Frog" in version "frogs.example/v1"`},
 		{"kind: StorageClass\napiVersion: storage.k8s.io/v1\nmetadata: {name: a}\nprovisioner: x\n", "!apply -f -", `no matches for kind "StorageClass" in version "storage.k8s.io/v1"`},
 		{"kind: ConfigMap\napiVersion: v1\nmetadata: {name: pruned, labels: {prune: me}}\n", "apply -f -", "configmap/pruned created"},
