@@ -192,7 +192,7 @@ func (b *builder) add(resources []*api.Resource, reviews []discovery.Review, gv 
 	for _, k := range []string{"APIResourceList", "DeleteOptions", "Status", "WatchEvent"} { // of every group's paths
 		mark(kind{schema.GroupVersionKind{Version: "v1", Kind: k}})
 	}
-	for _, r := range d.resources { // kinds that others hold (the claims of a stateful set) are kinds there, too
+	for _, r := range api.Builtin { // kinds that others hold (the claims of a stateful set) are kinds there, too
 		if _, held := b.schemas[modelName(reflect.TypeOf(r.New()).Elem())]; held {
 			mark(kind{r.GroupVersionKind})
 		}
