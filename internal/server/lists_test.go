@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -12,7 +13,12 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	"sigs.k8s.io/yaml"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -159,7 +165,70 @@ func TestNegativeTimeoutOfAWatch(t *testing.T) {
 	}
 }
 
-// TestWorkEndsWithTheClient: a list whose client is gone is not made to its end.
+// TestListsInOtherFormats: lists in CBOR and protobuf, which are sent piece by piece, too, hold what JSON does.
+func TestListsInOtherFormats(t *testing.T) {
+	f := start(t)
+	for _, n := range []int{0, 1, 300} { // CBOR writes the numbers of each with a head of its own
+		for i := len(items(f)); i < n; i++ {
+			f.must("POST", configMaps, fmt.Sprintf(`{"metadata":{"name":"m%d"},"data":{"text":%q},"binaryData":{"b":"AAEC"}}`, i, strings.Repeat("x", i)))
+		}
+		for _, as := range []string{"", asTable, asTableBeta, asMeta, asMetaBeta} {
+			var want, got map[string]any
+			if err := json.Unmarshal([]byte(f.must("GET", configMaps, "", "Accept", "application/json"+as).Body), &want); err != nil {
+				t.Fatal(err)
+			}
+			if err := direct.Unmarshal([]byte(f.must("GET", configMaps, "", "Accept", "application/cbor"+as).Body), &got); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(ageless(t, got), ageless(t, want)) {
+				t.Errorf("%d objects as %q differ in CBOR: %.2000v\n%.2000v", n, as, got, want)
+			}
+		}
+		for as, list := range map[string]interface {
+			Unmarshal([]byte) error
+			GetResourceVersion() string
+		}{"": &corev1.ConfigMapList{}, asMeta: &metav1.PartialObjectMetadataList{}, asMetaBeta: &metav1beta1.PartialObjectMetadataList{}} {
+			body := f.must("GET", configMaps, "", "Accept", "application/vnd.kubernetes.protobuf"+as).Body
+			var envelope runtime.Unknown
+			if err := envelope.Unmarshal([]byte(body[len("k8s\x00"):])); err != nil {
+				t.Fatal(err)
+			}
+			if err := list.Unmarshal(envelope.Raw); err != nil {
+				t.Fatal(err)
+			}
+			all, err := meta.ExtractList(list.(runtime.Object))
+			if err != nil || len(all) != n || list.GetResourceVersion() == "" || !strings.HasSuffix(envelope.Kind, "List") {
+				t.Errorf("protobuf%s: %d objects of %d in a %s, %v", as, len(all), n, envelope.Kind, err)
+			}
+			for i, o := range all {
+				if m, err := meta.Accessor(o); err != nil || m.GetUID() == "" || !strings.HasPrefix(m.GetName(), "m") {
+					t.Errorf("protobuf%s: object %d is %v", as, i, o)
+				}
+			}
+		}
+	}
+}
+
+// ageless is a list in JSON without what depends on the time of asking.
+func ageless(t *testing.T, list map[string]any) any {
+	rows, _ := list["rows"].([]any)
+	for _, r := range rows {
+		cells := r.(map[string]any)["cells"].([]any)
+		cells[len(cells)-1] = ""
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out any
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestWorkEndsWithTheClient: a list whose client goes is not made to its end, in whatever form; and the answer is broken off, so that nobody
+// takes a part for the whole.
 func TestWorkEndsWithTheClient(t *testing.T) {
 	f := start(t)
 	var objs []api.Object
@@ -171,18 +240,70 @@ func TestWorkEndsWithTheClient(t *testing.T) {
 			t.Fatal(r.Err)
 		}
 	}
-	for _, accept := range []string{"application/json" + asTable, "application/yaml", "application/json" + asMeta, "application/json"} {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		w := &counter{header: http.Header{}}
-		func() {
-			defer func() { _ = recover() }() // net/http is told to end the connection
-			r := httptest.NewRequestWithContext(ctx, "GET", "/api/v1/pods", nil)
-			r.Header.Set("Accept", accept)
-			f.server.ServeHTTP(w, r)
-		}()
-		if w.size > 128<<10 {
-			t.Errorf("%s: %d bytes for nobody", accept, w.size)
+	for _, accept := range []string{
+		"application/json" + asTable, "application/yaml" + asTable, "application/cbor" + asTable,
+		"application/yaml", "application/cbor", "application/json", "application/vnd.kubernetes.protobuf",
+		"application/json" + asMeta, "application/yaml" + asMeta, "application/cbor" + asMeta, "application/vnd.kubernetes.protobuf" + asMeta,
+	} {
+		for _, within := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(context.Background())
+			if !within {
+				cancel()
+			}
+			w := &leaver{counter{header: http.Header{}}, cancel}
+			aborted := func() (aborted bool) {
+				defer func() { aborted = recover() == http.ErrAbortHandler }()
+				r := httptest.NewRequestWithContext(ctx, "GET", "/api/v1/pods", nil)
+				r.Header.Set("Accept", accept)
+				f.server.ServeHTTP(w, r)
+				return false
+			}()
+			cancel()
+			if w.size > 192<<10 {
+				t.Errorf("%s: %d bytes for nobody", accept, w.size)
+			}
+			if within && !aborted {
+				t.Errorf("%s: the answer ended as if it were whole", accept)
+			}
 		}
+	}
+}
+
+// leaver is a client that goes when the answer begins.
+type leaver struct {
+	counter
+	leave func()
+}
+
+func (l *leaver) Write(b []byte) (int, error) {
+	l.leave()
+	return l.counter.Write(b)
+}
+
+// TestWhoDoesNotReadIsLeft: a client that reads nothing of a large list does not hold the server longer than its request may take.
+func TestWhoDoesNotReadIsLeft(t *testing.T) {
+	f := start(t)
+	large := strings.Repeat("x", 500<<10)
+	for i := range 40 { // more than the connection's buffers
+		f.must("POST", configMaps, fmt.Sprintf(`{"metadata":{"name":"m%d"},"data":{"text":%q}}`, i, large))
+	}
+	ended := make(chan struct{})
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		f.server.ServeHTTP(w, r)
+	}))
+	t.Cleanup(h.Close)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET %s?timeout=100ms HTTP/1.1\r\nHost: a\r\nAccept: application/yaml\r\n\r\n", configMaps); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("the request goes on")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -95,17 +96,18 @@ func (c *Call) Send(code int, contentType string, body []byte) {
 	_, _ = w.Write(body) // a client that went away has no use for the error
 }
 
-// Begin starts an answer of about size bytes and returns where to write it, compressed if that helps.
-func (c *Call) Begin(code int, contentType string, size int) (io.Writer, func()) {
+// Begin starts an answer of about size bytes and returns where to write it, compressed if that helps. done ends the answer.
+func (c *Call) Begin(code int, contentType string, size int) (w io.Writer, done func()) {
 	h := c.W.Header()
 	h.Set("Content-Type", contentType)
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache, private")
 	}
 	h.Add("Vary", "Accept")
+	lift := c.limitAnswer(size)
 	if size < compressFrom || !c.AcceptsGzip() {
 		c.W.WriteHeader(code)
-		return c.W, func() {}
+		return c.W, lift
 	}
 	h.Set("Content-Encoding", "gzip")
 	h.Add("Vary", "Accept-Encoding")
@@ -116,7 +118,27 @@ func (c *Call) Begin(code int, contentType string, size int) (io.Writer, func())
 		_ = z.Close()
 		z.Reset(nil)
 		gzips.Put(z)
+		lift()
 	}
+}
+
+const (
+	// limitFrom is the size from which an answer may have to wait for its reader; what is smaller fits into the buffers of the connection.
+	limitFrom = 64 << 10
+	// answerGrace is how long an answer may take that begins when the request's time is over: it says so.
+	answerGrace = 3 * time.Second
+)
+
+// limitAnswer bounds how long a client may take to receive a large answer to a request that should end soon: one that does not read would
+// hold its slot, and all that the answer is made of, for ever. The returned function lifts the bound, which is the connection's.
+func (c *Call) limitAnswer(size int) (lift func()) {
+	until, bounded := c.R.Context().Deadline()
+	if !bounded || size < limitFrom {
+		return func() {}
+	}
+	control := http.NewResponseController(c.W)
+	_ = control.SetWriteDeadline(until.Add(answerGrace)) // connections that know no deadline are those of tests
+	return func() { _ = control.SetWriteDeadline(time.Time{}) }
 }
 
 // AcceptsGzip reports whether the client takes compressed answers.

@@ -87,7 +87,7 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 	if match == nil && prefix == "" && start == "" && opts.Limit == 0 {
 		out.Items = make([]*store.Revision, 0, snap.Len())
 	}
-	snap.Ascend(prefix, start, func(rev *store.Revision) bool {
+	snap.Ascend(prefix, start, whileWanted(ctx, func(rev *store.Revision) bool {
 		if match != nil && !match(rev.Object) {
 			return true
 		}
@@ -97,7 +97,10 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 		}
 		out.Items = append(out.Items, rev)
 		return true
-	})
+	}))
+	if err := ctx.Err(); err != nil {
+		return nil, apierrors.NewTimeoutError(fmt.Sprintf("the list of %s was not made in time: %v", res.GroupResource(), err), 1)
+	}
 	if more {
 		last := out.Items[len(out.Items)-1].Key
 		next := continueToken{Rev: snap.Rev, Start: last + "\x00", Since: from.Since}
@@ -110,6 +113,17 @@ func (r *Registry) List(ctx context.Context, res *api.Resource, opts ListOptions
 		}
 	}
 	return out, nil
+}
+
+// whileWanted returns a visit that ends once nobody waits for what it finds.
+func whileWanted(ctx context.Context, visit func(*store.Revision) bool) func(*store.Revision) bool {
+	n := 0
+	return func(rev *store.Revision) bool {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return false
+		}
+		return visit(rev)
+	}
 }
 
 // podsOf lists the newest state of one node's pods, from the index; pages and the past come from the tree.

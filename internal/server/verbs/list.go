@@ -1,17 +1,19 @@
 package verbs
 
 import (
+	"context"
+	"io"
 	"net/http"
 
 	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
-
-	"github.com/knarr-io/knarr/internal/server/call"
 )
 
 // selection is what the options of a list or watch choose.
@@ -50,9 +52,11 @@ func (v *Verbs) list(c *call.Call) error {
 // sendList answers with a list in the form the client asked for.
 func sendList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
 	switch f := c.Accept.Format; {
-	case f == wire.CBOR:
-		return plainList(c, revs, meta)
-	case f == wire.YAML || f == wire.JSON && c.Pretty():
+	case f == wire.Protobuf && c.Target.Foreign():
+		return messageList(c, c.Target.ListKind(), meta, len(revs), func(i int) (runtime.Object, error) {
+			return c.Target.Res.Versioned(revs[i].Object, c.Target.GV())
+		})
+	case f == wire.YAML || f == wire.CBOR || f == wire.JSON && (c.Pretty() || c.Target.Foreign()):
 		return streamList(c, c.Target.ListKind(), meta, revs)
 	}
 	return fastList(c, revs, meta)
@@ -74,16 +78,29 @@ func fastList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error 
 		size += len(b)
 	}
 	w, done := c.Begin(http.StatusOK, c.Accept.Format.MediaType(), size)
-	defer done()
-	if err := wire.WriteList(w, c.Target.ListKind(), meta, items, c.Accept.Format); err != nil {
-		c.Log.Debug("a client went away during a list", "path", c.R.URL.Path, "err", err)
+	if err := wire.WriteList(wanted{w, c.R.Context()}, c.Target.ListKind(), meta, items, c.Accept.Format); err != nil {
+		return breakOff(c, err)
 	}
+	done()
 	return nil
 }
 
-// streamList sends items one after the other, so that a large list in a format that people read does not pile up.
+// wanted writes as long as somebody waits for it.
+type wanted struct {
+	io.Writer
+	ctx context.Context
+}
+
+func (w wanted) Write(b []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(b)
+}
+
+// streamList sends items one after the other, so that a large list in a form that is not kept does not pile up.
 func streamList(c *call.Call, gvk schema.GroupVersionKind, meta metav1.ListMeta, revs []*store.Revision) error {
-	w, err := newListWriter(c, gvk, "items", len(revs), entry{"metadata", meta})
+	w, err := newListWriter(c, gvk, "items", len(revs), wire.Field{Name: "metadata", Value: meta})
 	if err != nil {
 		return err
 	}
@@ -99,12 +116,27 @@ func streamList(c *call.Call, gvk schema.GroupVersionKind, meta metav1.ListMeta,
 	return w.end()
 }
 
-// plainList makes a list object, for formats that are not put together from pieces.
-func plainList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
-	list, err := listObject(c, revs, meta)
+// messageList sends a list in protobuf item by item.
+func messageList(c *call.Call, gvk schema.GroupVersionKind, meta metav1.ListMeta, n int, item func(i int) (runtime.Object, error)) error {
+	list, err := wire.NewMessageList(gvk, meta, n, func(i int) (runtime.Object, error) {
+		if err := c.R.Context().Err(); err != nil {
+			return nil, err // nobody waits for the rest
+		}
+		return item(i)
+	})
 	if err != nil {
 		return err
 	}
-	c.Document(http.StatusOK, list, c.Target.ListKind())
+	w, done := c.Begin(http.StatusOK, c.Accept.Format.MediaType(), list.Size())
+	if err := list.Write(w); err != nil {
+		return breakOff(c, err)
+	}
+	done()
 	return nil
+}
+
+// breakOff ends an answer that has begun, so that nobody takes what has been sent for the whole.
+func breakOff(c *call.Call, err error) error {
+	c.Log.Debug("a list ended early", "path", c.R.URL.Path, "err", err)
+	panic(http.ErrAbortHandler)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -14,31 +15,25 @@ import (
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
-// listWriter sends a list - of items, or of a table's rows - element by element in JSON or YAML: what it holds is one element,
+// listWriter sends a list - of items, or of a table's rows - element by element in JSON, YAML or CBOR: what it holds is one element,
 // however many there are.
 type listWriter struct {
-	c     *call.Call
-	w     *bufio.Writer
-	close func()
-	n     int
-	yaml  bool
-	deep  bool   // JSON is indented
-	tail  []byte // what follows the list
-}
-
-// entry is a field of a list beside its elements.
-type entry struct {
-	name  string
-	value any
+	c       *call.Call
+	w       *bufio.Writer
+	close   func()
+	n, want int
+	format  wire.Format
+	deep    bool   // JSON is indented
+	tail    []byte // what follows the list
 }
 
 // elementSize is what an element of a list has in bytes, about: it decides whether the answer is compressed.
 const elementSize = 1 << 10
 
-// newListWriter begins the answer: a list of kind gvk whose about n elements are the field named key.
-func newListWriter(c *call.Call, gvk schema.GroupVersionKind, key string, n int, fields ...entry) (*listWriter, error) {
-	w := &listWriter{c: c, yaml: c.Accept.Format == wire.YAML, deep: c.Pretty()}
-	fields = append([]entry{{"kind", gvk.Kind}, {"apiVersion", gvk.GroupVersion().String()}}, fields...)
+// newListWriter begins the answer: a list of kind gvk whose n elements are the field named key.
+func newListWriter(c *call.Call, gvk schema.GroupVersionKind, key string, n int, fields ...wire.Field) (*listWriter, error) {
+	w := &listWriter{c: c, want: n, format: c.Accept.Format, deep: c.Pretty()}
+	fields = append([]wire.Field{{Name: "kind", Value: gvk.Kind}, {Name: "apiVersion", Value: gvk.GroupVersion().String()}}, fields...)
 	head, err := w.head(key, fields)
 	if err != nil {
 		return nil, err
@@ -50,33 +45,46 @@ func newListWriter(c *call.Call, gvk schema.GroupVersionKind, key string, n int,
 }
 
 // head is what precedes the elements; it sets the tail.
-func (w *listWriter) head(key string, fields []entry) ([]byte, error) {
-	if w.yaml { // fields in order of their names, as everywhere in YAML
-		before, after := map[string]any{}, map[string]any{}
-		for _, f := range fields {
-			if f.name < key {
-				before[f.name] = f.value
-			} else {
-				after[f.name] = f.value
-			}
-		}
-		head, err := yaml.Marshal(before)
-		if err != nil {
-			return nil, err
-		}
-		if len(after) > 0 {
-			w.tail, err = yaml.Marshal(after)
-		}
-		return append(head, key+":"...), err
+func (w *listWriter) head(key string, fields []wire.Field) (head []byte, err error) {
+	switch w.format {
+	case wire.CBOR:
+		head, w.tail, err = wire.CBORList(key, w.want, fields)
+		return head, err
+	case wire.YAML:
+		return w.headYAML(key, fields)
 	}
+	return w.headJSON(key, fields)
+}
+
+// headYAML is head with the fields in order of their names, as everywhere in YAML.
+func (w *listWriter) headYAML(key string, fields []wire.Field) ([]byte, error) {
+	before, after := map[string]any{}, map[string]any{}
+	for _, f := range fields {
+		if f.Name < key {
+			before[f.Name] = f.Value
+		} else {
+			after[f.Name] = f.Value
+		}
+	}
+	head, err := yaml.Marshal(before)
+	if err != nil {
+		return nil, err
+	}
+	if len(after) > 0 {
+		w.tail, err = yaml.Marshal(after)
+	}
+	return append(head, key+":"...), err
+}
+
+func (w *listWriter) headJSON(key string, fields []wire.Field) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteByte('{')
 	for _, f := range fields {
-		v, err := json.Marshal(f.value)
+		v, err := json.Marshal(f.Value)
 		if err != nil {
 			return nil, err
 		}
-		b.WriteString(strconv.Quote(f.name) + ":")
+		b.WriteString(strconv.Quote(f.Name) + ":")
 		b.Write(v)
 		b.WriteByte(',')
 	}
@@ -101,7 +109,9 @@ func (w *listWriter) item(b []byte) error {
 	}
 	w.n++
 	switch {
-	case w.yaml:
+	case w.format == wire.CBOR:
+		b = wire.CBORPart(b)
+	case w.format == wire.YAML:
 		if w.n == 1 {
 			b = append([]byte("\n- "), indent(b)...)
 		} else {
@@ -140,11 +150,14 @@ func indent(b []byte) []byte {
 
 // end sends the rest.
 func (w *listWriter) end() error {
+	if w.n != w.want { // CBOR has announced them
+		return w.abort(fmt.Errorf("the list has %d elements, not %d", w.n, w.want))
+	}
 	defer w.close()
 	switch {
-	case w.yaml && w.n == 0:
+	case w.format == wire.YAML && w.n == 0:
 		_, _ = w.w.WriteString(" []\n") // errors are those of the last flush
-	case !w.yaml && w.deep && w.n > 0:
+	case w.format == wire.JSON && w.deep && w.n > 0:
 		_, _ = w.w.WriteString("\n  ")
 	}
 	_, _ = w.w.Write(w.tail)
@@ -154,8 +167,5 @@ func (w *listWriter) end() error {
 	return nil
 }
 
-// abort breaks the answer off, so that nobody takes what has been sent for the whole.
-func (w *listWriter) abort(err error) error {
-	w.c.Log.Debug("a list ended early", "path", w.c.R.URL.Path, "err", err)
-	panic(http.ErrAbortHandler)
-}
+// abort breaks the answer off.
+func (w *listWriter) abort(err error) error { return breakOff(w.c, err) }

@@ -2,12 +2,11 @@ package verbs
 
 import (
 	"encoding/json"
-	"net/http"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/yaml"
@@ -74,10 +73,12 @@ func sendTransformedList(c *call.Call, revs []*store.Revision, listMeta metav1.L
 	if call.MetaKind(c.Accept.As) == "Table" {
 		return streamTable(c, revs, listMeta)
 	}
-	if c.Accept.Format == wire.Protobuf || c.Accept.Format == wire.CBOR {
-		return partialList(c, revs, listMeta)
+	if c.Accept.Format == wire.Protobuf {
+		return messageList(c, c.Accept.As, listMeta, len(revs), func(i int) (runtime.Object, error) {
+			return call.Partial(revs[i].Object, c.Accept.As.Version), nil
+		})
 	}
-	w, err := newListWriter(c, c.Accept.As, "items", len(revs), entry{"metadata", listMeta})
+	w, err := newListWriter(c, c.Accept.As, "items", len(revs), wire.Field{Name: "metadata", Value: listMeta})
 	if err != nil {
 		return err
 	}
@@ -94,20 +95,6 @@ func sendTransformedList(c *call.Call, revs []*store.Revision, listMeta metav1.L
 	return w.end()
 }
 
-// partialList answers with metadata in a format that is not put together from pieces.
-func partialList(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) error {
-	items := make([]metav1.PartialObjectMetadata, len(revs))
-	for i, rev := range revs {
-		items[i] = *call.Partial(rev.Object, c.Accept.As.Version)
-	}
-	var list runtime.Object = &metav1.PartialObjectMetadataList{ListMeta: listMeta, Items: items}
-	if c.Accept.As.Version == metav1beta1.SchemeGroupVersion.Version { // another message in protobuf
-		list = &metav1beta1.PartialObjectMetadataList{ListMeta: listMeta, Items: items}
-	}
-	c.Document(http.StatusOK, list, c.Accept.As)
-	return nil
-}
-
 // rowsAtOnce is how many objects are turned into rows at a time.
 const rowsAtOnce = 250
 
@@ -117,15 +104,7 @@ func streamTable(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta)
 	if err != nil {
 		return err
 	}
-	if c.Accept.Format == wire.CBOR {
-		if first, err = tableOf(c, revs); err != nil {
-			return err
-		}
-		first.ListMeta = listMeta
-		c.Document(http.StatusOK, first, c.Accept.As)
-		return nil
-	}
-	w, err := newListWriter(c, c.Accept.As, "rows", len(revs), entry{"metadata", listMeta}, entry{"columnDefinitions", first.ColumnDefinitions})
+	w, err := newListWriter(c, c.Accept.As, "rows", len(revs), wire.Field{Name: "metadata", Value: listMeta}, wire.Field{Name: "columnDefinitions", Value: first.ColumnDefinitions})
 	if err != nil {
 		return err
 	}
@@ -146,14 +125,16 @@ func streamTable(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta)
 
 // row sends one row.
 func row(w *listWriter, r *metav1.TableRow) error {
-	b, err := json.Marshal(r)
+	marshal := json.Marshal
+	switch w.format {
+	case wire.CBOR:
+		marshal = direct.Marshal
+	case wire.YAML:
+		marshal = yaml.Marshal
+	}
+	b, err := marshal(r)
 	if err != nil {
 		return err
-	}
-	if w.yaml {
-		if b, err = yaml.JSONToYAML(b); err != nil {
-			return err
-		}
 	}
 	return w.item(b)
 }
@@ -180,26 +161,6 @@ func versioned(c *call.Call, revs []*store.Revision) (_ []api.Object, err error)
 		}
 	}
 	return objs, nil
-}
-
-// listObject makes a list of the client's version that shares its items with the store.
-func listObject(c *call.Call, revs []*store.Revision, listMeta metav1.ListMeta) (runtime.Object, error) {
-	objs, err := versioned(c, revs)
-	if err != nil {
-		return nil, err
-	}
-	list, err := c.Target.Res.ListOf(c.Target.GV(), objs)
-	if err != nil {
-		return nil, err
-	}
-	m, err := meta.ListAccessor(list)
-	if err != nil {
-		return nil, err
-	}
-	m.SetResourceVersion(listMeta.ResourceVersion)
-	m.SetContinue(listMeta.Continue)
-	m.SetRemainingItemCount(listMeta.RemainingItemCount)
-	return list, nil
 }
 
 // includeObjects makes the objects in a table's rows what the client wants of them: nothing, metadata (the default), or all.

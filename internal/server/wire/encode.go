@@ -17,6 +17,12 @@ import (
 // protoMagic begins every object in Kubernetes' protobuf: the rest is a runtime.Unknown.
 var protoMagic = []byte("k8s\x00")
 
+// unknownTail ends an envelope: two empty strings, which Kubernetes writes too.
+var unknownTail = []byte{0x1a, 0, 0x22, 0}
+
+// cborTag begins every CBOR document (RFC 8949 section 3.4.6), and none of its parts.
+var cborTag = []byte{0xd9, 0xd9, 0xf7}
+
 // marshaler is what the generated protobuf code gives.
 type marshaler interface {
 	Size() int
@@ -121,7 +127,7 @@ func unknownOverhead(gvk schema.GroupVersionKind) int {
 	return len(gvk.Group) + len(gvk.Version) + len(gvk.Kind) + 40
 }
 
-// appendUnknown appends a runtime.Unknown{TypeMeta: gvk, Raw: raw}, with the two empty strings that Kubernetes writes too.
+// appendUnknown appends a runtime.Unknown{TypeMeta: gvk, Raw: raw}.
 func appendUnknown(b []byte, gvk schema.GroupVersionKind, raw []byte) []byte {
 	apiVersion := gvk.GroupVersion().String()
 	size := 1 + lenVarint(len(apiVersion)) + len(apiVersion) + 1 + lenVarint(len(gvk.Kind)) + len(gvk.Kind)
@@ -129,7 +135,7 @@ func appendUnknown(b []byte, gvk schema.GroupVersionKind, raw []byte) []byte {
 	b = appendBytes(b, 0x0a, apiVersion)
 	b = appendBytes(b, 0x12, gvk.Kind)
 	b = appendBytes(b, 0x12, raw)
-	return append(b, 0x1a, 0, 0x22, 0)
+	return append(b, unknownTail...)
 }
 
 // appendBytes appends a length-delimited protobuf field with the given tag byte.

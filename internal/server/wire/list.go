@@ -11,7 +11,7 @@ import (
 )
 
 // WriteList writes a list of kind gvk (PodList) whose items are already bytes of [Item], without decoding or copying them
-// together first. It serves JSON and protobuf; all generated lists carry their metadata as field 1 and items as field 2.
+// together first. It serves JSON and protobuf; all generated lists of stored kinds carry their metadata as field 1 and items as field 2.
 func WriteList(w io.Writer, gvk schema.GroupVersionKind, meta metav1.ListMeta, items [][]byte, f Format) error {
 	bw, ok := w.(*bufio.Writer)
 	if !ok {
@@ -73,14 +73,7 @@ func writeListProto(w *bufio.Writer, gvk schema.GroupVersionKind, meta metav1.Li
 	for _, it := range items {
 		raw += 1 + lenVarint(len(it)) + len(it)
 	}
-	apiVersion := gvk.GroupVersion().String()
-	size := 1 + lenVarint(len(apiVersion)) + len(apiVersion) + 1 + lenVarint(len(gvk.Kind)) + len(gvk.Kind)
-	head := append(make([]byte, 0, 256), protoMagic...)
-	head = appendVarint(append(head, 0x0a), size)
-	head = appendBytes(head, 0x0a, apiVersion)
-	head = appendBytes(head, 0x12, gvk.Kind)
-	head = appendVarint(append(head, 0x12), raw)
-	head = appendBytes(head, 0x0a, m)
+	head := appendBytes(appendListHead(make([]byte, 0, 256), gvk, raw), 0x0a, m)
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
@@ -93,6 +86,16 @@ func writeListProto(w *bufio.Writer, gvk schema.GroupVersionKind, meta metav1.Li
 			return err
 		}
 	}
-	_, err = w.Write([]byte{0x1a, 0, 0x22, 0})
+	_, err = w.Write(unknownTail)
 	return err
+}
+
+// appendListHead appends what precedes the fields of a list that has size bytes: the beginning of its envelope.
+func appendListHead(b []byte, gvk schema.GroupVersionKind, size int) []byte {
+	apiVersion := gvk.GroupVersion().String()
+	meta := 1 + lenVarint(len(apiVersion)) + len(apiVersion) + 1 + lenVarint(len(gvk.Kind)) + len(gvk.Kind)
+	b = appendVarint(append(append(b, protoMagic...), 0x0a), meta)
+	b = appendBytes(b, 0x0a, apiVersion)
+	b = appendBytes(b, 0x12, gvk.Kind)
+	return appendVarint(append(b, 0x12), size)
 }

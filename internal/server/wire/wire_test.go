@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,50 @@ func TestListIsUpstreams(t *testing.T) {
 }
 
 // TestDocumentIsUpstreams does the same for single objects.
+// TestListOneByOneIsUpstreams compares lists that are written item by item with those that Kubernetes' serialisers make.
+func TestListOneByOneIsUpstreams(t *testing.T) {
+	meta := metav1.ListMeta{ResourceVersion: "9", Continue: "next"}
+	for _, n := range []int{0, 2, 23, 24, 300, 70_000} {
+		list := &metav1.PartialObjectMetadataList{
+			TypeMeta: metav1.TypeMeta{Kind: "PartialObjectMetadataList", APIVersion: "meta.k8s.io/v1"}, ListMeta: meta, Items: make([]metav1.PartialObjectMetadata, n),
+		}
+		for i := range n {
+			list.Items[i] = metav1.PartialObjectMetadata{
+				TypeMeta: metav1.TypeMeta{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1"}, ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("n", i)},
+			}
+		}
+		var want, got bytes.Buffer
+		if err := protobuf.NewSerializer(nil, nil).Encode(list, &want); err != nil {
+			t.Fatal(err)
+		}
+		messages, err := NewMessageList(list.GroupVersionKind(), meta, n, func(i int) (runtime.Object, error) { return &list.Items[i], nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := messages.Write(&got); err != nil || !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("%d items in protobuf: %v, %d bytes, want %d", n, err, got.Len(), want.Len())
+		}
+		want.Reset()
+		if err := cborEncoder().Encode(list, &want); err != nil {
+			t.Fatal(err)
+		}
+		b, tail, err := CBORList("items", n, []Field{{"kind", list.Kind}, {"apiVersion", list.APIVersion}, {"metadata", meta}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range list.Items {
+			item, err := Item(&list.Items[i], list.Items[i].GroupVersionKind(), CBOR)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = append(b, CBORPart(item)...)
+		}
+		if b = append(b, tail...); !bytes.Equal(b, want.Bytes()) {
+			t.Errorf("%d items in CBOR: %d bytes, want %d", n, len(b), want.Len())
+		}
+	}
+}
+
 func TestDocumentIsUpstreams(t *testing.T) {
 	p := pods()[1]
 	b, err := Encode(p, podKind, Protobuf, false)
