@@ -61,6 +61,15 @@ lint: ## gofmt, go vet, staticcheck
 unit: ## unit tests and simulated clusters, with the race detector
 	$(GO) test -race $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
 
+# How long each fuzz target runs, and in which packages.
+FUZZTIME ?= 30s
+FUZZ_PACKAGES ?= $(shell grep -rlE --include='*_test.go' '^func Fuzz' internal | xargs -n1 dirname | sort -u)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s), or those of FUZZ_PACKAGES
+	@for p in $(FUZZ_PACKAGES); do for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | cut -c6-); do \
+		echo "$$p $$f"; CGO_ENABLED=0 $(GO) test $(TEST_TAGS) ./$$p -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); done; done
+
 .PHONY: e2e
 e2e: deps-test build ## end-to-end tests on real containerd (as root)
 	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) $(GO) test $(TEST_TAGS) -count=1 -timeout 40m -p 1 $(E2E_PACKAGES)
@@ -71,7 +80,7 @@ E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test
 .PHONY: test left-out
 test: left-out deps-test lint unit e2e conformance-smoke ## lint, unit, simulated and end-to-end tests, a sample of the conformance suite: what CI runs
 left-out:
-	@echo "Not run by make test: make bench and make bench-peers (figures, never a verdict); make conformance (the whole suite)."
+	@echo "Not run by make test: make fuzz; make bench and make bench-peers (figures, never a verdict); make conformance (the whole suite)."
 
 .PHONY: bench
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd

@@ -129,3 +129,47 @@ func upstream(doc, patch string) (out []byte, ok bool) {
 	out, err = ops.Apply([]byte(doc))
 	return out, err == nil
 }
+
+// FuzzMergePatch checks what RFC 7386 says of every result: merged again it stays as it is, and no field that the patch sets to null is there.
+func FuzzMergePatch(f *testing.F) {
+	f.Add(`{"a":{"b":1,"c":[1]}}`, `{"a":{"b":null,"d":{"e":null}},"f":2}`)
+	f.Add(`{"a":1}`, `{"a":{"b":{"c":null}}}`)
+	f.Fuzz(func(t *testing.T, doc, patch string) {
+		if !json.Valid([]byte(doc)) || !strings.HasPrefix(doc, "{") {
+			return
+		}
+		once, err := applyMergePatch([]byte(doc), []byte(patch))
+		if err != nil {
+			return
+		}
+		twice, err := applyMergePatch(once, []byte(patch))
+		a, _ := decodeValue(once)
+		b, _ := decodeValue(twice)
+		if err != nil || !equal(a, b) {
+			t.Errorf("%s patched by %s is %s, once more %s, %v", doc, patch, once, twice, err)
+		}
+		changes, err := readDocument([]byte(patch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range changes {
+			change, _ := changes.field(name)
+			if _, there := a.(map[string]any)[name]; there && change == nil {
+				t.Errorf("%s is still there after %s", name, patch)
+			}
+		}
+	})
+}
+
+// FuzzStrategicPatch looks for patches that make upstream's merge panic, or that give something that is no object.
+func FuzzStrategicPatch(f *testing.F) {
+	const pod = `{"metadata":{"finalizers":["a/b"]},"spec":{"containers":[{"name":"a","env":[{"name":"x"}]}]}}`
+	f.Add(pod, `{"spec":{"$setElementOrder/containers":[{"name":"b"},{"name":"a"}],"containers":[{"name":"b","$patch":"replace"}]}}`)
+	f.Add(pod, `{"metadata":{"$deleteFromPrimitiveList/finalizers":["a/b"]},"spec":{"$retainKeys":["containers"],"volumes":null}}`)
+	f.Fuzz(func(t *testing.T, doc, patch string) {
+		var v map[string]any
+		if out, err := applyStrategic([]byte(doc), []byte(patch), &corev1.Pod{}, 1<<16); err == nil && json.Unmarshal(out, &v) != nil {
+			t.Errorf("%s patched by %s is %s", doc, patch, out)
+		}
+	})
+}

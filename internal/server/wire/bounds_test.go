@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -65,4 +66,36 @@ func TestBoundsTakeLinearTime(t *testing.T) {
 			t.Logf("%s took %v", name, took)
 		}
 	}
+}
+
+// FuzzBounds looks for documents that make the measuring panic, and for JSON of which it thinks otherwise than a decoder.
+func FuzzBounds(f *testing.F) {
+	for _, s := range []string{`{"a":[{"b":"]]\""}]}`, "a: &x [1]\nb: [*x, *x]", "- - - a", "a: &x {<<: *x}", "? - a\n: b"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		b := Bounds{Nesting: 4, Expanded: 64}
+		_ = b.YAML(doc)
+		var v any
+		if json.Unmarshal(doc, &v) == nil && (b.JSON(doc) != nil) != (depth(v) > b.Nesting) {
+			t.Errorf("%s is %d deep: %v", doc, depth(v), b.JSON(doc))
+		}
+	})
+}
+
+func depth(v any) int {
+	most := -1
+	switch v := v.(type) {
+	case map[string]any:
+		most = 0
+		for _, e := range v {
+			most = max(most, depth(e))
+		}
+	case []any:
+		most = 0
+		for _, e := range v {
+			most = max(most, depth(e))
+		}
+	}
+	return most + 1
 }

@@ -20,8 +20,9 @@ const (
 	apiAddress   = "127.0.0.1:6443"
 	nodeAddress  = "192.0.2.1" // for documentation (RFC 5737); what the API tells pods, which nobody here asks
 
-	jsonType     = "application/json"
-	protobufType = "application/vnd.kubernetes.protobuf"
+	jsonType       = "application/json"
+	mergePatchType = "application/merge-patch+json"
+	protobufType   = "application/vnd.kubernetes.protobuf"
 )
 
 // cluster is a control plane that runs, and perhaps kwok beside it.
@@ -38,17 +39,32 @@ type cluster struct {
 
 // startCluster starts a control plane in a directory of its own. hollow is how many nodes a Knarr server plays itself.
 func (b *bench) startCluster(ctx context.Context, system string, hollow int) (*cluster, error) {
+	return b.startIn(system, func(c *cluster) error {
+		if system == kubernetes {
+			return b.startKubernetes(ctx, c)
+		}
+		return b.startKnarr(ctx, c, hollow)
+	})
+}
+
+// startAPI starts what serves the API: of Kubernetes nothing else, of Knarr, which is one process, all.
+func (b *bench) startAPI(ctx context.Context, system string) (*cluster, error) {
+	return b.startIn(system, func(c *cluster) error {
+		if system == kubernetes {
+			_, err := b.startAPIServer(ctx, c)
+			return err
+		}
+		return b.startKnarr(ctx, c, 0)
+	})
+}
+
+func (b *bench) startIn(system string, start func(*cluster) error) (*cluster, error) {
 	dir, err := os.MkdirTemp(b.dir, system+"-")
 	if err != nil {
 		return nil, err
 	}
 	c := &cluster{system: system, dir: dir, kubeconfig: filepath.Join(dir, "kubeconfig")}
-	if system == kubernetes {
-		err = b.startKubernetes(ctx, c)
-	} else {
-		err = b.startKnarr(ctx, c, hollow)
-	}
-	if err != nil {
+	if err := start(c); err != nil {
 		_ = c.stop() // why it did not start says more than how it ended
 		return nil, err
 	}
@@ -127,13 +143,19 @@ func (c *cluster) connect(ctx context.Context) error {
 	return err
 }
 
+// errConflict is the answer to a write that lost against others.
+var errConflict = errors.New("conflict")
+
 // do sends a request and returns the response if it is a good one. Its body must be closed.
 func (c *cluster) do(ctx context.Context, method, path, accept string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.config.Host+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	if body != nil {
+	switch {
+	case method == http.MethodPatch:
+		req.Header.Set("Content-Type", mergePatchType)
+	case body != nil:
 		req.Header.Set("Content-Type", jsonType)
 	}
 	if accept != "" {
@@ -146,7 +168,11 @@ func (c *cluster) do(ctx context.Context, method, path, accept string, body []by
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 500)) // for the message only
-		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, text)
+		err := fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, text)
+		if resp.StatusCode == http.StatusConflict {
+			err = errors.Join(errConflict, err)
+		}
+		return nil, err
 	}
 	return resp, nil
 }

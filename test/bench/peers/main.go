@@ -2,7 +2,7 @@
 // on the same machine, in turn, under the same load, and prints the ratios. `make bench-peers` builds all of them and runs it.
 //
 // What flows through it: each phase starts a control plane in a temporary directory and a network of its own (isolate.go), drives one load
-// (idle.go, writes.go, reads.go, pods.go) and adds samples to the results (results.go), of which report.go makes the table and the JSON
+// (idle.go, writes.go, storms.go, reads.go, pods.go) and adds samples to the results (results.go), of which report.go makes the table and the JSON
 // file. What must stay true: both sides get the same load from the same client code; what helps the peer is switched on (kubernetes.go says
 // which flags); a phase that does not finish in its time reports what was reached; nothing outlives the run.
 //
@@ -57,6 +57,7 @@ func phases() []phase {
 	return []phase{
 		{"start", "process start to ready API", both, measureStart},
 		{"plane", "a control plane without nodes: memory, idle CPU, writes, lists, watches", both, measurePlane},
+		{"storms", "many writers of one object", both, measureStorms},
 		{"pods-100", "20 Deployments on 100 nodes to all Ready", systems(), measurePods100},
 		{"pods-1000", "20 Deployments on 1,000 nodes to all Ready", systems(), measurePods1000},
 	}
@@ -70,7 +71,7 @@ func main() {
 	var inside bool
 	flag.StringVar(&b.knarr, "knarr", "bin/knarr", "the knarr executable")
 	flag.StringVar(&b.peers, "peers", "bin/peers", "directory with etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and kwok-stages.yaml")
-	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, pods-100, pods-1000")
+	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, storms, pods-100, pods-1000")
 	flag.StringVar(&which, "systems", "", "comma-separated systems: "+strings.Join(systems(), ", "))
 	flag.StringVar(&file, "json", "peers.json", "where all samples and the machine are written")
 	flag.StringVar(&from, "from", "", "comma-separated JSON files of earlier runs whose samples count too; -runs 0 only shows them")
@@ -163,7 +164,7 @@ func (b *bench) fits(phase, system string) bool {
 func (b *bench) prepare(only, which []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(phases(), func(p phase) bool { return p.name == name }) {
-			return fmt.Errorf("-only %q: there are start, plane, pods-100 and pods-1000", name)
+			return fmt.Errorf("-only %q: there are start, plane, storms, pods-100 and pods-1000", name)
 		}
 	}
 	for _, name := range which {

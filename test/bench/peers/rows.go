@@ -30,6 +30,8 @@ const (
 	rowWatch100        = "events told to 100 watchers"
 	rowWatch1000       = "events told to 1,000 watchers"
 	rowWatchCPU        = "CPU for one of these events"
+	rowStorm8          = "8 writers patching one object"
+	rowStorm64         = "64 writers patching one object"
 	rowFlat            = "the CPU for a pod, 1,000 nodes to 100"
 )
 
@@ -73,6 +75,8 @@ func rows() []row {
 		{what: rowPods1, unit: "/s"},
 		{what: rowPods32, unit: "/s"},
 		{what: rowPodCPU, unit: "µs", less: true},
+		{what: rowStorm8, unit: "/s"},
+		{what: rowStorm64, unit: "/s", goal: 3},
 		{what: rowListJSON, unit: "pods/s"},
 		{what: rowListJSONCPU, unit: "µs", less: true},
 		{what: rowListProtobuf, unit: "pods/s"},
