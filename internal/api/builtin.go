@@ -45,7 +45,10 @@ var Builtin = []*Resource{
 	// discovery.k8s.io/v1
 	EndpointSlices,
 	// networking.k8s.io/v1
+	IngressClasses,
+	Ingresses,
 	IPAddresses,
+	NetworkPolicies,
 	ServiceCIDRs,
 	// node.k8s.io/v1
 	RuntimeClasses,
@@ -58,6 +61,13 @@ var Builtin = []*Resource{
 	Roles,
 	// scheduling.k8s.io/v1
 	PriorityClasses,
+	// storage.k8s.io/v1
+	CSIDrivers,
+	CSINodes,
+	CSIStorageCapacities,
+	StorageClasses,
+	VolumeAttachments,
+	VolumeAttributesClasses,
 }
 
 // builtin is Builtin as a catalogue.

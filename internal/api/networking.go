@@ -113,7 +113,7 @@ var Leases = declare(kind[coordinationv1.Lease, coordination.Lease, coordination
 	Resource: Resource{
 		GroupVersionKind: coordinationv1.SchemeGroupVersion.WithKind("Lease"),
 		Plural:           "leases", Singular: "lease",
-		Namespaced: true, Prefix: "leases", CreateOnUpdate: true,
+		Namespaced: true, Prefix: "leases", CreateOnUpdate: true, Conditional: true,
 	},
 	prepareCreate: func(l *coordination.Lease) { dropElection(l, nil) },
 	prepareUpdate: func(l, old *coordination.Lease, _ string) { dropElection(l, old) },

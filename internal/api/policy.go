@@ -22,7 +22,7 @@ var PodDisruptionBudgets = declare(kind[policyv1.PodDisruptionBudget, policy.Pod
 	Resource: Resource{
 		GroupVersionKind: policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"),
 		Plural:           "poddisruptionbudgets", Singular: "poddisruptionbudget", ShortNames: []string{"pdb"},
-		Namespaced: true, Prefix: "poddisruptionbudgets", Status: true,
+		Namespaced: true, Prefix: "poddisruptionbudgets", Status: true, Conditional: true,
 	},
 	prepareCreate: func(b *policy.PodDisruptionBudget) {
 		b.Status = policy.PodDisruptionBudgetStatus{}
@@ -90,7 +90,7 @@ var RuntimeClasses = declare(kind[nodev1.RuntimeClass, node.RuntimeClass, nodev1
 	Resource: Resource{
 		GroupVersionKind: nodev1.SchemeGroupVersion.WithKind("RuntimeClass"),
 		Plural:           "runtimeclasses", Singular: "runtimeclass",
-		Prefix: "runtimeclasses", CreateOnUpdate: true,
+		Prefix: "runtimeclasses", CreateOnUpdate: true, Conditional: true,
 	},
 	validate: nodevalidation.ValidateRuntimeClass,
 	validateUpdate: func(rc, old *node.RuntimeClass, _ string) field.ErrorList {

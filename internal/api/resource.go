@@ -62,6 +62,8 @@ type Resource struct {
 	// LeavesDependents says that a DELETE without a propagation policy orphans dependents, for compatibility: that of jobs and
 	// replication controllers. kubectl sends a policy.
 	LeavesDependents bool
+	// Conditional says that a PUT must name the resourceVersion that it is based on.
+	Conditional bool
 	// AnswersDeleted says that a DELETE which removed an object is answered with it rather than with a Status.
 	AnswersDeleted bool
 
@@ -94,6 +96,8 @@ type Resource struct {
 	ResetFields map[string]fieldpath.Filter
 	// Warnings for the client (deprecated fields and the like); old is nil on create.
 	Warnings func(obj, old Object) []string
+	// StatusWarnings are those for who writes the status subresource.
+	StatusWarnings func(obj, old Object) []string
 
 	// Fields are the values that field selectors may name, besides metadata.name and metadata.namespace. SelectableFields
 	// lists their names.

@@ -410,7 +410,23 @@ func TestAnswersDeleted(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "namespaces persistentvolumeclaims persistentvolumes pods podtemplates resourcequotas serviceaccounts services"
+	want := "csidrivers csinodes namespaces persistentvolumeclaims persistentvolumes pods podtemplates resourcequotas serviceaccounts services " +
+		"storageclasses volumeattachments volumeattributesclasses"
+	if strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+// Which resources refuse a PUT without a resourceVersion is upstream's AllowUnconditionalUpdate.
+func TestConditional(t *testing.T) {
+	var got []string
+	for _, res := range Builtin {
+		if res.Conditional {
+			got = append(got, res.Plural)
+		}
+	}
+	slices.Sort(got)
+	want := "csidrivers csinodes csistoragecapacities leases poddisruptionbudgets runtimeclasses volumeattachments"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
@@ -421,6 +437,7 @@ func TestKeys(t *testing.T) {
 	for want, got := range map[string]string{
 		"/registry/pods/a/b":           Pods.Table() + Pods.Key(key),
 		"/registry/services/specs/a/b": Services.Table() + Services.Key(key),
+		"/registry/ingress/a/b":        Ingresses.Table() + Ingresses.Key(key),
 		"/registry/minions/b":          Nodes.Table() + Nodes.Key(Key{Name: "b"}),
 	} {
 		if got != want {

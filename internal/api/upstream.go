@@ -31,7 +31,8 @@ type kind[V, I, L any] struct {
 	prepareUpdate  func(obj, old *I, sub string)
 	validate       func(obj *I) field.ErrorList
 	validateUpdate func(obj, old *I, sub string) field.ErrorList
-	warnings       func(obj, old *I) []string
+	warnings       func(obj, old *I) []string // old is nil on create
+	statusWarnings func(obj, old *I) []string
 	// defaults runs after the scheme's defaults.
 	defaults func(obj *V)
 	fields   func(obj *V) fields.Set
@@ -96,6 +97,9 @@ func declare[V, I, L any, PV objectPtr[V], PL listPtr[L]](k kind[V, I, L]) *Reso
 			}
 			return k.warnings(toInternal[I](obj), toInternal[I](old))
 		}
+	}
+	if k.statusWarnings != nil {
+		r.StatusWarnings = func(obj, old Object) []string { return k.statusWarnings(toInternal[I](obj), toInternal[I](old)) }
 	}
 	if k.fields != nil {
 		r.Fields = func(obj Object) fields.Set { return k.fields(obj.(PV)) }

@@ -155,6 +155,23 @@ func TestValidateCreate(t *testing.T) {
 		{"priority", `{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: a}, value: 2000000000}`, []string{
 			`value: Forbidden: maximum allowed value of a user defined priority is 1000000000`,
 		}},
+		{"ingress", goodIngress, nil},
+		{"ingress without rules", `{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: a, namespace: b}, spec: {}}`, []string{
+			"spec: Invalid value: null: either `defaultBackend` or `rules` must be specified",
+		}},
+		{"ingress class", `{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: a}, spec: {controller: nonsense}}`, []string{
+			`spec.controller: Invalid value: "nonsense": must be a domain-prefixed path (such as "acme.io/foo")`,
+		}},
+		{"network policy", `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: b}, spec: {podSelector: {}, ingress: [{from: [{}]}]}}`, []string{
+			`spec.ingress[0].from[0]: Required value: must specify a peer`,
+		}},
+		{"storage class", `{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: a}}`, []string{`provisioner: Required value`}},
+		{"volume attributes class", `{apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {name: a}, driverName: x.example}`, []string{
+			`parameters: Required value: must contain at least one key/value pair`,
+		}},
+		{"storage capacity", `{apiVersion: storage.k8s.io/v1, kind: CSIStorageCapacity, metadata: {name: a, namespace: b}, storageClassName: c, capacity: -1}`, []string{
+			`capacity: Invalid value: "-1": must be greater than or equal to 0`,
+		}},
 		{"runtime class", `{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: a}}`, []string{`handler: Required value`}},
 	}
 	for _, c := range cases {

@@ -111,7 +111,7 @@ func TestKubectl(t *testing.T) {
 		{"", "get sts", "No resources found"},
 		{resourceClaim, "!create -f -", `no matches for kind "ResourceClaim"`},
 		{"kind: Frog\napiVersion: frogs.example/v1\nmetadata: {name: a}\n", "!apply -f -", `no matches for kind "Frog" in version "frogs.example/v1"`},
-		{"kind: StorageClass\napiVersion: storage.k8s.io/v1\nmetadata: {name: a}\nprovisioner: x\n", "!apply -f -", `no matches for kind "StorageClass" in version "storage.k8s.io/v1"`},
+		{"kind: StorageClass\napiVersion: storage.k8s.io/v1\nmetadata: {name: a}\nprovisioner: x\n", "apply -f -", "storageclass.storage.k8s.io/a created"},
 		{"kind: ConfigMap\napiVersion: v1\nmetadata: {name: pruned, labels: {prune: me}}\n", "apply -f -", "configmap/pruned created"},
 		{"kind: ConfigMap\napiVersion: v1\nmetadata: {name: other, labels: {prune: me}}\n", "apply -f - --prune -l prune=me", "configmap/pruned pruned"},
 		{"", "delete deploy web", `deployment.apps "web" deleted`},

@@ -48,7 +48,7 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 		Paths:     paths(cfg, g),
 	}
 	library := documents.New(documents.Config{
-		Served: cfg.Registry.Served(), Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: slices.Concat(usage.Kinds(), verbs.AbsentKinds()), Version: cfg.Version, Address: cfg.Address,
+		Served: cfg.Registry.Served(), Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: usage.Kinds(), Version: cfg.Version, Address: cfg.Address,
 		Fixed: cfg.Documents, Paths: append(t.List(), "/healthz", "/livez", "/readyz"),
 	})
 	t.Documents = library.Serve

@@ -193,7 +193,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 			return err
 		}
 	}
-	warn(ctx, res, obj, nil)
+	warn(ctx, res, obj, nil, "")
 	return r.admission.Validate(ctx, attrs)
 }
 

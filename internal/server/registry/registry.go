@@ -127,11 +127,19 @@ func (r *Registry) storeError(err error, res *api.Resource, verb, name string) e
 	return apierrors.NewInternalError(fmt.Errorf("%s %s %q: %w", verb, res.GroupResource(), name, err))
 }
 
-func warn(ctx context.Context, res *api.Resource, obj, old api.Object) {
-	if res.Warnings == nil {
+func warn(ctx context.Context, res *api.Resource, obj, old api.Object, sub string) {
+	warnings := res.Warnings
+	switch sub {
+	case "":
+	case "status":
+		warnings = res.StatusWarnings
+	default:
 		return
 	}
-	for _, w := range res.Warnings(obj, old) {
+	if warnings == nil {
+		return
+	}
+	for _, w := range warnings(obj, old) {
 		warning.AddWarning(ctx, "", w)
 	}
 }

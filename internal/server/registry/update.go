@@ -137,7 +137,9 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	if rv := obj.GetResourceVersion(); rv != "" && rv != current.GetResourceVersion() {
 		return apierrors.NewConflict(res.GroupResource(), obj.GetName(), errors.New(conflictMessage))
 	}
-	obj.SetResourceVersion(current.GetResourceVersion())
+	if !res.Conditional {
+		obj.SetResourceVersion(current.GetResourceVersion())
+	}
 	obj.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
 	res.Default(obj)
 	attrs := &admission.Attributes{
@@ -171,9 +173,7 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	if errs := res.ValidateUpdate(obj, current, sub); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}
-	if sub == "" {
-		warn(ctx, res, obj, current)
-	}
+	warn(ctx, res, obj, current, sub)
 	return r.admission.Validate(ctx, attrs)
 }
 

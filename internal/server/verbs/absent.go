@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
-	"github.com/knarr-io/knarr/internal/server/discovery"
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
@@ -21,12 +19,6 @@ import (
 // that go through many kinds (kubectl cluster-info dump, kubectl apply --prune) stop at the first error. Whoever wants to write
 // one is told that the kind is absent. A kind that has been declared in package api is served, whatever stands here.
 var absent = map[schema.GroupVersion][]kindOf{
-	{Group: "networking.k8s.io", Version: "v1"}: {
-		{"ingresses", "Ingress", true}, {"ingressclasses", "IngressClass", false}, {"networkpolicies", "NetworkPolicy", true}},
-	{Group: "storage.k8s.io", Version: "v1"}: {
-		{"csidrivers", "CSIDriver", false}, {"csinodes", "CSINode", false}, {"csistoragecapacities", "CSIStorageCapacity", true},
-		{"storageclasses", "StorageClass", false}, {"volumeattachments", "VolumeAttachment", false},
-		{"volumeattributesclasses", "VolumeAttributesClass", false}},
 	{Group: "admissionregistration.k8s.io", Version: "v1"}: {
 		{"mutatingadmissionpolicies", "MutatingAdmissionPolicy", false},
 		{"mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false},
@@ -59,28 +51,6 @@ func findAbsent(gv schema.GroupVersion, plural string) *api.Resource {
 		}
 	}
 	return nil
-}
-
-// pruned are the absent kinds of which kubectl apply --prune looks for objects unless it is told which: it gives up where
-// discovery does not name one. The values are their short names.
-var pruned = map[schema.GroupVersionResource][]string{
-	{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}: {"ing"},
-}
-
-// AbsentKinds are the absent kinds that discovery names all the same.
-func AbsentKinds() []discovery.Review {
-	var out []discovery.Review
-	for r, short := range pruned {
-		if _, served := api.Find(r); served {
-			continue
-		}
-		res := findAbsent(r.GroupVersion(), r.Resource)
-		out = append(out, discovery.Review{
-			GroupVersionKind: res.GroupVersionKind, Plural: res.Plural, Singular: strings.ToLower(res.Kind), ShortNames: short,
-			Namespaced: res.Namespaced, Verbs: []string{"get", "list", "watch"},
-		})
-	}
-	return out
 }
 
 // absent answers for a kind that is not served.

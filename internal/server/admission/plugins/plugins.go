@@ -46,9 +46,11 @@ func Default(cfg Config) admission.Chain {
 		PodSecurity{cfg.Reader},
 		Priority{cfg.Reader},
 		DefaultTolerationSeconds{},
+		DefaultStorageClass{cfg.Reader},
 		RuntimeClass{cfg.Reader},
 		PodTopologyLabels{cfg.Reader},
 		Certificates{Authorizer: cfg.Authorizer},
+		DefaultIngressClass{cfg.Reader},
 		RBACEscalation{Reader: cfg.Reader, RBAC: cfg.RBAC, Authorizer: cfg.Authorizer},
 		ResourceQuota{Reader: cfg.Reader, Quotas: cfg.Quotas},
 	}
