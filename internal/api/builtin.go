@@ -27,6 +27,8 @@ var Builtin = []*Resource{
 	Secrets,
 	ServiceAccounts,
 	Services,
+	// apiextensions.k8s.io/v1
+	CustomResourceDefinitions,
 	// apps/v1
 	ControllerRevisions,
 	DaemonSets,

@@ -19,6 +19,11 @@ var Namespaces = declare(kind[corev1.Namespace, core.Namespace, corev1.Namespace
 		Plural:           "namespaces", Singular: "namespace", ShortNames: []string{"ns"},
 		Prefix: "namespaces", Status: true, AnswersDeleted: true,
 		ResetFields: map[string]fieldpath.Filter{"finalize": without("status")},
+		BeginDeletion: func(obj Object) bool {
+			ns := obj.(*corev1.Namespace)
+			ns.Status.Phase = corev1.NamespaceTerminating
+			return len(ns.Spec.Finalizers) > 0
+		},
 		// No deletecollection, in Kubernetes neither.
 		Verbs: []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 		Subresources: []Subresource{

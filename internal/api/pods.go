@@ -16,6 +16,8 @@ import (
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/features"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/knarr-io/knarr/internal/api/apparmor"
 )
 
 // Pods are core/v1 pods.
@@ -69,7 +71,7 @@ func preparePodCreate(pod *core.Pod) {
 		}}
 	}
 	mergeLabelKeys(pod)
-	readAppArmorAnnotations(pod)
+	apparmor.ReadAnnotations(pod)
 	podutil.DefaultPodLevelResources(pod) // KEP-2837
 	pod.Status.QOSClass = qos.GetPodQOS(pod)
 }

@@ -107,6 +107,10 @@ type Resource struct {
 	// GracePeriod returns how long, in seconds, a deleted object stays with a deletionTimestamp before it is removed;
 	// nil means at once. requested is the client's wish or nil. Only pods have one.
 	GracePeriod func(obj Object, requested *int64) int64
+	// BeginDeletion, if set, marks an object that is to be deleted, in place - a namespace's phase, a definition's finalizer -
+	// and reports whether it stays until something other than finalizers is done. It replaces what the object's slices and maps
+	// hold, which are shared.
+	BeginDeletion func(obj Object) (stays bool)
 
 	// Encode makes the stored form of an object, Decode reads it; those of the built-in resources stand in storage.go.
 	Encode func(obj Object) ([]byte, error)

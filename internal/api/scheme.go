@@ -17,6 +17,8 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/networking/install"
 	_ "k8s.io/kubernetes/pkg/apis/node/install"
 	_ "k8s.io/kubernetes/pkg/printers/internalversion"
+
+	"github.com/knarr-io/knarr/internal/api/definition"
 )
 
 // Scheme knows the Go types of all served versions and upstream's internal ones, how to convert between them, and
@@ -29,16 +31,17 @@ var Codecs = serializer.NewCodecFactory(Scheme, serializer.WithSerializer(cbor.N
 // ParameterCodec decodes query parameters into option types (ListOptions, PodLogOptions, ...).
 var ParameterCodec = runtime.NewParameterCodec(Scheme)
 
-// TypeConverter turns versioned objects into the typed values of server-side apply, by the schema that comes with
-// client-go. The schema is parsed at the first call (tens of milliseconds, a few MB).
+// TypeConverter turns versioned objects into the typed values of server-side apply, by the schemas that come with
+// client-go and, of definitions, with the library of apiextensions.k8s.io. They are parsed at the first call (tens of milliseconds, a few MB).
 var TypeConverter = sync.OnceValue(func() managedfields.TypeConverter {
-	return applyconfigurations.NewTypeConverter(Scheme)
+	return definition.WithTypes(applyconfigurations.NewTypeConverter(Scheme), Scheme)
 })
 
 func newScheme() *runtime.Scheme {
 	s := legacyscheme.Scheme
 	// Table and PartialObjectMetadata, under which kubectl and metadata clients ask for objects.
 	utilruntime.Must(metav1.AddMetaToScheme(s))
+	utilruntime.Must(definition.AddToScheme(s))
 	return s
 }
 

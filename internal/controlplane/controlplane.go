@@ -23,6 +23,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/apiservers"
 	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
+	crdcontroller "github.com/knarr-io/knarr/internal/controller/crd"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
 	"github.com/knarr-io/knarr/internal/controller/disruption"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
@@ -42,6 +43,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/crd"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/store"
 )
@@ -138,10 +140,13 @@ func (p *Plane) Ready() <-chan struct{} { return p.ready }
 func (p *Plane) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Store.Run(ctx) })
-	rbac := make(chan struct{})
+	rbac, custom := make(chan struct{}), make(chan struct{})
 	g.Go(func() error { return p.RBAC.Run(ctx, p.Store, func() { close(rbac) }) })
 	g.Go(func() error {
-		for _, c := range []<-chan struct{}{p.Store.Ready(), rbac} {
+		return crd.NewServer(p.Store, p.Registry, crd.Webhooks(p.Store), p.cfg.Log).Run(ctx, func() { close(custom) })
+	})
+	g.Go(func() error {
+		for _, c := range []<-chan struct{}{p.Store.Ready(), rbac, custom} {
 			select {
 			case <-c:
 			case <-ctx.Done():
@@ -203,6 +208,8 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		tokencleaner.New(as("token-cleaner")),
 		servicecidr.New(as("service-cidrs-controller")),
 	}
+	definitions := crdcontroller.Config{Catalog: func() *api.Catalog { return p.Registry.Served().Now() }, Several: p.cfg.Several}
+	all = append(all, crdcontroller.New(c.As(apiServer), definitions), crdcontroller.NewCleanup(c.As(apiServer), definitions))
 	if p.cfg.Name != "" {
 		all = append(all, apiservers.New(c.As(apiServer), p.cfg.Name, p.cfg.Initial.API))
 	}

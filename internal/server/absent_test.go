@@ -23,7 +23,6 @@ func TestAbsentKinds(t *testing.T) {
 	f := start(t)
 	for path, kind := range map[string]string{
 		"/apis/resource.k8s.io/v1/namespaces/default/resourceclaims":        "ResourceClaim",
-		"/apis/apiextensions.k8s.io/v1/customresourcedefinitions":           "CustomResourceDefinition",
 		"/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas":                 "FlowSchema",
 		"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies": "ValidatingAdmissionPolicy",
 	} {

@@ -58,6 +58,9 @@ func TestResourcesAreUpstreams(t *testing.T) {
 				continue
 			}
 			slices.Sort(them.Verbs)
+			if r.Name == "customresourcedefinitions" {
+				them.StorageVersionHash = r.StorageVersionHash // Kubernetes stores them as v1beta1, which it no longer serves
+			}
 			upstream, _ := json.Marshal(them)
 			if string(ours) != string(upstream) {
 				t.Errorf("%s:\n%s\nwant\n%s", gv, ours, upstream)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -175,24 +174,23 @@ func preconditions(res *api.Resource, obj api.Object, p *metav1.Preconditions) e
 // content - obj itself where it is so marked already, and nil where it can go at once.
 func marked(res *api.Resource, obj api.Object, opts metav1.DeleteOptions) api.Object {
 	deadline, grace := graceOf(res, obj, opts.GracePeriodSeconds)
-	finalizers := withPropagation(res, obj.GetFinalizers(), opts)
-	ns, isNamespace := obj.(*corev1.Namespace)
+	out, stays := store.Shallow(obj).(api.Object), false
+	if res.BeginDeletion != nil {
+		stays = res.BeginDeletion(out)
+	}
+	finalizers := withPropagation(res, out.GetFinalizers(), opts)
 	had := obj.GetDeletionTimestamp()
-	if grace == 0 && len(finalizers) == 0 && !(isNamespace && len(ns.Spec.Finalizers) > 0) {
+	if grace == 0 && len(finalizers) == 0 && !stays {
 		return nil
 	}
 	if before := obj.GetDeletionGracePeriodSeconds(); had != nil && before != nil && *before == grace && slices.Equal(finalizers, obj.GetFinalizers()) {
 		return obj
 	}
-	out := store.Shallow(obj).(api.Object)
 	out.SetFinalizers(finalizers)
 	out.SetDeletionTimestamp(&deadline)
 	out.SetDeletionGracePeriodSeconds(&grace)
 	if obj.GetGeneration() > 0 && had == nil {
 		out.SetGeneration(obj.GetGeneration() + 1)
-	}
-	if isNamespace {
-		out.(*corev1.Namespace).Status.Phase = corev1.NamespaceTerminating
 	}
 	return out
 }

@@ -1,4 +1,7 @@
-package api
+// Package apparmor knows how older clients say which AppArmor profile a container has.
+//
+// What flows through it: pods as they are created. What must stay true: a profile that a container names in its own field is left as it is.
+package apparmor
 
 import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -8,9 +11,9 @@ import (
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 )
 
-// readAppArmorAnnotations gives containers the profile that the annotation of older clients names, where they have none of their own
+// ReadAnnotations gives containers the profile that the annotation of older clients names, where they have none of their own
 // (KEP-24, version skew). One that makes no sense is left for validation.
-func readAppArmorAnnotations(pod *core.Pod) {
+func ReadAnnotations(pod *core.Pod) {
 	if len(pod.Annotations) == 0 || pod.Spec.OS != nil && pod.Spec.OS.Name == core.Windows {
 		return
 	}
