@@ -1,6 +1,7 @@
 // Package apparmor knows how older clients say which AppArmor profile a container has.
 //
-// What flows through it: pods as they are created. What must stay true: a profile that a container names in its own field is left as it is.
+// What flows through it: pods as they are created. What must stay true: a profile that a container names in its own field is left as it is
+// (TestAppArmorAnnotations).
 package apparmor
 
 import (

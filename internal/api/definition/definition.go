@@ -1,7 +1,8 @@
 // Package definition holds what happens to custom resource definitions as they are written, shown and deleted.
 //
 // What flows through it: api.CustomResourceDefinitions calls it with definitions of upstream's types. What must stay true: a version in
-// which objects were once stored is remembered until somebody who has migrated them says otherwise.
+// which objects were once stored is remembered until somebody who has migrated them says otherwise
+// (TestTheStoredVersionIsRemembered).
 package definition
 
 import (

@@ -3,7 +3,8 @@
 // What flows through it: [New] reconciles the definitions of one API group together, since they contend for names: plan.go decides which
 // names each gets and what its conditions say. [NewCleanup] reconciles a definition that is being deleted: its objects are deleted,
 // waited for, and then its finalizer is taken off. What must stay true: only the leader runs this; a definition is Established
-// once this server serves it; a definition whose schema is broken can be deleted like any other.
+// once this server serves it; a definition whose schema is broken can be deleted like any other
+// (TestDefinitionLivesAndDies, TestNamesThatAreTaken).
 package crd
 
 import (

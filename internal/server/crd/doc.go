@@ -7,5 +7,5 @@
 //
 // What must stay true: versions whose schemas say the same share one compiled form; a definition that cannot be served, or whose
 // schema does not compile, is an answer to those who ask for its objects, and never stops the server or the deletion of the
-// definition.
+// definition (TestObjectsFollowTheirSchema, TestVersionsOfOneKind, TestBadDefinitionsAreRefused).
 package crd
