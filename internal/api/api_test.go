@@ -19,10 +19,10 @@ func TestBuiltinIsConsistent(t *testing.T) {
 			if got := ByType(reflect.TypeOf(r.New())); got != r {
 				t.Errorf("ByType finds %v", got)
 			}
-			if got := ByKind(r.GroupVersionKind); got != r {
+			if got := BuiltinCatalog().Kind(r.GroupVersionKind); got != r {
 				t.Errorf("ByKind finds %v", got)
 			}
-			if got, ok := Find(r.GroupVersionResource()); !ok || got != r {
+			if got, ok := BuiltinCatalog().Find(r.GroupVersionResource()); !ok || got != r {
 				t.Errorf("Find finds %v", got)
 			}
 			kinds, _, err := Scheme.ObjectKinds(r.New())
@@ -90,13 +90,13 @@ func TestConvert(t *testing.T) {
 }
 
 func TestFindFurtherVersions(t *testing.T) {
-	if r, ok := Find(eventsv1.SchemeGroupVersion.WithResource("events")); !ok || r != Events {
+	if r, ok := BuiltinCatalog().Find(eventsv1.SchemeGroupVersion.WithResource("events")); !ok || r != Events {
 		t.Errorf("events.k8s.io/v1 events: %v %v", r, ok)
 	}
-	if r := ByKind(eventsv1.SchemeGroupVersion.WithKind("Event")); r != Events {
+	if r := BuiltinCatalog().Kind(eventsv1.SchemeGroupVersion.WithKind("Event")); r != Events {
 		t.Errorf("events.k8s.io/v1 Event: %v", r)
 	}
-	if r, ok := Find(autoscalingv1.SchemeGroupVersion.WithResource("horizontalpodautoscalers")); !ok || r != HorizontalPodAutoscalers {
+	if r, ok := BuiltinCatalog().Find(autoscalingv1.SchemeGroupVersion.WithResource("horizontalpodautoscalers")); !ok || r != HorizontalPodAutoscalers {
 		t.Errorf("autoscaling/v1 horizontalpodautoscalers: %v %v", r, ok)
 	}
 }

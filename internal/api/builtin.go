@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
-
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Builtin are the resources that every Knarr server serves, in the order of discovery. Adding a resource is declaring a
@@ -86,9 +84,3 @@ func BuiltinCatalog() *Catalog { return builtin() }
 
 // ByType returns the built-in resource whose objects have Go type t (a pointer type such as *corev1.Pod), or nil.
 func ByType(t reflect.Type) *Resource { return builtin().Type(t) }
-
-// ByKind returns the built-in resource that serves objects of kind gvk, in its stored version or a further one, or nil.
-func ByKind(gvk schema.GroupVersionKind) *Resource { return builtin().Kind(gvk) }
-
-// Find returns the built-in resource that is served as gvr, in its stored version or a further one.
-func Find(gvr schema.GroupVersionResource) (*Resource, bool) { return builtin().Find(gvr) }

@@ -79,7 +79,7 @@ func TestBuiltinIsWhatKubernetesServes(t *testing.T) {
 				continue
 			}
 			at := gv.String() + " " + name
-			res, served := Find(gv.WithResource(name))
+			res, served := BuiltinCatalog().Find(gv.WithResource(name))
 			if served == absent[at] {
 				t.Errorf("%s: served %v, in elsewhere.txt %v", at, served, absent[at])
 			}

@@ -16,7 +16,7 @@ func read(t testing.TB, manifest string) Object {
 	if err != nil {
 		t.Fatalf("decode: %v\n%s", err, manifest)
 	}
-	res := ByKind(*gvk)
+	res := BuiltinCatalog().Kind(*gvk)
 	if res == nil {
 		t.Fatalf("%s is not served", gvk)
 	}
@@ -35,7 +35,7 @@ func resourceOf(t testing.TB, obj Object) *Resource {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ByKind(kinds[0])
+	return BuiltinCatalog().Kind(kinds[0])
 }
 
 func texts(errs field.ErrorList) []string {

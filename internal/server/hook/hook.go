@@ -2,7 +2,7 @@
 //
 // What flows through it: a [Client] posts JSON and returns the answer's body. What must stay true: an answer is bounded in size and
 // a call in time; a Service is resolved anew for each connection, to an endpoint that is ready, and its certificate is that of
-// NAME.NAMESPACE.svc.
+// NAME.NAMESPACE.svc. Tests: TestAnswers, TestServices.
 package hook
 
 import (
