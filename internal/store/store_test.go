@@ -262,7 +262,8 @@ func TestCommitEachIsOneTransaction(t *testing.T) {
 	if n := s.Table(prefix).Len(); n != 100 {
 		t.Errorf("%d objects", n)
 	}
-	if used := s.Revision() - before; used > 20 {
+	// An idle writer does not wait for company: on a busy machine the first batches are small.
+	if used := s.Revision() - before; used > 60 {
 		t.Errorf("99 writes took %d transactions", used)
 	}
 }
