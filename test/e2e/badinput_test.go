@@ -63,7 +63,7 @@ func TestBadObjectsAreRefusedWithReasons(t *testing.T) {
 		{"", "create deployment dep --image=docker.io/knarr/e2e-web:v1 --replicas=0", "created"},
 		{"", `!patch deploy dep -p '{"spec":{"selector":{"matchLabels":{"x":"y"}}}}'`, "`selector` does not match template `labels`"},
 		{"", `!patch deploy dep --type=json -p '[{"op":"replace","path":"/spec/selector/matchLabels","value":{"x":"y"}},{"op":"add","path":"/spec/template/metadata/labels/x","value":"y"}]'`, "field is immutable"},
-		{"", `!patch deploy dep --type=json -p '[{"op":"test","path":"/spec/replicas","value":7}]'`, "the patch does not fit the object: testing value /spec/replicas failed"},
+		{"", `!patch deploy dep --type=json -p '[{"op":"test","path":"/spec/replicas","value":7}]'`, "the patch does not fit the object: … testing value /spec/replicas failed"},
 		{"", `!patch deploy dep --type=json -p '[{"op":"replace","path":"/nosuch/x","value":7}]'`, "the patch does not fit the object: … doc is missing path: /nosuch/x"},
 		{"", "create configmap frozen --from-literal=a=b", "created"},
 		{"", `patch configmap frozen -p '{"immutable":true}'`, "patched"},

@@ -155,7 +155,7 @@ func TestKubectlChangesObjects(t *testing.T) {
 		{"", "set image deploy/web e2e-web=docker.io/knarr/e2e-web:v2", "deployment.apps/web image updated"},
 		{"", "scale deploy/web --replicas=2", "deployment.apps/web scaled"},
 		{"", "!scale deploy/web --current-replicas=7 --replicas=1", "Expected replicas to be 7, was 2"},
-		{"", "!autoscale deploy/web --max=3", "failed to create autoscaling/v2 HPA"},
+		{"", "autoscale deploy/web --max=3", "horizontalpodautoscaler.autoscaling/web autoscaled"},
 		{"", "rollout status deploy/web --timeout=60s", "successfully rolled out"},
 		{"", "get deploy web -o jsonpath='{.spec.template.spec.containers[0].image} {.spec.template.spec.containers[0].resources.limits.memory} {.spec.replicas}'", "docker.io/knarr/e2e-web:v2 64Mi 2"},
 		{"", `patch deploy web -p '{"spec":{"template":{"spec":{"containers":[{"name":"e2e-web","env":[{"name":"MORE","value":"1"}]}]}}}}'`, "deployment.apps/web patched"},
@@ -278,7 +278,7 @@ func TestKubectlWatchesAndWaits(t *testing.T) {
 		{"", "get pod w", "0/1 Error 0"},
 		{"", "get pod w -o jsonpath={.status.containerStatuses[0].state.terminated.exitCode}", "4"},
 	})
-	watch.waitFor(t, 10*time.Second, "EVENT NAME READY STATUS…ADDED w 0/1…MODIFIED w 0/1 ContainerCreating…MODIFIED w 1/1 Running…MODIFIED w 0/1 Error")
+	watch.waitFor(t, 10*time.Second, "EVENT NAME READY STATUS…ADDED w 0/1…MODIFIED w 1/1 Running…MODIFIED w 0/1 Error")
 	names.waitFor(t, 10*time.Second, "pod/w pod/w")
 	if err := created.wait(t, 10*time.Second); err != nil {
 		t.Errorf("kubectl wait --for=create: %v\n%s", err, created)

@@ -112,7 +112,7 @@ func (p *jsonPatch) put(op, at string, value any) error {
 	}
 	have, err := p.get(path)
 	if err == nil && !equal(have, value) {
-		err = fmt.Errorf("%s has another value", path.text)
+		err = fmt.Errorf("testing value %s failed: test failed", path.text) // as Kubernetes words it
 	}
 	return err
 }
@@ -126,7 +126,7 @@ func (p *jsonPatch) whole(op string, value any) error {
 	case op == "replace":
 		p.doc = object
 	case !ok || !equal(p.doc.all(), object):
-		return errors.New("the document has another value")
+		return errors.New("testing value of the document failed: test failed")
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ type place struct {
 }
 
 // errNoPath tells that what a pointer leads through is not there.
-func errNoPath(path pointer) error { return fmt.Errorf("the document has no path %s", path.text) }
+func errNoPath(path pointer) error { return fmt.Errorf("doc is missing path: %s", path.text) }
 
 // find follows a pointer to its parent, decoding what lies on the way.
 func (p *jsonPatch) find(path pointer) (place, error) {
