@@ -105,11 +105,12 @@ spec:
 
 	// containerd forgets a removal that happens while it collects, until the next one: where files stay, one more pod comes and goes.
 	nudge := time.Now().Add(20 * time.Second)
-	eventually(t, time.Minute, "as before", func() error {
+	eventually(t, 2*time.Minute, "as before", func() error {
 		if time.Now().After(nudge) {
-			nudge = nudge.Add(time.Hour)
 			kubectl(t, "-n", ns, "run", "nudge", "--image=busybox:1", "--restart=Never", "--command", "--", "true")
-			kubectl(t, "-n", ns, "delete", "pod", "nudge", "--now")
+			kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/nudge", "--timeout=60s")
+			kubectl(t, "-n", ns, "delete", "pod", "nudge")
+			nudge = time.Now().Add(20 * time.Second)
 		}
 		after, err := footprint()
 		if err != nil {
