@@ -192,6 +192,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		resourcequota.New(as("resourcequota-controller")),
 		deployment.New(as("deployment-controller")),
 		replicaset.New(as("replicaset-controller")),
+		replicaset.NewReplicationControllers(as("replication-controller")),
 		disruption.New(as("disruption-controller")),
 		endpointslice.New(as("endpointslice-controller")),
 		endpointslice.NewEndpoints(as("endpoint-controller")),

@@ -80,7 +80,7 @@ func TestControllersHaveTheRightsThatTheyUse(t *testing.T) {
 	<-p.Ready()
 
 	live(t, p.Client)
-	want := []string{"deployment-controller", "replicaset-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
+	want := []string{"deployment-controller", "replicaset-controller", "replication-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
 		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller", "service-cidrs-controller"}
 	await(t, func() string {
 		watch.mu.Lock()
@@ -118,6 +118,8 @@ func live(t *testing.T, c client.Client) {
 		&corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Port: 80}}}},
 		&appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Replicas: &two, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}},
+		&corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "old"}, Spec: corev1.ReplicationControllerSpec{Replicas: &one, Selector: map[string]string{"app": "old"},
+			Template: &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "old"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}},
 	} {
 		if _, err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)

@@ -19,7 +19,6 @@ var waits = []wait{
 	{"DaemonSet", regexp.MustCompile(`Daemon set|DaemonSet|ControllerRevision`)},
 	{"Job", regexp.MustCompile(`\bJob\b|[^n]job `)},
 	{"CronJob", regexp.MustCompile(`CronJob`)},
-	{"ReplicationController", regexp.MustCompile(`ReplicationController|replication controller|\brc\b|pods created by rc|Update Demo|Kubectl label|both valid owner and owner that.s waiting|race condition when used for configmaps`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},

@@ -1,10 +1,11 @@
-// Package replicaset keeps as many pods of a template running as a ReplicaSet asks for.
+// Package replicaset keeps as many pods of a template running as a ReplicaSet asks for, or a ReplicationController, its older form.
 //
-// What flows through it: a ReplicaSet and the pods it controls or could adopt are read; [plan] says which pods to adopt,
-// release, create and delete; the changes are written in bulk and the status counted again. What must stay true:
+// What flows through it: an owner, seen as a ReplicaSet whichever of the two it is ([kind]), and the pods it controls or could adopt
+// are read; [plan] says which pods to adopt, release, create and delete; the changes are written in bulk and the status counted again.
+// What must stay true:
 // planning is a pure function of what was read; never more than [burstReplicas] pods are created or deleted in one step; pods that
 // nodes refused are replaced with back-off (internal/controller/refusal). Tests: TestPlannersArePure (internal/laws),
-// TestScalesUpAndDown, TestPodsThatNodesRefuseAreReplacedWithBackOff.
+// TestScalesUpAndDown, TestPodsThatNodesRefuseAreReplacedWithBackOff, TestReplicationControllerIsScaled.
 package replicaset
 
 import (
@@ -16,9 +17,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -29,7 +30,6 @@ import (
 )
 
 const (
-	component = "replicaset-controller"
 	// burstReplicas is how many pods one step creates or deletes at most, as in Kubernetes.
 	burstReplicas = 500
 	// A ReplicaSet with at least largeReplicas pods is looked at every largePace at most: each look counts all its pods, and while
@@ -38,39 +38,49 @@ const (
 	largePace     = 20 * time.Millisecond
 )
 
-type reconciler struct {
+// reconciler keeps the pods of owners of type T.
+type reconciler[T api.Object] struct {
 	client client.Client
+	kind   kind[T]
 	pods   *workload.Pods
 	pace   *pace.Pace
 }
 
 // New declares the ReplicaSet controller.
-func New(c client.Client) controller.Controller {
-	kind := appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
-	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.ReplicaSet).Spec.Selector })
+func New(c client.Client) controller.Controller { return declare(c, replicaSets()) }
+
+// NewReplicationControllers declares the ReplicationController controller.
+func NewReplicationControllers(c client.Client) controller.Controller {
+	return declare(c, replicationControllers())
+}
+
+func declare[T api.Object](c client.Client, k kind[T]) controller.Controller {
+	gvk := k.resource.GroupVersionKind
+	owners := workload.NewOwners(gvk.GroupKind(), func(o api.Object) *metav1.LabelSelector { return k.view(o.(T)).Spec.Selector })
+	theirs := "of " + gvk.Kind + "s"
 	return controller.Controller{
-		Name:    "replicaset",
+		Name:    k.name,
 		Workers: 5,
 		Watches: []controller.Watch{
-			{Resource: api.ReplicaSets, Keys: owners.OwnerKeys},
+			{Resource: k.resource, Keys: owners.OwnerKeys},
 			{Resource: api.Pods, Keys: owners.OwnedKeys},
 		},
 		Writes: []controller.Write{
-			controller.Sets(api.ReplicaSets, "status"),
-			controller.Creates(api.Pods).Of("of ReplicaSets"),
-			controller.Deletes(api.Pods).Of("of ReplicaSets"),
-			controller.Sets(api.Pods, "metadata", "ownerReferences").Of("of ReplicaSets"),
+			controller.Sets(k.resource, "status"),
+			controller.Creates(api.Pods).Of(theirs),
+			controller.Deletes(api.Pods).Of(theirs),
+			controller.Sets(api.Pods, "metadata", "ownerReferences").Of(theirs),
 		},
-		Reconciler: &reconciler{
-			client: c, pace: pace.New(largePace),
-			pods: &workload.Pods{Client: c, Kind: kind, Component: component, Owners: owners},
+		Reconciler: &reconciler[T]{
+			client: c, kind: k, pace: pace.New(largePace),
+			pods: &workload.Pods{Client: c, Kind: gvk, Component: k.component, Owners: owners},
 		},
 	}
 }
 
-// Reconcile takes the next step for one ReplicaSet.
-func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
-	rs, err := client.Get[*appsv1.ReplicaSet](ctx, r.client, key)
+// Reconcile takes the next step for one owner.
+func (r *reconciler[T]) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
+	owner, err := client.Get[T](ctx, r.client, key)
 	if apierrors.IsNotFound(err) {
 		r.pods.Owners.Again(key)
 		r.pace.Forget(key)
@@ -79,6 +89,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
+	rs := r.kind.view(owner)
 	if wait := r.pace.Wait(key, time.Now()); wait > 0 && rs.Status.Replicas >= largeReplicas && rs.Status.ObservedGeneration == rs.Generation {
 		return wait, nil
 	}
@@ -88,12 +99,12 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	}
 	act := plan(rs, obs, time.Now())
 
-	adopted, err := r.pods.Claim(ctx, rs, act.Adopt, act.Release)
+	adopted, err := r.pods.Claim(ctx, owner, act.Adopt, act.Release)
 	if err != nil {
 		return 0, err
 	}
 	act.Active = append(act.Active, adopted...)
-	after, manageErr := r.manage(ctx, rs, act)
+	after, manageErr := r.manage(ctx, owner, rs, act)
 	if act.Create > 0 || len(act.Delete) > 0 {
 		// Count what is there now rather than wait to be told of our own writes.
 		if obs, err = r.observe(ctx, rs); err != nil {
@@ -105,9 +116,9 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	diff := len(act.Active) - int(*rs.Spec.Replicas)
 	failed := failureOf(manageErr, act, diff)
 	status, next := newStatus(rs, act.Active, act.Terminating, failed, time.Now())
-	r.tellRefused(ctx, rs, failed)
+	r.reportRefused(ctx, owner, rs, failed)
 	r.pace.Wrote(key, time.Now())
-	if err := r.writeStatus(ctx, rs, status); err != nil {
+	if err := r.writeStatus(ctx, owner, status); err != nil {
 		return 0, errors.Join(manageErr, err)
 	}
 	return soonest(after, next, act.Pause.After(time.Now())), manageErr
@@ -123,8 +134,8 @@ func soonest(waits ...time.Duration) (first time.Duration) {
 	return first
 }
 
-// tellRefused writes an event for every try that nodes refused, once: the condition has what was told last.
-func (r *reconciler) tellRefused(ctx context.Context, rs *appsv1.ReplicaSet, failed *failure) {
+// reportRefused writes an event for every try that nodes refused, once: the condition has what was reported last.
+func (r *reconciler[T]) reportRefused(ctx context.Context, owner T, rs *appsv1.ReplicaSet, failed *failure) {
 	if failed == nil || failed.reason != reasonRefused {
 		return
 	}
@@ -133,15 +144,15 @@ func (r *reconciler) tellRefused(ctx context.Context, rs *appsv1.ReplicaSet, fai
 			return
 		}
 	}
-	event.Write(ctx, r.client, component, time.Now(), event.Warning(rs, reasonRefused, "%s", failed.message))
+	event.Write(ctx, r.client, r.kind.component, time.Now(), event.Warning(owner, reasonRefused, "%s", failed.message))
 }
 
 // observe reads the pods that matter to rs.
-func (r *reconciler) observe(ctx context.Context, rs *appsv1.ReplicaSet) (observed, error) {
+func (r *reconciler[T]) observe(ctx context.Context, rs *appsv1.ReplicaSet) (observed, error) {
 	var obs observed
 	var err error
 	if obs.selector, err = metav1.LabelSelectorAsSelector(rs.Spec.Selector); err != nil {
-		return obs, fmt.Errorf("selector of ReplicaSet %s: %w", api.KeyOf(rs), err)
+		return obs, fmt.Errorf("reading the selector of %s %s: %w", r.kind.resource.Kind, api.KeyOf(rs), err)
 	}
 	if obs.pods, err = r.pods.Of(ctx, rs, obs.selector); err != nil {
 		return obs, err
@@ -152,20 +163,23 @@ func (r *reconciler) observe(ctx context.Context, rs *appsv1.ReplicaSet) (observ
 	return obs, nil
 }
 
-// related returns the pods of all ReplicaSets of rs's own controller (the Deployment), rs included: scaling down prefers nodes that run
-// several of them.
-func (r *reconciler) related(ctx context.Context, rs *appsv1.ReplicaSet) []*corev1.Pod {
-	owners := []*appsv1.ReplicaSet{rs}
+// related returns the pods of all owners of this kind that rs's own controller (the Deployment) has, rs included: scaling down prefers
+// nodes that run several of them.
+func (r *reconciler[T]) related(ctx context.Context, rs *appsv1.ReplicaSet) []*corev1.Pod {
+	uids := []types.UID{rs.UID}
 	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
-		if siblings, err := client.List[*appsv1.ReplicaSet](ctx, r.client, client.ListOptions{
+		if siblings, err := client.List[T](ctx, r.client, client.ListOptions{
 			Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(ref.UID)}); err == nil {
-			owners = siblings
+			uids = nil
+			for _, s := range siblings {
+				uids = append(uids, s.GetUID())
+			}
 		}
 	}
 	var out []*corev1.Pod
-	for _, o := range owners {
+	for _, uid := range uids {
 		pods, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{
-			Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(o.UID)})
+			Namespace: rs.Namespace, Index: client.IndexOwner, Value: string(uid)})
 		if err == nil {
 			out = append(out, pods...)
 		}
@@ -174,12 +188,12 @@ func (r *reconciler) related(ctx context.Context, rs *appsv1.ReplicaSet) []*core
 }
 
 // manage creates or deletes the pods of act. after > 0 asks to come back for the rest.
-func (r *reconciler) manage(ctx context.Context, rs *appsv1.ReplicaSet, act actions) (after time.Duration, err error) {
+func (r *reconciler[T]) manage(ctx context.Context, owner T, rs *appsv1.ReplicaSet, act actions) (after time.Duration, err error) {
 	pods := make([]*corev1.Pod, act.Create)
 	for i := range pods {
 		pods[i] = workload.NewPod(rs, r.pods.Kind, &rs.Spec.Template)
 	}
-	if err := cmp.Or(r.pods.Create(ctx, rs, pods), r.pods.Delete(ctx, rs, act.Delete)); err != nil {
+	if err := cmp.Or(r.pods.Create(ctx, owner, pods), r.pods.Delete(ctx, owner, act.Delete)); err != nil {
 		return 0, err
 	}
 	if act.More {
@@ -189,13 +203,15 @@ func (r *reconciler) manage(ctx context.Context, rs *appsv1.ReplicaSet, act acti
 }
 
 // writeStatus stores status unless it is there already.
-func (r *reconciler) writeStatus(ctx context.Context, rs *appsv1.ReplicaSet, status appsv1.ReplicaSetStatus) error {
-	if apiequality.Semantic.DeepEqual(rs.Status, status) {
+func (r *reconciler[T]) writeStatus(ctx context.Context, owner T, status appsv1.ReplicaSetStatus) error {
+	if r.kind.has(owner, status) {
 		return nil
 	}
-	return workload.WriteStatus(ctx, r.client, rs, func(o *appsv1.ReplicaSet) bool {
-		changed := !apiequality.Semantic.DeepEqual(o.Status, status)
-		o.Status = status
-		return changed
+	return workload.WriteStatus(ctx, r.client, owner, func(o T) bool {
+		if r.kind.has(o, status) {
+			return false
+		}
+		r.kind.set(o, status)
+		return true
 	})
 }
