@@ -38,7 +38,9 @@ func replicationControllers() kind[*corev1.ReplicationController] {
 		has: func(rc *corev1.ReplicationController, status appsv1.ReplicaSetStatus) bool {
 			return apiequality.Semantic.DeepEqual(rc.Status, controllerStatus(status))
 		},
-		set: func(rc *corev1.ReplicationController, status appsv1.ReplicaSetStatus) { rc.Status = controllerStatus(status) },
+		set: func(rc *corev1.ReplicationController, status appsv1.ReplicaSetStatus) {
+			rc.Status = controllerStatus(status)
+		},
 	}
 }
 
