@@ -28,6 +28,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/disruption"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
 	"github.com/knarr-io/knarr/internal/controller/eventttl"
+	"github.com/knarr-io/knarr/internal/controller/frontproxy"
 	"github.com/knarr-io/knarr/internal/controller/garbagecollector"
 	"github.com/knarr-io/knarr/internal/controller/namespace"
 	"github.com/knarr-io/knarr/internal/controller/nodeipam"
@@ -39,9 +40,11 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
 	"github.com/knarr-io/knarr/internal/controller/servicecidr"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
+	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
+	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/crd"
 	"github.com/knarr-io/knarr/internal/server/registry"
@@ -55,6 +58,8 @@ type Config struct {
 	ClusterCIDR netip.Prefix
 	// CA is the bundle that pods trust the API by.
 	CA []byte
+	// FrontProxyCA is the bundle by which aggregated servers know front proxies such as this server.
+	FrontProxyCA []byte
 	// Sign issues client certificates to machines that join; nil leaves their requests unanswered.
 	Sign certificates.Sign
 	// Links tell of nodes that are lost within seconds; nil leaves that to their Leases.
@@ -161,6 +166,9 @@ func (p *Plane) Run(ctx context.Context) error {
 		}
 		close(p.ready)
 		g.Go(func() error { return p.cfg.Lead(ctx, p.lead) })
+		g.Go(func() error {
+			return (&controller.Runner{Client: p.Client, Log: p.cfg.Log}).Run(ctx, p.everywhere()...)
+		})
 		if p.cfg.Name != "" {
 			g.Go(func() error {
 				return apiservers.Register(ctx, p.Client, apiservers.Server{Name: p.cfg.Name, Address: p.cfg.Initial.API, Several: p.cfg.Several, Log: p.cfg.Log})
@@ -183,7 +191,15 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	return authz.Bootstrap(ctx, p.Client)
 }
 
-// controllers lists every controller of the control plane, each with the identity that kube-controller-manager
+// everywhere lists the controllers that every server runs, whether it leads or not: what they write depends on the server.
+func (p *Plane) everywhere() []controller.Controller {
+	return []controller.Controller{frontproxy.New(p.Client, frontproxy.Trust{
+		ClientCA: p.cfg.CA, FrontProxyCA: p.cfg.FrontProxyCA, Names: []string{pki.FrontProxyName},
+		Headers: frontproxy.Headers{User: authn.RemoteUser, UID: authn.RemoteUID, Group: authn.RemoteGroup, ExtraPrefix: authn.RemoteExtraPrefix},
+	})}
+}
+
+// controllers lists every controller of the control plane that the leader runs, each with the identity that kube-controller-manager
 // --use-service-account-credentials gives it.
 func (p *Plane) controllers(c *client.Local) []controller.Controller {
 	as := func(name string) *client.Local { return c.As(controllerAccount(name)) }

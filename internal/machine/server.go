@@ -111,13 +111,14 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 		p.metrics.MustRegister(etcd.Space())
 	}
 	return controlplane.New(controlplane.Config{
-		Backend:     backend,
-		Space:       room,
-		ServiceCIDR: s.serviceNet,
-		ClusterCIDR: s.clusterNet,
-		CA:          p.keys.CAPEM(),
-		Sign:        p.keys.SignRequest,
-		Links:       p.agents,
+		Backend:      backend,
+		Space:        room,
+		ServiceCIDR:  s.serviceNet,
+		ClusterCIDR:  s.clusterNet,
+		CA:           p.keys.CAPEM(),
+		FrontProxyCA: p.keys.FrontProxyCAPEM(),
+		Sign:         p.keys.SignRequest,
+		Links:        p.agents,
 		Initial: controlplane.Params{
 			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: s.reached(), Agents: s.settings(),
 		},
@@ -142,19 +143,21 @@ func (s *server) gate(p *parts) *cluster.Gate {
 	handlers := servers.Handlers()
 	handlers[backup.Path] = backup.Handler(p.data.Client())
 	gate.API = p.agents.Handler(nodeOf(certs), apiserver.New(apiserver.Config{
-		Registry:      p.plane.Registry,
-		Authenticator: authn.Union{certs, p.tokens, authn.NewBootstrapTokens(p.plane.Registry.Reader(), time.Now)},
-		Tokens:        p.tokens,
-		Authorizer:    p.plane.Authorizer(),
-		Issuer:        p.tokens,
-		Ready:         ready,
-		Documents:     s.documents(p.tokens),
-		Handlers:      handlers,
-		Streams:       streamsOf(p.node, p.agents),
-		Version:       KubernetesVersion(),
-		Address:       s.reached().String(),
-		Metrics:       p.metrics,
-		Log:           s.log,
+		Registry: p.plane.Registry,
+		Authenticator: authn.Union{
+			authn.NewRequestHeader(p.keys.FrontProxyPool(), []string{pki.FrontProxyName}, time.Now), certs, p.tokens, authn.NewBootstrapTokens(p.plane.Registry.Reader(), time.Now),
+		},
+		Tokens:     p.tokens,
+		Authorizer: p.plane.Authorizer(),
+		Issuer:     p.tokens,
+		Ready:      ready,
+		Documents:  s.documents(p.tokens),
+		Handlers:   handlers,
+		Streams:    streamsOf(p.node, p.agents),
+		Version:    KubernetesVersion(),
+		Address:    s.reached().String(),
+		Metrics:    p.metrics,
+		Log:        s.log,
 	}))
 	return gate
 }

@@ -24,8 +24,8 @@ type authority struct {
 
 // ensureAuthority reads BASE.crt and BASE.key, or makes what is missing. A key without its certificate is what a crash
 // leaves behind; the certificate made again for the same key verifies everything the lost one did. A certificate
-// without its key is damage.
-func ensureAuthority(base string, now time.Time) (authority, error) {
+// without its key is damage. name is the authority's common name.
+func ensureAuthority(base, name string, now time.Time) (authority, error) {
 	crt, key := base+".crt", base+".key"
 	switch haveCrt, haveKey := exists(crt), exists(key); {
 	case !haveCrt && !haveKey:
@@ -33,13 +33,13 @@ func ensureAuthority(base string, now time.Time) (authority, error) {
 		if err != nil {
 			return authority{}, err
 		}
-		return newAuthority(base, k, now)
+		return newAuthority(base, name, k, now)
 	case !haveCrt:
 		k, err := readKey(key)
 		if err != nil {
 			return authority{}, err
 		}
-		return newAuthority(base, k, now)
+		return newAuthority(base, name, k, now)
 	case !haveKey:
 		return authority{}, fmt.Errorf("%s is there but %s is missing: restore it from a backup, or move the certificate away to start with a new authority (every client then needs a new certificate)", crt, key)
 	}
@@ -60,15 +60,15 @@ func ensureAuthority(base string, now time.Time) (authority, error) {
 	return authority{cert: pair.Leaf, key: signer, pem: encodeCert(pair.Leaf.Raw)}, nil
 }
 
-func newAuthority(base string, key *ecdsa.PrivateKey, now time.Time) (authority, error) {
+func newAuthority(base, name string, key *ecdsa.PrivateKey, now time.Time) (authority, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return authority{}, err
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: "knarr"},
-		DNSNames:              []string{"knarr"},
+		Subject:               pkix.Name{CommonName: name},
+		DNSNames:              []string{name},
 		NotBefore:             now.Add(-backdate).UTC(),
 		NotAfter:              now.Add(caLifetime).UTC(),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign,
@@ -77,7 +77,7 @@ func newAuthority(base string, key *ecdsa.PrivateKey, now time.Time) (authority,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
-		return authority{}, fmt.Errorf("making the cluster's certificate authority: %w", err)
+		return authority{}, fmt.Errorf("making the certificate authority %s: %w", name, err)
 	}
 	if err := writePair(base, der, key); err != nil {
 		return authority{}, err
@@ -121,6 +121,13 @@ func (a *authority) sign(l leaf, pub any, now time.Time) ([]byte, error) {
 		return nil, fmt.Errorf("issuing a certificate for %q: %w", l.subject.CommonName, err)
 	}
 	return der, nil
+}
+
+// pool returns a pool that trusts this authority only.
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
 }
 
 // issue makes a key and a certificate for it.

@@ -6,6 +6,8 @@
 //	admin.crt, admin.key          the administrator's client certificate (system:masters)
 //	peer.crt, peer.key            by which the other servers of the cluster know this one (knarr:servers)
 //	sa.key, sa.pub                the key that signs service account tokens
+//	front-proxy-ca.crt, .key      the authority of those who may speak for users in headers; trusted for nothing else
+//	front-proxy-client.crt, .key  by which aggregated API servers know this one
 //
 // What flows through it: [Ensure] makes what is missing and keeps what is there; [PKI.ServerTLS] gives the server its TLS
 // configuration; [PKI.IssueClient] and [PKI.SignRequest] give nodes and components their certificates; [PKI.Run] renews
@@ -63,12 +65,14 @@ type PKI struct {
 	dir    string
 	params Params
 	ca     authority
+	proxy  authority // of front proxies
 	sa     *ecdsa.PrivateKey
 
 	renewing sync.Mutex // held while leaves are looked at and replaced
 	server   atomic.Pointer[tls.Certificate]
 	admin    atomic.Pointer[tls.Certificate]
 	peer     atomic.Pointer[tls.Certificate] // nil without Params.Server
+	front    atomic.Pointer[tls.Certificate]
 }
 
 // Ensure reads the keys and certificates in dir, and makes those that are missing, are about to expire or, in the
@@ -88,7 +92,10 @@ func Ensure(dir string, params Params) (*PKI, error) {
 	}
 	p := &PKI{dir: dir, params: params}
 	var err error
-	if p.ca, err = ensureAuthority(p.path("ca"), params.Now()); err != nil {
+	if p.ca, err = ensureAuthority(p.path("ca"), "knarr", params.Now()); err != nil {
+		return nil, err
+	}
+	if p.proxy, err = ensureAuthority(p.path("front-proxy-ca"), "front-proxy-ca", params.Now()); err != nil {
 		return nil, err
 	}
 	if p.sa, err = p.ensureTokenKey(); err != nil {
@@ -119,20 +126,18 @@ func (p *PKI) Admin() *tls.Certificate { return p.admin.Load() }
 func (p *PKI) Server() *tls.Certificate { return p.server.Load() }
 
 // Pool returns a pool that trusts the cluster's authority only.
-func (p *PKI) Pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(p.ca.cert)
-	return pool
-}
+func (p *PKI) Pool() *x509.CertPool { return p.ca.pool() }
 
 // ServerTLS returns the API server's TLS configuration: its certificate, always the newest. Clients may show a certificate,
-// which [PKI.VerifyClients] verifies, or bear a token.
+// which [PKI.VerifyClients] verifies, or bear a token. Front proxies have certificates of an authority of their own.
 func (p *PKI) ServerTLS() *tls.Config {
+	clients := p.Pool()
+	clients.AddCert(p.proxy.cert)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		ClientAuth: tls.RequestClientCert, // for VerifyClients
-		ClientCAs:  p.Pool(),
+		ClientCAs:  clients,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			// The authority's certificate goes along: a machine that joins knows it by its fingerprint only.
 			with := *p.server.Load()

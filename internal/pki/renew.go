@@ -14,21 +14,26 @@ import (
 	"time"
 )
 
-// Renew looks at the server's and the administrator's certificate and issues those again that are missing, do not come
+// Renew looks at the certificates of the server, the administrator and the front proxy and issues those again that are missing, do not come
 // from this authority, lack a name, or have lived two thirds of their life. Connections that are open stay open.
 func (p *PKI) Renew() error {
 	p.renewing.Lock()
 	defer p.renewing.Unlock()
-	server, err := p.ensureLeaf("apiserver", p.serverLeaf())
+	server, err := p.ensureLeaf("apiserver", &p.ca, p.serverLeaf())
 	if err != nil {
 		return err
 	}
-	admin, err := p.ensureLeaf("admin", clientLeaf("kubernetes-admin", []string{"system:masters"}))
+	admin, err := p.ensureLeaf("admin", &p.ca, clientLeaf("kubernetes-admin", []string{"system:masters"}))
 	if err != nil {
 		return err
 	}
+	front, err := p.ensureLeaf("front-proxy-client", &p.proxy, clientLeaf(FrontProxyName, nil))
+	if err != nil {
+		return err
+	}
+	p.front.Store(front)
 	if p.params.Server != "" {
-		peer, err := p.ensureLeaf("peer", clientLeaf("knarr:server:"+p.params.Server, []string{ServersGroup}))
+		peer, err := p.ensureLeaf("peer", &p.ca, clientLeaf("knarr:server:"+p.params.Server, []string{ServersGroup}))
 		if err != nil {
 			return err
 		}
@@ -70,9 +75,12 @@ func (p *PKI) Run(ctx context.Context) error {
 func (p *PKI) untilDue(longest time.Duration) time.Duration {
 	wait := longest
 	for _, c := range []*tls.Certificate{p.server.Load(), p.admin.Load(), p.peer.Load()} {
-		if c != nil && p.renewable(c.Leaf) {
+		if c != nil && p.ca.renewable(c.Leaf) {
 			wait = min(wait, due(c.Leaf).Sub(p.params.Now()))
 		}
+	}
+	if c := p.front.Load(); p.proxy.renewable(c.Leaf) {
+		wait = min(wait, due(c.Leaf).Sub(p.params.Now()))
 	}
 	return max(wait, time.Second)
 }
@@ -83,22 +91,22 @@ func due(c *x509.Certificate) time.Time {
 }
 
 // renewable reports whether a new certificate would outlive c, which is not so where c was cut short by its authority's end.
-func (p *PKI) renewable(c *x509.Certificate) bool { return c.NotAfter.Before(p.ca.cert.NotAfter) }
+func (a *authority) renewable(c *x509.Certificate) bool { return c.NotAfter.Before(a.cert.NotAfter) }
 
-// ensureLeaf reads NAME.crt and NAME.key and issues them again if reissue says so.
-func (p *PKI) ensureLeaf(name string, want leaf) (*tls.Certificate, error) {
+// ensureLeaf reads NAME.crt and NAME.key and has by issue them again if reissue says so.
+func (p *PKI) ensureLeaf(name string, by *authority, want leaf) (*tls.Certificate, error) {
 	base := p.path(name)
 	pair, err := readPair(base)
 	why := "it did not exist"
 	switch {
 	case err == nil:
-		if why = p.reissue(pair.Leaf, want); why == "" {
+		if why = by.reissue(pair.Leaf, want, p.params.Now()); why == "" {
 			return pair, nil
 		}
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("%w (remove %s.crt and %s.key to have them made again)", err, base, base)
 	}
-	cert, key, err := p.ca.issue(want, p.params.Now())
+	cert, key, err := by.issue(want, p.params.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -110,12 +118,11 @@ func (p *PKI) ensureLeaf(name string, want leaf) (*tls.Certificate, error) {
 }
 
 // reissue says why a certificate that is there is not good enough, or "".
-func (p *PKI) reissue(c *x509.Certificate, want leaf) string {
-	now := p.params.Now()
-	if c.CheckSignatureFrom(p.ca.cert) != nil {
+func (a *authority) reissue(c *x509.Certificate, want leaf, now time.Time) string {
+	if c.CheckSignatureFrom(a.cert) != nil {
 		return "another authority had signed it"
 	}
-	if !now.Before(due(c)) && p.renewable(c) {
+	if !now.Before(due(c)) && a.renewable(c) {
 		return "it was due"
 	}
 	if c.Subject.CommonName != want.subject.CommonName || !slices.Equal(c.Subject.Organization, want.subject.Organization) {

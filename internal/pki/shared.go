@@ -30,11 +30,33 @@ func IsPeer(c *tls.ConnectionState) bool {
 // Shared are the keys that all servers of a cluster have in common, by file name.
 type Shared map[string][]byte
 
-// sharedFiles are written in this order: an authority's certificate without its key would be damage.
-var sharedFiles = [...]string{"sa.key", "ca.key", "ca.crt"}
+// sharedFiles are written in this order: an authority's certificate without its key would be damage. Data directories and backups of
+// releases that had no front proxy lack its authority, which is then made anew.
+var sharedFiles = [...]struct {
+	name     string
+	optional bool
+}{{"sa.key", false}, {"ca.key", false}, {"ca.crt", false}, {"front-proxy-ca.key", true}, {"front-proxy-ca.crt", true}}
 
-// SharedNames are the names of all of them.
-func SharedNames() []string { return slices.Clone(sharedFiles[:]) }
+// Names returns the names of the files that there are, in the order in which they are written.
+func (s Shared) Names() []string {
+	var out []string
+	for _, f := range sharedFiles {
+		if len(s[f.name]) > 0 {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// Missing returns the name of a file that every cluster has and s lacks, or "".
+func (s Shared) Missing() string {
+	for _, f := range sharedFiles {
+		if !f.optional && len(s[f.name]) == 0 {
+			return f.name
+		}
+	}
+	return ""
+}
 
 // Shared returns the keys that a further server of the cluster needs.
 func (p *PKI) Shared() (Shared, error) { return ReadShared(p.dir) }
@@ -42,12 +64,15 @@ func (p *PKI) Shared() (Shared, error) { return ReadShared(p.dir) }
 // ReadShared reads them from the directory of a server's keys.
 func ReadShared(dir string) (Shared, error) {
 	out := Shared{}
-	for _, name := range sharedFiles {
-		b, err := os.ReadFile(filepath.Join(dir, name))
+	for _, f := range sharedFiles {
+		b, err := os.ReadFile(filepath.Join(dir, f.name))
+		if f.optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("the cluster's keys: %w", err)
 		}
-		out[name] = b
+		out[f.name] = b
 	}
 	return out, nil
 }
@@ -58,11 +83,11 @@ func Install(dir string, shared Shared) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory for certificates: %w", err)
 	}
-	for _, name := range sharedFiles {
+	if name := shared.Missing(); name != "" {
+		return fmt.Errorf("the server that was joined did not send %s", name)
+	}
+	for _, name := range shared.Names() {
 		data, path := shared[name], filepath.Join(dir, name)
-		if len(data) == 0 {
-			return fmt.Errorf("the server that was joined did not send %s", name)
-		}
 		switch old, err := os.ReadFile(path); {
 		case err == nil && string(old) == string(data):
 			continue
@@ -72,7 +97,7 @@ func Install(dir string, shared Shared) error {
 			return err
 		}
 		mode := os.FileMode(0o600)
-		if name == "ca.crt" {
+		if filepath.Ext(name) == ".crt" {
 			mode = 0o644
 		}
 		if err := WriteFile(path, data, mode); err != nil {

@@ -90,7 +90,7 @@ func Write(path string, m Manifest, keys pki.Shared, spooled string) (err error)
 	if err := small(manifestName, append(manifest, '\n')); err != nil {
 		return err
 	}
-	for _, name := range pki.SharedNames() {
+	for _, name := range keys.Names() {
 		if err := small(keysDir+name, keys[name]); err != nil {
 			return err
 		}
@@ -255,10 +255,8 @@ func (c *contents) complete(path string) error {
 	if c.snapshot == "" {
 		return fmt.Errorf("%s: %w: %s is missing", path, ErrDamaged, snapshotName)
 	}
-	for _, name := range pki.SharedNames() {
-		if len(c.keys[name]) == 0 {
-			return fmt.Errorf("%s: %w: %s%s is missing", path, ErrDamaged, keysDir, name)
-		}
+	if name := c.keys.Missing(); name != "" {
+		return fmt.Errorf("%s: %w: %s%s is missing", path, ErrDamaged, keysDir, name)
 	}
 	return nil
 }

@@ -147,7 +147,10 @@ func TestRestoredCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range pki.SharedNames() {
+	if len(before.Names()) != 5 {
+		t.Errorf("the backup holds %v", before.Names())
+	}
+	for _, name := range before.Names() {
 		if !bytes.Equal(before[name], after[name]) || len(after[name]) == 0 {
 			t.Errorf("%s is not the cluster's", name)
 		}

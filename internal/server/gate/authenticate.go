@@ -5,6 +5,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/call"
 )
@@ -28,5 +29,6 @@ func (g *Gate) authenticate(c *call.Call) error {
 	}
 	c.Target.User = as
 	c.R.Header.Del("Authorization") // nobody behind this may come to see it
+	authn.ClearRemote(c.R.Header)
 	return nil
 }
