@@ -40,6 +40,7 @@ kubectl delete node takes the machine out of the cluster: it then needs a token 
 	f.StringVar(&o.CRIEndpoint, "cri-endpoint", "", "socket of a container runtime to use (default: the containerd that comes with Knarr)")
 	f.StringVar(&o.Libexec, "libexec", "", "directory with the executables that come with Knarr (default: libexec beside the knarr executable)")
 	f.IntVar(&o.MaxPods, "max-pods", 250, "how many pods this machine runs at most")
+	f.IntVar(&o.KubeletPort, "kubelet-port", 0, "port of this machine's address at which tools find a kubelet, for those that are allowed: 10250 for metrics-server and Prometheus (default: none)")
 	f.StringSliceVar(&o.UpstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: those of /etc/resolv.conf)")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd

@@ -52,6 +52,7 @@ Flags can also stand in a YAML file given with --config, under the same names:
 	f.StringVar(&o.CRIEndpoint, "cri-endpoint", "", "socket of a container runtime to use (default: the containerd that comes with Knarr)")
 	f.StringVar(&o.Libexec, "libexec", "", "directory with the executables that come with Knarr (default: libexec beside the knarr executable)")
 	f.IntVar(&o.MaxPods, "max-pods", 250, "how many pods this machine runs at most")
+	f.IntVar(&o.KubeletPort, "kubelet-port", 0, "port of this machine's address at which tools find a kubelet, for those that are allowed: 10250 for metrics-server and Prometheus (default: none)")
 	f.StringSliceVar(&o.UpstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: those of /etc/resolv.conf)")
 	f.IntVar(&o.HollowNodes, "hollow-nodes", 0, "add this many nodes that only pretend to run containers, to try out a large cluster on a small machine")
 	f.StringVar(&o.Join, "join", "", "URL of a server, https://HOST:6443, whose cluster this one joins as a further server")

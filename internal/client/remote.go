@@ -10,8 +10,10 @@ import (
 	"sync"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/registry"
@@ -249,4 +251,22 @@ func (r *Remote) RequestToken(ctx context.Context, namespace, account string, re
 		return nil, fmt.Errorf("a token for service account %s/%s: the server answered with a %T", namespace, account, out)
 	}
 	return t, nil
+}
+
+// ReviewToken asks whose a token is.
+func (r *Remote) ReviewToken(ctx context.Context, review *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
+	return reviewed[*authenticationv1.TokenReview](r.post(ctx, r.base.JoinPath("apis", "authentication.k8s.io", "v1", "tokenreviews"), authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), review))
+}
+
+// ReviewAccess asks whether a user may do something.
+func (r *Remote) ReviewAccess(ctx context.Context, review *authorizationv1.SubjectAccessReview) (*authorizationv1.SubjectAccessReview, error) {
+	return reviewed[*authorizationv1.SubjectAccessReview](r.post(ctx, r.base.JoinPath("apis", "authorization.k8s.io", "v1", "subjectaccessreviews"), authorizationv1.SchemeGroupVersion.WithKind("SubjectAccessReview"), review))
+}
+
+func reviewed[T runtime.Object](out runtime.Object, err error) (T, error) {
+	t, ok := out.(T)
+	if err == nil && !ok {
+		err = fmt.Errorf("the server answered with a %T, want a %T", out, t)
+	}
+	return t, err
 }

@@ -31,6 +31,7 @@ type AgentOptions struct {
 	CRIEndpoint      string // empty: the containerd that comes with Knarr
 	Libexec          string // empty: libexec beside the executable
 	MaxPods          int
+	KubeletPort      int      // 0: none
 	UpstreamDNS      []string // empty: those of /etc/resolv.conf
 	LogLevel         string
 }
@@ -58,7 +59,7 @@ func (o AgentOptions) complete() (*agent, error) {
 		return nil, errors.New("running containers needs root: start knarr as root (sudo)")
 	}
 	a := &agent{servers: o.Servers, host: host{
-		nodeName: o.NodeName, criEndpoint: o.CRIEndpoint, libexec: o.Libexec, upstreamDNS: o.UpstreamDNS, maxPods: o.MaxPods,
+		nodeName: o.NodeName, criEndpoint: o.CRIEndpoint, libexec: o.Libexec, upstreamDNS: o.UpstreamDNS, maxPods: o.MaxPods, kubeletPort: o.KubeletPort,
 	}}
 	var err error
 	if a.dataDir, err = filepath.Abs(o.DataDir); err != nil {
@@ -70,6 +71,9 @@ func (o AgentOptions) complete() (*agent, error) {
 		}
 	}
 	if a.nodeAddr, err = nodeAddress(o.NodeIP); err != nil {
+		return nil, err
+	}
+	if err = checkKubeletPort(o.KubeletPort); err != nil {
 		return nil, err
 	}
 	if a.log, err = newLogger(o.LogLevel); err != nil {
@@ -114,7 +118,7 @@ func (a *agent) run(ctx context.Context) error {
 	if a.overlayMode, err = overlay.ParseMode(settings.Overlay); err != nil {
 		return fmt.Errorf("the cluster's settings: %w", err)
 	}
-	m := &machine{host: a.host, client: api, figures: figures, joined: true, tokens: api.RequestToken, links: make(chan struct{}, 1), deleted: func() {
+	m := &machine{host: a.host, client: api, figures: figures, joined: true, tokens: api.RequestToken, reviewer: api, authorities: id.Authorities(), links: make(chan struct{}, 1), deleted: func() {
 		a.log.Warn("this machine's Node was deleted: its pods end, and it needs a token to join again; knarr down removes what it had", "node", a.nodeName)
 		if err := id.Leave(); err != nil {
 			a.log.Error("leaving the cluster", "err", err)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"sync/atomic"
@@ -34,9 +35,12 @@ import (
 	"github.com/knarr-io/knarr/internal/node"
 	"github.com/knarr-io/knarr/internal/node/command"
 	"github.com/knarr-io/knarr/internal/node/containerd"
+	"github.com/knarr-io/knarr/internal/node/kubelet"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/pki"
 	apiserver "github.com/knarr-io/knarr/internal/server"
 	"github.com/knarr-io/knarr/internal/server/authn"
+	"github.com/knarr-io/knarr/internal/server/review"
 )
 
 // host is what this machine is as a node, of its own server or of another machine's.
@@ -47,7 +51,7 @@ type host struct {
 	clusterNet, serviceNet    netip.Prefix
 	overlayMode               overlay.Mode
 	upstreamDNS               []string
-	maxPods                   int
+	maxPods, kubeletPort      int
 	log                       *slog.Logger
 }
 
@@ -56,6 +60,9 @@ type machine struct {
 	host
 	client client.Client
 	tokens node.TokenRequester
+	// reviewer and authorities say who may use the kubelet port.
+	reviewer    kubelet.Reviewer
+	authorities *x509.CertPool
 	// deleted is called when the node's object has been deleted; nil registers the node again.
 	deleted func()
 	// joined is true on a machine that is no server: its agent's connections with servers say whether it lives.
@@ -67,12 +74,13 @@ type machine struct {
 	figures *prometheus.Registry
 }
 
-func (s *server) newMachine(plane *controlplane.Plane, tokens *authn.Tokens) *machine {
-	return &machine{client: plane.NodeClient(s.NodeName), figures: prometheus.NewRegistry(), tokens: requestToken(tokens), links: make(chan struct{}, 1), host: host{
-		dataDir: s.DataDir, nodeName: s.NodeName, domain: s.ClusterDomain, criEndpoint: s.CRIEndpoint, libexec: s.Libexec,
-		nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
-		upstreamDNS: s.UpstreamDNS, maxPods: s.MaxPods, log: s.log,
-	}}
+func (s *server) newMachine(plane *controlplane.Plane, tokens *authn.Tokens, keys *pki.PKI) *machine {
+	return &machine{client: plane.NodeClient(s.NodeName), figures: prometheus.NewRegistry(), tokens: requestToken(tokens), links: make(chan struct{}, 1),
+		reviewer: review.New(review.Config{Tokens: tokens, Authorizer: plane.Authorizer()}), authorities: keys.Pool(), host: host{
+			dataDir: s.DataDir, nodeName: s.NodeName, domain: s.ClusterDomain, criEndpoint: s.CRIEndpoint, libexec: s.Libexec,
+			nodeAddr: s.nodeAddr, dnsAddr: s.dnsAddr, clusterNet: s.clusterNet, serviceNet: s.serviceNet, overlayMode: s.overlayMode,
+			upstreamDNS: s.UpstreamDNS, maxPods: s.MaxPods, kubeletPort: s.KubeletPort, log: s.log,
+		}}
 }
 
 // hasten lets the agent show that this machine lives.
@@ -157,7 +165,7 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	agent, err := node.New(node.Config{
 		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: m.figures, Tokens: m.tokens, Deleted: m.deleted, Linked: m.joined,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
-		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, Version: KubernetesVersion().GitVersion, Logger: m.log,
+		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, KubeletPort: m.kubeletPort, Version: KubernetesVersion().GitVersion, Logger: m.log,
 	})
 	if err != nil {
 		return err
@@ -166,6 +174,13 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.Run(ctx) })
 	g.Go(func() error { agent.Hasten(ctx, m.links); return nil })
+	if m.kubeletPort != 0 {
+		port := kubelet.New(kubelet.Config{
+			Address: netip.AddrPortFrom(m.nodeAddr, uint16(m.kubeletPort)), Node: m.nodeName, Answer: http.HandlerFunc(agent.ServeNode),
+			Clients: m.authorities, Reviewer: m.reviewer, Log: m.log,
+		})
+		g.Go(func() error { return port.Run(ctx) })
+	}
 	g.Go(func() error { return ignoreCancelled(ctx, m.runNetwork(ctx, rt, m.figures)) })
 	return g.Wait()
 }

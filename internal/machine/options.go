@@ -29,6 +29,7 @@ type ServerOptions struct {
 	CRIEndpoint   string // empty: the containerd that comes with Knarr
 	Libexec       string // empty: libexec beside the executable
 	MaxPods       int
+	KubeletPort   int // 0: none
 	HollowNodes   int
 	UpstreamDNS   []string // empty: those of /etc/resolv.conf
 	LogLevel      string
@@ -87,6 +88,9 @@ func (o ServerOptions) complete() (*server, error) {
 	if s.overlayMode, err = overlay.ParseMode(o.Overlay); err != nil {
 		return nil, fmt.Errorf("--overlay: %w", err)
 	}
+	if err = checkKubeletPort(o.KubeletPort); err != nil {
+		return nil, err
+	}
 	if s.log, err = newLogger(o.LogLevel); err != nil {
 		return nil, err
 	}
@@ -128,6 +132,14 @@ func dnsAddress(value string, services netip.Prefix) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("--cluster-dns %q: want an address within --service-cidr %s", value, services)
 	}
 	return addr, nil
+}
+
+// checkKubeletPort refuses what is no port.
+func checkKubeletPort(port int) error {
+	if port < 0 || port > 65535 {
+		return fmt.Errorf("--kubelet-port %d: want a port from 1 to 65535, 10250 as elsewhere, or 0 for none", port)
+	}
+	return nil
 }
 
 // readToken returns the token of --token or --token-file.

@@ -81,7 +81,7 @@ func (s *server) run(ctx context.Context) error {
 	if p.tokens, err = authn.NewTokens(authn.TokensConfig{Key: keys.TokenKey(), Reader: p.plane.Registry.Reader()}); err != nil {
 		return err
 	}
-	p.node = s.newMachine(p.plane, p.tokens)
+	p.node = s.newMachine(p.plane, p.tokens, keys)
 	err = s.runParts(ctx, p, listener, began)
 	s.log.Info("stopped; containers keep running and are taken over by the next start")
 	return err

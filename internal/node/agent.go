@@ -60,7 +60,7 @@ func New(cfg Config) (*Agent, error) {
 	a.report = report.NewNode(report.Settings{
 		Name: cfg.NodeName, Client: cfg.Client, Runtime: cfg.Runtime, Events: rec, Tasks: &a.tasks, Log: a.log,
 		IPs: cfg.NodeIPs, PodCIDRs: cfg.PodCIDRs, Capacity: facts.Capacity, Allocatable: facts.Allocatable,
-		Labels: cfg.Labels, Taints: cfg.Taints, Version: cfg.Version, DataDir: cfg.DataDir, Hollow: cfg.Hollow,
+		Labels: cfg.Labels, Taints: cfg.Taints, Version: cfg.Version, DataDir: cfg.DataDir, Hollow: cfg.Hollow, KubeletPort: cfg.KubeletPort,
 		Interval: cfg.HeartbeatInterval, StatusInterval: cfg.StatusInterval, Deleted: cfg.Deleted,
 		Tend: func(ctx context.Context, now time.Time) { a.upkeep.Tend(ctx, now) },
 	})

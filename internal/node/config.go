@@ -54,6 +54,9 @@ type Config struct {
 	// Version is shown as the node's kubelet version, e.g. "v1.37.2+knarr".
 	Version string
 
+	// KubeletPort is where tools reach the agent as a kubelet (package kubelet), for the Node's status; 0: nowhere.
+	KubeletPort int
+
 	// Deleted, if set, is called once when the node's object has been deleted. The node is then not registered again, and its lease
 	// not renewed; its pods end as their objects do. Without it, the node comes back at once.
 	Deleted func()

@@ -136,6 +136,9 @@ func (i *Identity) TLS() *tls.Config {
 	}
 }
 
+// Authorities are the cluster's certificate authorities.
+func (i *Identity) Authorities() *x509.CertPool { return i.roots }
+
 // Servers are the servers that this machine knows.
 func (i *Identity) Servers() *Servers { return i.servers }
 

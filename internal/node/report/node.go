@@ -30,6 +30,8 @@ type Settings struct {
 	Labels                map[string]string
 	Taints                []corev1.Taint
 	Version               string
+	// KubeletPort is where tools reach the agent as a kubelet; 0: nowhere.
+	KubeletPort int
 	// DataDir is the directory whose disk counts.
 	DataDir string
 	// Hollow nodes have no machine that could be measured.

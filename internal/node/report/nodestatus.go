@@ -136,6 +136,7 @@ func (n *Node) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
 	}
 	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Name})
+	s.DaemonEndpoints.KubeletEndpoint.Port = int32(n.KubeletPort)
 	s.DeclaredFeatures = declaredFeatures()
 	info := &s.NodeInfo
 	info.KubeletVersion, info.OperatingSystem, info.Architecture = n.Version, goruntime.GOOS, goruntime.GOARCH

@@ -123,24 +123,28 @@ func (v *Reviewer) selfSubject(c *call.Call, obj runtime.Object) error {
 }
 
 func (v *Reviewer) tokenReview(c *call.Call, obj runtime.Object) error {
-	r := obj.(*authenticationv1.TokenReview)
+	_, err := v.ReviewToken(c.R.Context(), obj.(*authenticationv1.TokenReview))
+	return err
+}
+
+// ReviewToken fills in the status of r, which it returns.
+func (v *Reviewer) ReviewToken(ctx context.Context, r *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
 	if r.Spec.Token == "" {
-		return apierrors.NewBadRequest("token is required for TokenReview in authentication")
+		return nil, apierrors.NewBadRequest("token is required for TokenReview in authentication")
 	}
 	r.Status = authenticationv1.TokenReviewStatus{}
 	if v.cfg.Tokens == nil {
 		r.Status.Error = "this server knows no tokens"
-		return nil
+		return r, nil
 	}
-	who, audiences, ok, err := v.cfg.Tokens.AuthenticateToken(c.R.Context(), r.Spec.Token, r.Spec.Audiences)
-	if err != nil {
+	who, audiences, ok, err := v.cfg.Tokens.AuthenticateToken(ctx, r.Spec.Token, r.Spec.Audiences)
+	switch {
+	case err != nil:
 		r.Status.Error = err.Error()
-		return nil
-	}
-	if ok {
+	case ok:
 		r.Status.Authenticated, r.Status.User, r.Status.Audiences = true, userInfo(who), audiences
 	}
-	return nil
+	return r, nil
 }
 
 func userInfo(who user.Info) authenticationv1.UserInfo {
@@ -161,9 +165,14 @@ func (v *Reviewer) selfSubjectAccess(c *call.Call, obj runtime.Object) error {
 }
 
 func (v *Reviewer) subjectAccess(c *call.Call, obj runtime.Object) error {
-	r := obj.(*authorizationv1.SubjectAccessReview)
-	r.Status = v.subjectAccessSpec(c, &r.Spec)
-	return nil
+	_, err := v.ReviewAccess(c.R.Context(), obj.(*authorizationv1.SubjectAccessReview))
+	return err
+}
+
+// ReviewAccess fills in the status of r, which it returns.
+func (v *Reviewer) ReviewAccess(ctx context.Context, r *authorizationv1.SubjectAccessReview) (*authorizationv1.SubjectAccessReview, error) {
+	r.Status = v.subjectAccessSpec(ctx, &r.Spec)
+	return r, nil
 }
 
 func (v *Reviewer) localSubjectAccess(c *call.Call, obj runtime.Object) error {
@@ -171,16 +180,16 @@ func (v *Reviewer) localSubjectAccess(c *call.Call, obj runtime.Object) error {
 	if r.Namespace != c.Target.Namespace {
 		return apierrors.NewBadRequest(fmt.Sprintf("spec.resourceAttributes.namespace must match namespace: %v", c.Target.Namespace))
 	}
-	r.Status = v.subjectAccessSpec(c, &r.Spec)
+	r.Status = v.subjectAccessSpec(c.R.Context(), &r.Spec)
 	return nil
 }
 
-func (v *Reviewer) subjectAccessSpec(c *call.Call, spec *authorizationv1.SubjectAccessReviewSpec) authorizationv1.SubjectAccessReviewStatus {
+func (v *Reviewer) subjectAccessSpec(ctx context.Context, spec *authorizationv1.SubjectAccessReviewSpec) authorizationv1.SubjectAccessReviewStatus {
 	who := &user.DefaultInfo{Name: spec.User, UID: spec.UID, Groups: spec.Groups, Extra: map[string][]string{}}
 	for k, v := range spec.Extra {
 		who.Extra[k] = v
 	}
-	return v.access(c.R.Context(), who, spec.ResourceAttributes, spec.NonResourceAttributes)
+	return v.access(ctx, who, spec.ResourceAttributes, spec.NonResourceAttributes)
 }
 
 func (v *Reviewer) access(ctx context.Context, who user.Info, res *authorizationv1.ResourceAttributes, non *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {
