@@ -39,6 +39,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
 	"github.com/knarr-io/knarr/internal/controller/servicecidr"
+	"github.com/knarr-io/knarr/internal/controller/statefulset"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
 	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/scheduler"
@@ -209,6 +210,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		deployment.New(as("deployment-controller")),
 		replicaset.New(as("replicaset-controller")),
 		replicaset.NewReplicationControllers(as("replication-controller")),
+		statefulset.New(as("statefulset-controller")),
 		disruption.New(as("disruption-controller")),
 		endpointslice.New(as("endpointslice-controller")),
 		endpointslice.NewEndpoints(as("endpoint-controller")),

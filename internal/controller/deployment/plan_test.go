@@ -192,25 +192,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-func TestTemplateHash(t *testing.T) {
-	a, b := ct.Template("web", "v1"), ct.Template("web", "v1")
-	one := int32(1)
-	if templateHash(&a, nil) != templateHash(&b, nil) {
-		t.Error("equal templates have different hashes")
-	}
-	if templateHash(&a, nil) == templateHash(&a, &one) {
-		t.Error("a collision does not change the hash")
-	}
-	b.Spec.Containers[0].Image = "v2"
-	if templateHash(&a, nil) == templateHash(&b, nil) {
-		t.Error("different templates have the same hash")
-	}
-	// The value that kubectl shows for this template in a Kubernetes cluster.
-	if got, want := templateHash(&a, nil), "59dc47d8b8"; got != want {
-		t.Errorf("hash %s, want Kubernetes' %s", got, want)
-	}
-}
-
 func TestHistory(t *testing.T) {
 	if got := addHistory("", "1"); got != "1" {
 		t.Errorf("first: %q", got)

@@ -1,9 +1,6 @@
 package deployment
 
 import (
-	"encoding/binary"
-	"fmt"
-	"hash/fnv"
 	"strconv"
 	"strings"
 
@@ -11,9 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/dump"
-	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
 // Annotations that kubectl rollout and this controller keep on ReplicaSets (the first also on Deployments).
@@ -46,21 +43,9 @@ func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
 	return apiequality.Semantic.DeepEqual(&x, &y)
 }
 
-// templateHash is the value of the label pod-template-hash. It is computed as Kubernetes does, so that a cluster that moves
-// keeps its ReplicaSets' names.
-func templateHash(t *corev1.PodTemplateSpec, collisions *int32) string {
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%v", dump.ForHash(*t))
-	if collisions != nil {
-		h.Write(binary.LittleEndian.AppendUint32(nil, uint32(*collisions)))
-		h.Write(make([]byte, 4)) // the count is written as eight bytes
-	}
-	return rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 10))
-}
-
 // newReplicaSet builds the ReplicaSet for d's template, with no pods yet.
 func newReplicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
-	hash := templateHash(&d.Spec.Template, d.Status.CollisionCount)
+	hash := workload.TemplateHash(&d.Spec.Template, d.Status.CollisionCount)
 	t := *d.Spec.Template.DeepCopy()
 	t.Labels = clone(t.Labels)
 	t.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash

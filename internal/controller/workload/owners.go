@@ -1,11 +1,12 @@
 // Package workload holds what controllers of pods share: which owners an object belongs to, which pods an owner has, how pods are made
-// from a template, in bursts that begin with one, and which go first.
+// from a template, in bursts that begin with one, which go first, and the history of an owner's templates.
 //
 // What flows through it: events of owners and of what they own become keys ([Owners]); [Pods] reads the pods of one owner for a plan, and
-// writes what the plan decides: adoptions, releases, new pods, deletions. [NewPod] and [Rank] are pure. What must stay true: an owner
+// writes what the plan decides: adoptions, releases, new pods, deletions. [History] does the same for ControllerRevisions, among which
+// [PlaceIn] finds the present template. [NewPod], [Rank] and what stands in plan_history.go are pure. What must stay true: an owner
 // with an empty selector owns nothing; a pod that matches a selector and has no controller is looked at by every owner that might want it
 // (TestOrphansFindTheirOwners); pods that are refused are asked for once and not by the hundred
-// (TestRefusedPodsAreAskedForOneAtATime).
+// (TestRefusedPodsAreAskedForOneAtATime); a revision's name and data are those that Kubernetes gives it (TestRevisionsKeepTemplates).
 package workload
 
 import (
