@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +85,7 @@ func (a *Agent) relist(ctx context.Context) {
 	}
 }
 
-// listRuntime asks the runtime for its name and its pods.
+// listRuntime asks the runtime for its name, what it can do, and its pods.
 func (a *Agent) listRuntime(ctx context.Context) (*pod.Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -92,11 +93,17 @@ func (a *Agent) listRuntime(ctx context.Context) (*pod.Listing, error) {
 	if err != nil {
 		return nil, err
 	}
+	st, err := a.cfg.Runtime.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
 	sandboxes, err := a.cfg.Runtime.ListPodSandbox(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	out := &pod.Listing{Runtime: v.RuntimeName, Pods: map[types.UID]api.Key{}}
+	handlers := st.GetRuntimeHandlers()
+	out := &pod.Listing{Runtime: v.RuntimeName, Pods: map[types.UID]api.Key{}, RecursiveReadOnly: len(handlers) > 0 &&
+		!slices.ContainsFunc(handlers, func(h *cri.RuntimeHandler) bool { return !h.GetFeatures().GetRecursiveReadOnlyMounts() })}
 	for _, s := range sandboxes {
 		if uid := s.Labels[lifecycle.LabelPodUID]; uid != "" {
 			out.Pods[types.UID(uid)] = api.Key{Namespace: s.Labels[lifecycle.LabelPodNamespace], Name: s.Labels[lifecycle.LabelPodName]}

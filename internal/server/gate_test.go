@@ -109,6 +109,41 @@ func TestConnectionsOutliveRefusals(t *testing.T) {
 	}
 }
 
+// TestStrangersKeepNoConnection: over HTTP/2 the connection of somebody without credentials ends with the answer; that of a user stays.
+func TestStrangersKeepNoConnection(t *testing.T) {
+	f := start(t).overTLS()
+	ask := func(who string) (addr string) {
+		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { addr = i.Conn.LocalAddr().String() }}
+		req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", f.url+configMaps, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-User", who)
+		resp, err := f.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 || (resp.StatusCode == http.StatusUnauthorized) != (who == "nobody") {
+			t.Fatalf("user %q: %s over %s", who, resp.Status, resp.Proto)
+		}
+		return addr
+	}
+	users := ask("")
+	for range 3 {
+		if ask("") != users {
+			t.Fatal("a user's connection ended")
+		}
+	}
+	first := ask("nobody")
+	for deadline := time.Now().Add(10 * time.Second); ask("nobody") == first; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a stranger's connection goes on")
+		}
+	}
+}
+
 // TestBodyThatTrickles: a body in pieces is read as one.
 func TestBodyThatTrickles(t *testing.T) {
 	f := start(t)

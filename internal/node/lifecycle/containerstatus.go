@@ -9,6 +9,7 @@ import (
 func containerStatus(in *Input, c *corev1.Container, init bool, waiting map[string]Waiting, idle string) corev1.ContainerStatus {
 	s := runStatus(in, c, init, waiting, idle)
 	in.keepEnd(&s, c)
+	s.VolumeMounts = mounts(in, c)
 	return s
 }
 

@@ -156,6 +156,8 @@ type Node struct {
 	IPs []string
 	// Runtime is the name by which the container runtime calls itself (CRI's VersionResponse.runtime_name).
 	Runtime string
+	// RecursiveReadOnly reports whether the runtime can make mounts read-only with what is below them.
+	RecursiveReadOnly bool
 }
 
 // ContainerID returns what a container is called in a pod's status: a URL whose scheme is the runtime's name

@@ -73,9 +73,12 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range mounts {
+	for i, m := range mounts {
 		if m.Image != nil {
 			m.Image.Image = files[m.Image.Image]
+		}
+		if m.RecursiveReadOnly, err = lifecycle.RecursiveReadOnly(&c.VolumeMounts[i], w.node().RecursiveReadOnly); err != nil {
+			return nil, err
 		}
 	}
 	if mounts, err = w.ownMounts(pod, c, s.Attempt, facts, mounts); err != nil {

@@ -16,7 +16,8 @@ func (w *Worker) Key() api.Key { return w.key }
 
 // node returns what the pod's status says about its node.
 func (w *Worker) node() lifecycle.Node {
-	return lifecycle.Node{IPs: w.host.Node.IPs, Runtime: w.set.runtimeName()}
+	l := w.set.listed()
+	return lifecycle.Node{IPs: w.host.Node.IPs, Runtime: l.Runtime, RecursiveReadOnly: l.RecursiveReadOnly}
 }
 
 // Reported returns the status last handed to the status writer; nil before the first.

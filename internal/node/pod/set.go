@@ -31,6 +31,8 @@ type Set struct {
 type Listing struct {
 	// Runtime is the runtime's name, the scheme of container IDs in pods' statuses: "containerd", "cri-o".
 	Runtime string
+	// RecursiveReadOnly reports whether each of its handlers can make mounts read-only with what is below them.
+	RecursiveReadOnly bool
 	// Pods are the names of the pods that have a sandbox, by UID: enough to end those that the API does not know.
 	Pods map[types.UID]api.Key
 }
@@ -142,14 +144,14 @@ func (s *Set) unlisted() bool {
 	return s.runtime == nil
 }
 
-// runtimeName returns the scheme of container IDs; no container is observed before it is known.
-func (s *Set) runtimeName() string {
+// listed returns what the runtime has; no container is observed before it is known.
+func (s *Set) listed() Listing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.runtime == nil {
-		return ""
+		return Listing{}
 	}
-	return s.runtime.Runtime
+	return *s.runtime
 }
 
 // Changed wakes the worker of a container or sandbox that ended or vanished in the runtime. uid is the pod's, "" if the sandbox is gone

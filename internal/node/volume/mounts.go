@@ -16,7 +16,7 @@ import (
 )
 
 // Mounts returns how a container mounts the pod's volumes. env resolves subPathExpr. Images have the names that the pod has for them;
-// the runtime wants those that it knows them by.
+// the runtime wants those that it knows them by. There is one mount for each of the container's volumeMounts, in their order.
 func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]Mounted, env []*cri.KeyValue) ([]*cri.Mount, error) {
 	out := make([]*cri.Mount, 0, len(c.VolumeMounts)+2)
 	for i := range c.VolumeMounts {
@@ -42,9 +42,6 @@ func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]M
 			}
 		}
 		m := &cri.Mount{ContainerPath: containerPath(vm.MountPath), HostPath: path, Readonly: vm.ReadOnly || v.ReadOnly}
-		if vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
-			m.RecursiveReadOnly = true
-		}
 		if vm.MountPropagation != nil {
 			switch *vm.MountPropagation {
 			case corev1.MountPropagationHostToContainer:

@@ -17,6 +17,9 @@ func (g *Gate) authenticate(c *call.Call) error {
 		if err != nil {
 			g.cfg.Log.Debug("authentication failed", "path", c.R.URL.Path, "err", err)
 		}
+		if c.R.ProtoMajor == 2 {
+			c.W.Header().Set("Connection", "close") // net/http says GOAWAY: strangers do not keep a connection busy (CVE-2023-44487)
+		}
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
 	if s := c.R.TLS; s != nil && len(s.VerifiedChains) > 0 {
