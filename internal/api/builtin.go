@@ -25,6 +25,8 @@ var Builtin = []*Resource{
 	Secrets,
 	ServiceAccounts,
 	Services,
+	// apiregistration.k8s.io/v1
+	APIServices,
 	// apiextensions.k8s.io/v1
 	CustomResourceDefinitions,
 	// apps/v1

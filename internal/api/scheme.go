@@ -19,6 +19,7 @@ import (
 	_ "k8s.io/kubernetes/pkg/printers/internalversion"
 
 	"github.com/knarr-io/knarr/internal/api/definition"
+	"github.com/knarr-io/knarr/internal/api/registration"
 )
 
 // Scheme knows the Go types of all served versions and upstream's internal ones, how to convert between them, and
@@ -32,9 +33,9 @@ var Codecs = serializer.NewCodecFactory(Scheme, serializer.WithSerializer(cbor.N
 var ParameterCodec = runtime.NewParameterCodec(Scheme)
 
 // TypeConverter turns versioned objects into the typed values of server-side apply, by the schemas that come with
-// client-go and, of definitions, with the library of apiextensions.k8s.io. They are parsed at the first call (tens of milliseconds, a few MB).
+// client-go and, of definitions and APIServices, with their own libraries. They are parsed at the first call (tens of milliseconds, a few MB).
 var TypeConverter = sync.OnceValue(func() managedfields.TypeConverter {
-	return definition.WithTypes(applyconfigurations.NewTypeConverter(Scheme), Scheme)
+	return registration.WithTypes(definition.WithTypes(applyconfigurations.NewTypeConverter(Scheme), Scheme), Scheme)
 })
 
 func newScheme() *runtime.Scheme {
@@ -42,6 +43,7 @@ func newScheme() *runtime.Scheme {
 	// Table and PartialObjectMetadata, under which kubectl and metadata clients ask for objects.
 	utilruntime.Must(metav1.AddMetaToScheme(s))
 	utilruntime.Must(definition.AddToScheme(s))
+	utilruntime.Must(registration.AddToScheme(s))
 	return s
 }
 

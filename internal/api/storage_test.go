@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // goldenDir returns where k8s.io/api keeps a fully populated object of every kind, in all wire formats, of the release
@@ -40,6 +41,8 @@ func golden(t testing.TB, dir string, gvk schema.GroupVersionKind, ext string) [
 		group = "core"
 	case apiextensionsv1.GroupName: // no example comes with its library
 		return goldenDefinition(t, ext)
+	case apiregistrationv1.GroupName:
+		return goldenAPIService(t, ext)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%s.%s.%s.%s", group, gvk.Version, gvk.Kind, ext)))
 	if err != nil {

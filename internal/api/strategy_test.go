@@ -426,7 +426,7 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "csidrivers csinodes csistoragecapacities leases poddisruptionbudgets runtimeclasses volumeattachments"
+	want := "apiservices csidrivers csinodes csistoragecapacities leases poddisruptionbudgets runtimeclasses volumeattachments"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}

@@ -26,7 +26,6 @@ var absent = map[schema.GroupVersion][]kindOf{
 		{"validatingadmissionpolicies", "ValidatingAdmissionPolicy", false},
 		{"validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false},
 		{"validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false}},
-	{Group: "apiregistration.k8s.io", Version: "v1"}: {{"apiservices", "APIService", false}},
 	{Group: "certificates.k8s.io", Version: "v1"}: {
 		{"clustertrustbundles", "ClusterTrustBundle", false}, {"podcertificaterequests", "PodCertificateRequest", true}},
 	{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {
