@@ -1,11 +1,14 @@
 package api
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Indexes of the shared copy.
@@ -14,11 +17,17 @@ const (
 	IndexOwner = "owner"
 	// IndexNode holds pods by spec.nodeName.
 	IndexNode = "node"
+	// IndexJob holds pods by the UID of the Job that controls them, as long as it has not done with them: they run, are ending, or have
+	// the finalizer by which Jobs count (KEP-2307). Pods with that finalizer and without a controller are at [NoJob].
+	IndexJob = "job"
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
 	IndexService = "service"
 	// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
 	IndexNodePort = "nodeport"
 )
+
+// NoJob stands in IndexJob in place of a UID.
+const NoJob = "none"
 
 // withOwners returns indexes and IndexOwner.
 func withOwners(indexes map[string]func(Object) []string) map[string]func(Object) []string {
@@ -46,6 +55,20 @@ func nodeOfPod(o Object) []string {
 		return []string{n}
 	}
 	return nil
+}
+
+func jobOfPod(o Object) []string {
+	pod := o.(*corev1.Pod)
+	counted := !slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer)
+	ref := metav1.GetControllerOfNoCopy(pod)
+	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	switch {
+	case ref == nil && !counted:
+		return []string{NoJob}
+	case ref == nil || ref.Kind != "Job" || ref.APIVersion != batchv1.SchemeGroupVersion.String() || counted && ended:
+		return nil
+	}
+	return []string{string(ref.UID)}
 }
 
 func serviceOfSlice(o Object) []string {

@@ -71,6 +71,8 @@ const (
 	IndexNode = api.IndexNode
 	// IndexOwner holds objects by the UID of each of their owner references.
 	IndexOwner = api.IndexOwner
+	// IndexJob holds pods by the UID of the Job that has not done with them.
+	IndexJob = api.IndexJob
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
 	IndexService = api.IndexService
 )

@@ -30,6 +30,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/eventttl"
 	"github.com/knarr-io/knarr/internal/controller/frontproxy"
 	"github.com/knarr-io/knarr/internal/controller/garbagecollector"
+	"github.com/knarr-io/knarr/internal/controller/job"
 	"github.com/knarr-io/knarr/internal/controller/namespace"
 	"github.com/knarr-io/knarr/internal/controller/nodeipam"
 	"github.com/knarr-io/knarr/internal/controller/nodelifecycle"
@@ -41,6 +42,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/servicecidr"
 	"github.com/knarr-io/knarr/internal/controller/statefulset"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
+	"github.com/knarr-io/knarr/internal/controller/ttlafterfinished"
 	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -211,6 +213,9 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		replicaset.New(as("replicaset-controller")),
 		replicaset.NewReplicationControllers(as("replication-controller")),
 		statefulset.New(as("statefulset-controller")),
+		job.New(as("job-controller")),
+		job.NewOrphans(as("job-controller")),
+		ttlafterfinished.New(as("ttl-after-finished-controller")),
 		disruption.New(as("disruption-controller")),
 		endpointslice.New(as("endpointslice-controller")),
 		endpointslice.NewEndpoints(as("endpoint-controller")),

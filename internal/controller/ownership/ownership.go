@@ -45,8 +45,8 @@ func Sort[T api.Object](owner metav1.Object, selector labels.Selector, objs []T)
 }
 
 // Adopt makes owner, of kind gvk, the controller of obj. It returns obj as stored, or the zero T where obj is gone, is
-// being deleted or was taken by another meanwhile. owner must have been seen alive.
-func Adopt[T api.Object](ctx context.Context, c client.Client, owner metav1.Object, gvk schema.GroupVersionKind, obj T) (T, error) {
+// being deleted or was taken by another meanwhile. owner must have been seen alive. obj gets the finalizers, too.
+func Adopt[T api.Object](ctx context.Context, c client.Client, owner metav1.Object, gvk schema.GroupVersionKind, obj T, finalizers ...string) (T, error) {
 	var none T
 	took := false
 	got, err := client.Mutate(ctx, c, api.KeyOf(obj), "", func(o T) bool {
@@ -54,6 +54,7 @@ func Adopt[T api.Object](ctx context.Context, c client.Client, owner metav1.Obje
 		if took {
 			refs := slices.DeleteFunc(o.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == owner.GetUID() })
 			o.SetOwnerReferences(append(refs, *metav1.NewControllerRef(owner, gvk)))
+			o.SetFinalizers(append(without(o.GetFinalizers(), finalizers), finalizers...))
 		}
 		return took
 	})
@@ -66,20 +67,26 @@ func Adopt[T api.Object](ctx context.Context, c client.Client, owner metav1.Obje
 	return got, nil
 }
 
-// Release takes owner out of obj's owner references.
-func Release[T api.Object](ctx context.Context, c client.Client, owner metav1.Object, obj T) error {
+// Release takes owner out of obj's owner references, and takes the finalizers off obj.
+func Release[T api.Object](ctx context.Context, c client.Client, owner metav1.Object, obj T, finalizers ...string) error {
 	_, err := client.Mutate(ctx, c, api.KeyOf(obj), "", func(o T) bool {
 		refs := slices.DeleteFunc(slices.Clone(o.GetOwnerReferences()), func(r metav1.OwnerReference) bool { return r.UID == owner.GetUID() })
 		if o.GetUID() != obj.GetUID() || len(refs) == len(o.GetOwnerReferences()) {
 			return false
 		}
 		o.SetOwnerReferences(refs)
+		o.SetFinalizers(without(o.GetFinalizers(), finalizers))
 		return true
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("releasing %s: %w", api.KeyOf(obj), err)
 	}
 	return nil
+}
+
+// without returns list without those in taken.
+func without(list, taken []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(taken, s) })
 }
 
 // ControllerKey returns the key of the object of kind gk that controls obj.

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -22,13 +23,15 @@ type Pods struct {
 	Kind      schema.GroupVersionKind
 	Component string // in whose name events are written
 	Owners    *Owners
+	Index     string // of pods by the UID of their controller, where not all pods matter; "" means all
+	Finalizer string // which pods have as long as they are an owner's; "" means none
 }
 
 // Of returns the pods that owner controls and, if an orphan that matches has not been looked for or has shown up since, those that nobody
 // controls.
 func (p *Pods) Of(ctx context.Context, owner api.Object, selector labels.Selector) ([]*corev1.Pod, error) {
 	pods, err := client.List[*corev1.Pod](ctx, p.Client, client.ListOptions{
-		Namespace: owner.GetNamespace(), Index: client.IndexOwner, Value: string(owner.GetUID())})
+		Namespace: owner.GetNamespace(), Index: cmp.Or(p.Index, client.IndexOwner), Value: string(owner.GetUID())})
 	if err != nil || !p.Owners.Look(api.KeyOf(owner), owner.GetUID()) {
 		return pods, err
 	}
@@ -47,13 +50,17 @@ func (p *Pods) Of(ctx context.Context, owner api.Object, selector labels.Selecto
 
 // Claim writes what ownership.Sort decided, and returns the pods that owner has got.
 func (p *Pods) Claim(ctx context.Context, owner api.Object, adopt, release []*corev1.Pod) (adopted []*corev1.Pod, err error) {
+	var finalizers []string
+	if p.Finalizer != "" {
+		finalizers = []string{p.Finalizer}
+	}
 	for _, pod := range release {
-		if err := ownership.Release(ctx, p.Client, owner, pod); err != nil {
+		if err := ownership.Release(ctx, p.Client, owner, pod, finalizers...); err != nil {
 			return nil, err
 		}
 	}
 	for _, pod := range adopt {
-		got, err := ownership.Adopt(ctx, p.Client, owner, p.Kind, pod)
+		got, err := ownership.Adopt(ctx, p.Client, owner, p.Kind, pod, finalizers...)
 		if err != nil {
 			p.Owners.Again(api.KeyOf(owner)) // not all of them are adopted
 			return nil, err

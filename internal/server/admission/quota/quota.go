@@ -48,7 +48,7 @@ func Measures(res *api.Resource, name corev1.ResourceName) bool {
 		return name == corev1.ResourceServices || name == corev1.ResourceServicesNodePorts || name == corev1.ResourceServicesLoadBalancers
 	case api.PersistentVolumeClaims:
 		return name == corev1.ResourcePersistentVolumeClaims || name == corev1.ResourceRequestsStorage || strings.Contains(s, classSuffix)
-	case api.ConfigMaps, api.Secrets, api.ResourceQuotas:
+	case api.ConfigMaps, api.Secrets, api.ResourceQuotas, api.ReplicationControllers:
 		return s == res.Plural
 	}
 	return false
@@ -70,7 +70,7 @@ func Usage(res *api.Resource, obj api.Object, now time.Time) corev1.ResourceList
 		}
 	case *corev1.PersistentVolumeClaim:
 		claimUsage(use, o)
-	case *corev1.ConfigMap, *corev1.Secret, *corev1.ResourceQuota:
+	case *corev1.ConfigMap, *corev1.Secret, *corev1.ResourceQuota, *corev1.ReplicationController:
 		use[corev1.ResourceName(res.Plural)] = one
 	}
 	return use

@@ -65,6 +65,7 @@ func TestUsage(t *testing.T) {
 			list("count/persistentvolumeclaims", "1", "persistentvolumeclaims", "1", "requests.storage", "5Gi",
 				"gold.storageclass.storage.k8s.io/persistentvolumeclaims", "1", "gold.storageclass.storage.k8s.io/requests.storage", "5Gi")},
 		{"secret", api.Secrets, &corev1.Secret{}, list("count/secrets", "1", "secrets", "1")},
+		{"replication controller", api.ReplicationControllers, &corev1.ReplicationController{}, list("count/replicationcontrollers", "1", "replicationcontrollers", "1")},
 		{"deployment", api.Deployments, &appsv1.Deployment{}, list("count/deployments.apps", "1")},
 	}
 	for _, tc := range tests {
