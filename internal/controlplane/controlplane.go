@@ -24,6 +24,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	crdcontroller "github.com/knarr-io/knarr/internal/controller/crd"
+	"github.com/knarr-io/knarr/internal/controller/daemonset"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
 	"github.com/knarr-io/knarr/internal/controller/disruption"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
@@ -213,6 +214,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		replicaset.New(as("replicaset-controller")),
 		replicaset.NewReplicationControllers(as("replication-controller")),
 		statefulset.New(as("statefulset-controller")),
+		daemonset.New(as("daemon-set-controller")),
 		job.New(as("job-controller")),
 		job.NewOrphans(as("job-controller")),
 		ttlafterfinished.New(as("ttl-after-finished-controller")),

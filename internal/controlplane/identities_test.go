@@ -80,7 +80,7 @@ func TestControllersHaveTheRightsThatTheyUse(t *testing.T) {
 	<-p.Ready()
 
 	live(t, p.Client)
-	want := []string{"deployment-controller", "replicaset-controller", "replication-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
+	want := []string{"deployment-controller", "replicaset-controller", "statefulset-controller", "daemon-set-controller", "replication-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
 		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller", "service-cidrs-controller"}
 	await(t, func() string {
 		watch.mu.Lock()
@@ -105,7 +105,7 @@ func TestControllersHaveTheRightsThatTheyUse(t *testing.T) {
 // live makes a namespace with some of everything, lets it run, and deletes it.
 func live(t *testing.T, c client.Client) {
 	t.Helper()
-	labels := map[string]string{"app": "web"}
+	labels, state, daemon := map[string]string{"app": "web"}, map[string]string{"app": "state"}, map[string]string{"app": "daemon"}
 	meta := metav1.ObjectMeta{Namespace: "shop", Name: "web"}
 	two, one := int32(2), int32(1)
 	capacity := corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("100")}
@@ -120,6 +120,15 @@ func live(t *testing.T, c client.Client) {
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}},
 		&corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "old"}, Spec: corev1.ReplicationControllerSpec{Replicas: &one, Selector: map[string]string{"app": "old"},
 			Template: &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "old"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}},
+		&appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: state},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: state}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
+			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
+				WhenDeleted: appsv1.DeletePersistentVolumeClaimRetentionPolicyType, WhenScaled: appsv1.DeletePersistentVolumeClaimRetentionPolicyType},
+			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}}}}},
+		&appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: daemon},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: daemon}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}},
 	} {
 		if _, err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)

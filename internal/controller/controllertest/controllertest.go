@@ -157,8 +157,8 @@ func Selector(app string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}
 }
 
-// Kubelet declares a controller that does a node's work without containers: it puts each pod on a node at once, makes it ready
-// after start, and removes it stop after its deletion began. Pods with an image named "broken" never become ready.
+// Kubelet declares a controller that does a node's work without containers: it puts each pod on a node at once - the one that its
+// affinity names, if any -, makes it ready after start, and removes it stop after its deletion began. Pods with an image named "broken" never become ready.
 func Kubelet(c client.Client, start, stop time.Duration) controller.Controller {
 	return controller.Controller{
 		Name: "kubelet", Workers: 4,
@@ -183,7 +183,7 @@ func (k *kubelet) Reconcile(ctx context.Context, key api.Key) (time.Duration, er
 	now := time.Now()
 	switch {
 	case p.Spec.NodeName == "":
-		return 0, k.client.BindMany(ctx, []client.Binding{{Pod: key, Node: "node"}})[0].Err
+		return 0, k.client.BindMany(ctx, []client.Binding{{Pod: key, Node: nodeFor(p)}})[0].Err
 	case p.DeletionTimestamp != nil:
 		began := p.DeletionTimestamp.Add(-time.Duration(*p.DeletionGracePeriodSeconds) * time.Second)
 		if left := began.Add(k.stop).Sub(now); left > 0 {
@@ -206,6 +206,18 @@ func (k *kubelet) Reconcile(ctx context.Context, key api.Key) (time.Duration, er
 		return 0, err
 	}
 	return 0, nil
+}
+
+// nodeFor returns the node that a pod is pinned to, else one for all.
+func nodeFor(p *corev1.Pod) string {
+	if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			for _, e := range term.MatchFields {
+				return e.Values[0]
+			}
+		}
+	}
+	return "node"
 }
 
 func hash(s string) byte {

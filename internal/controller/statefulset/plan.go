@@ -170,9 +170,9 @@ func (s *step) tend(p *corev1.Pod) (ok bool) {
 	return true
 }
 
-// ended deletes a pod that has ended, now or when its hold is over.
+// ended deletes a pod that has ended, now or when its hold is over. One of an old revision says nothing about the next.
 func (s *step) ended(p *corev1.Pod) {
-	if wait := s.obs.holds[p.UID].Sub(s.now); wait > 0 {
+	if wait := s.obs.holds[p.UID].Sub(s.now); wait > 0 && revisionOf(p) == s.revisionFor(ordinalOf(p)).name {
 		s.later(wait)
 		return
 	}
