@@ -24,6 +24,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	crdcontroller "github.com/knarr-io/knarr/internal/controller/crd"
+	"github.com/knarr-io/knarr/internal/controller/cronjob"
 	"github.com/knarr-io/knarr/internal/controller/daemonset"
 	"github.com/knarr-io/knarr/internal/controller/deployment"
 	"github.com/knarr-io/knarr/internal/controller/disruption"
@@ -217,6 +218,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		daemonset.New(as("daemon-set-controller")),
 		job.New(as("job-controller")),
 		job.NewOrphans(as("job-controller")),
+		cronjob.New(as("cronjob-controller")),
 		ttlafterfinished.New(as("ttl-after-finished-controller")),
 		disruption.New(as("disruption-controller")),
 		endpointslice.New(as("endpointslice-controller")),

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -80,7 +81,7 @@ func TestControllersHaveTheRightsThatTheyUse(t *testing.T) {
 	<-p.Ready()
 
 	live(t, p.Client)
-	want := []string{"deployment-controller", "replicaset-controller", "statefulset-controller", "daemon-set-controller", "replication-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
+	want := []string{"deployment-controller", "replicaset-controller", "statefulset-controller", "daemon-set-controller", "replication-controller", "job-controller", "cronjob-controller", "ttl-after-finished-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
 		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller", "service-cidrs-controller"}
 	await(t, func() string {
 		watch.mu.Lock()
@@ -109,6 +110,7 @@ func live(t *testing.T, c client.Client) {
 	meta := metav1.ObjectMeta{Namespace: "shop", Name: "web"}
 	two, one := int32(2), int32(1)
 	capacity := corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("100")}
+	once := corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	for _, o := range []api.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}},
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Status: corev1.NodeStatus{Capacity: capacity, Allocatable: capacity,
@@ -129,6 +131,9 @@ func live(t *testing.T, c client.Client) {
 				Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}}}}},
 		&appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: daemon},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: daemon}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}},
+		&batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "over"}, Spec: batchv1.JobSpec{Completions: new(int32), TTLSecondsAfterFinished: new(int32), Template: once}},
+		&batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "often"}, Spec: batchv1.CronJobSpec{Schedule: "@every 1s",
+			JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: once}}}},
 	} {
 		if _, err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)

@@ -17,7 +17,6 @@ var waits = []wait{
 	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},
 	{"StatefulSet", regexp.MustCompile(`StatefulSet`)},
 	{"DaemonSet", regexp.MustCompile(`Daemon set|DaemonSet|ControllerRevision`)},
-	{"CronJob", regexp.MustCompile(`CronJob`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
