@@ -42,6 +42,8 @@ var Builtin = []*Resource{
 	Jobs,
 	// certificates.k8s.io/v1
 	CertificateSigningRequests,
+	ClusterTrustBundles,
+	PodCertificateRequests,
 	// coordination.k8s.io/v1
 	Leases,
 	// discovery.k8s.io/v1

@@ -15,7 +15,7 @@ import (
 const (
 	// IndexOwner holds objects of every resource by the UID of each of their owner references.
 	IndexOwner = "owner"
-	// IndexNode holds pods by spec.nodeName.
+	// IndexNode holds pods and pod certificate requests by spec.nodeName.
 	IndexNode = "node"
 	// IndexJob holds pods by the UID of the Job that controls them, as long as it has not done with them: they run, are ending, or have
 	// the finalizer by which Jobs count (KEP-2307). Pods with that finalizer and without a controller are at [NoJob].

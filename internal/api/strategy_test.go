@@ -386,6 +386,8 @@ func TestResetFields(t *testing.T) {
 		{CertificateSigningRequests, "", "metadata.labels", "spec.request status.certificate"},
 		{CertificateSigningRequests, "status", "status.certificate", "status.conditions spec.request"},
 		{CertificateSigningRequests, "approval", "status.conditions", "status.certificate spec.request"},
+		{PodCertificateRequests, "", "metadata.labels spec.signerName", "status.certificateChain"},
+		{PodCertificateRequests, "status", "status.certificateChain", "metadata.labels spec.signerName"},
 		{PodDisruptionBudgets, "status", "status.currentHealthy metadata.labels", "spec.minAvailable"},
 	} {
 		filters := tc.res.Resets(tc.sub)
@@ -426,7 +428,7 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "apiservices csidrivers csinodes csistoragecapacities leases poddisruptionbudgets runtimeclasses volumeattachments"
+	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases podcertificaterequests poddisruptionbudgets runtimeclasses volumeattachments"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}

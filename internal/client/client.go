@@ -67,7 +67,7 @@ type ListOptions struct {
 
 // Indexes of the shared copy.
 const (
-	// IndexNode holds pods by spec.nodeName.
+	// IndexNode holds pods and pod certificate requests by spec.nodeName.
 	IndexNode = api.IndexNode
 	// IndexOwner holds objects by the UID of each of their owner references.
 	IndexOwner = api.IndexOwner

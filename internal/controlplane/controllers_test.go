@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"crypto/x509"
 	"net/netip"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 
 func TestNoTwoControllersSetTheSameField(t *testing.T) {
 	p := &Plane{cfg: Config{Name: "a", ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-		Sign: func([]byte, string, []string, time.Duration) ([]byte, error) { return nil, nil }}}
+		Sign: func([]byte, x509.KeyUsage, []x509.ExtKeyUsage, time.Duration) ([]byte, error) { return nil, nil }}}
 	all := p.controllers(clienttest.New(t))
 	if len(all) < 20 {
 		t.Fatalf("only %d controllers", len(all))

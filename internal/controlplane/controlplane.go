@@ -36,6 +36,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/namespace"
 	"github.com/knarr-io/knarr/internal/controller/nodeipam"
 	"github.com/knarr-io/knarr/internal/controller/nodelifecycle"
+	"github.com/knarr-io/knarr/internal/controller/podcertificate"
 	"github.com/knarr-io/knarr/internal/controller/podgc"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
 	"github.com/knarr-io/knarr/internal/controller/resourcequota"
@@ -44,6 +45,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/servicecidr"
 	"github.com/knarr-io/knarr/internal/controller/statefulset"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
+	"github.com/knarr-io/knarr/internal/controller/trustbundle"
 	"github.com/knarr-io/knarr/internal/controller/ttlafterfinished"
 	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/scheduler"
@@ -65,7 +67,7 @@ type Config struct {
 	CA []byte
 	// FrontProxyCA is the bundle by which aggregated servers know front proxies such as this server.
 	FrontProxyCA []byte
-	// Sign issues client certificates to machines that join; nil leaves their requests unanswered.
+	// Sign issues what CertificateSigningRequests ask for; nil leaves them unanswered.
 	Sign certificates.Sign
 	// Links tell of nodes that are lost within seconds; nil leaves that to their Leases.
 	Links nodelifecycle.Links
@@ -231,6 +233,8 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		podgc.New(as("pod-garbage-collector"), 0),
 		serviceaccount.New(as("service-account-controller")),
 		rootca.New(as("root-ca-cert-publisher"), p.cfg.CA),
+		trustbundle.New(as("kube-apiserver-serving-clustertrustbundle-publisher"), p.cfg.CA),
+		podcertificate.New(as("podcertificaterequestcleaner")),
 		eventttl.New(as("event-ttl-controller"), 0),
 		nodeipam.New(as("node-controller"), p.cfg.ClusterCIDR),
 		tokencleaner.New(as("token-cleaner")),

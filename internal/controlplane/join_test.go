@@ -40,7 +40,7 @@ func controlPlane(t *testing.T) (string, *pki.PKI, client.Client) {
 	}
 	services, pods := netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16")
 	plane, err := controlplane.New(controlplane.Config{
-		Backend: store.NewMem(), ServiceCIDR: services, ClusterCIDR: pods, CA: keys.CAPEM(), Sign: keys.SignRequest, Log: log,
+		Backend: store.NewMem(), ServiceCIDR: services, ClusterCIDR: pods, CA: keys.CAPEM(), Sign: keys.SignAsRequested, Log: log,
 		Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443"),
 			Agents: cluster.AgentSettings{ServiceCIDR: services, ClusterCIDR: pods, ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local"}},
 	})

@@ -117,7 +117,7 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 		ClusterCIDR:  s.clusterNet,
 		CA:           p.keys.CAPEM(),
 		FrontProxyCA: p.keys.FrontProxyCAPEM(),
-		Sign:         p.keys.SignRequest,
+		Sign:         p.keys.SignAsRequested,
 		Links:        p.agents,
 		Initial: controlplane.Params{
 			ServiceCIDR: s.serviceNet, ClusterDNS: s.dnsAddr, API: s.reached(), Agents: s.settings(),

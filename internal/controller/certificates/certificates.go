@@ -1,16 +1,17 @@
-// Package certificates gives machines that join their client certificates: it approves the CertificateSigningRequests of
-// nodes, signs those that have been approved, and removes old ones.
+// Package certificates answers CertificateSigningRequests: it approves those by which machines join as nodes, signs what has been approved
+// for one of Kubernetes' own four signers, and removes old ones.
 //
 // What flows through it: a request is read, [plan] decides by its content and by what its author may do, the decision or the
-// certificate is written. What must stay true: a certificate of a node is given only to whom RBAC lets create
+// certificate is written. What must stay true: a certificate of a node is approved only for whom RBAC lets create
 // certificatesigningrequests/nodeclient (machines that bootstrap) or, for their own name, selfnodeclient (nodes that renew);
 // everybody else's requests wait for a person; what is signed is exactly what the signer promises
-// (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers). Tests:
-// TestPlan, TestApprovedAndSignedOnlyForWhomItMay.
+// (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers), and nobody becomes a server of
+// the cluster by it. Tests: TestPlan, TestApprovedAndSignedOnlyForWhomItMay, TestSigners.
 package certificates
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -26,8 +27,8 @@ import (
 	"github.com/knarr-io/knarr/internal/server/authz"
 )
 
-// Sign issues a client certificate for the key of a PEM certificate request.
-type Sign func(request []byte, commonName string, organizations []string, lifetime time.Duration) (certificate []byte, err error)
+// Sign issues the certificate that a PEM certificate request asks for.
+type Sign func(request []byte, usage x509.KeyUsage, extended []x509.ExtKeyUsage, lifetime time.Duration) (certificate []byte, err error)
 
 type reconciler struct {
 	client     client.Client
@@ -35,7 +36,7 @@ type reconciler struct {
 	sign       Sign
 }
 
-// New declares the controller. authorizer tells whose requests are approved.
+// New declares the controller. authorizer decides whose requests are approved.
 func New(c client.Client, authorizer authz.Authorizer, sign Sign) controller.Controller {
 	return controller.Controller{
 		Name:    "certificates",
@@ -104,7 +105,7 @@ func (r *reconciler) condition(ctx context.Context, csr *certificatesv1.Certific
 }
 
 func (r *reconciler) issue(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, p step) error {
-	cert, err := r.sign(csr.Spec.Request, p.commonName, p.organizations, p.lifetime)
+	cert, err := r.sign(csr.Spec.Request, p.usages.key, p.usages.extended, p.lifetime)
 	if err != nil {
 		return fmt.Errorf("signing certificate request %s: %w", csr.Name, err)
 	}

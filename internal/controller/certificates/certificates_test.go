@@ -1,6 +1,7 @@
 package certificates
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +71,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"a machine that bootstraps", nil, 0, "approve nodeclient"},
 		{"a node renews", []change{func(r *certificatesv1.CertificateSigningRequest) { r.Spec.Username = "system:node:a" }}, 0, "approve selfnodeclient"},
-		{"approved", []change{with(certificatesv1.CertificateApproved)}, 0, "issue system:node:a"},
+		{"approved", []change{with(certificatesv1.CertificateApproved)}, 0, "issue"},
 		{"denied", []change{with(certificatesv1.CertificateApproved), with(certificatesv1.CertificateDenied)}, 0, ""},
 		{"issued", []change{with(certificatesv1.CertificateApproved), func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = []byte("x") }}, 0, ""},
 		{"another signer", []change{with(certificatesv1.CertificateApproved), func(r *certificatesv1.CertificateSigningRequest) { r.Spec.SignerName = "example.com/mine" }}, 0, ""},
@@ -88,6 +90,13 @@ func TestPlan(t *testing.T) {
 		{"no node", []change{func(r *certificatesv1.CertificateSigningRequest) {
 			r.Spec.Request = request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "admin", Organization: []string{"system:nodes"}}})
 		}}, 0, ""},
+		{"approved and not signed for a day", []change{with(certificatesv1.CertificateApproved), func(r *certificatesv1.CertificateSigningRequest) { r.Spec.SignerName = "example.com/mine" }}, 24*time.Hour + 2*time.Minute, "remove"},
+		{"approved and not signed for an hour", []change{with(certificatesv1.CertificateApproved), func(r *certificatesv1.CertificateSigningRequest) { r.Spec.SignerName = "example.com/mine" }}, 2 * time.Hour, ""},
+		{"issued an hour ago", []change{with(certificatesv1.CertificateApproved), func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = []byte("x") }}, 61 * time.Minute, "remove"},
+		{"a server of the cluster, approved by mistake", []change{with(certificatesv1.CertificateApproved), func(r *certificatesv1.CertificateSigningRequest) {
+			r.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName
+			r.Spec.Request = request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "a", Organization: []string{"knarr:servers"}}})
+		}}, 0, "fail"},
 		{"to serve with", []change{func(r *certificatesv1.CertificateSigningRequest) {
 			r.Spec.Usages = append(r.Spec.Usages, certificatesv1.UsageServerAuth)
 		}}, 0, ""},
@@ -108,7 +117,7 @@ func TestPlan(t *testing.T) {
 		case p.fail != "":
 			got = "fail"
 		case p.issue:
-			got = "issue " + p.commonName
+			got = "issue"
 		}
 		if got != tc.want {
 			t.Errorf("%s: %q, want %q (%s)", tc.name, got, tc.want, p.fail)
@@ -116,6 +125,51 @@ func TestPlan(t *testing.T) {
 		if !p.remove && p.after <= 0 {
 			t.Errorf("%s: never looked at again", tc.name)
 		}
+	}
+}
+
+func TestSigners(t *testing.T) {
+	type usages = []certificatesv1.KeyUsage
+	node := x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:a", Organization: []string{"system:nodes"}}}
+	serving := node
+	serving.DNSNames = []string{"a.example"}
+	mail := serving
+	mail.EmailAddresses = []string{"a@a.example"}
+	other := serving
+	other.Subject.CommonName = "a"
+	for _, tc := range []struct {
+		name, signer string
+		usages       usages
+		request      x509.CertificateRequest
+		fails        string // "" is signed
+	}{
+		{"a node's server", certificatesv1.KubeletServingSignerName, usages{"digital signature", "key encipherment", "server auth"}, serving, ""},
+		{"one with a key that cannot encipher", certificatesv1.KubeletServingSignerName, usages{"digital signature", "server auth"}, serving, ""},
+		{"one that has no name", certificatesv1.KubeletServingSignerName, usages{"digital signature", "server auth"}, node, "DNS or IP subjectAltName is required"},
+		{"one with a mail address", certificatesv1.KubeletServingSignerName, usages{"digital signature", "server auth"}, mail, "Email and URI"},
+		{"one that is no node", certificatesv1.KubeletServingSignerName, usages{"digital signature", "server auth"}, other, "subject common name"},
+		{"one that would be a client, too", certificatesv1.KubeletServingSignerName, usages{"digital signature", "server auth", "client auth"}, serving, "usages did not match"},
+		{"one that cannot sign", certificatesv1.KubeletServingSignerName, usages{"server auth"}, serving, "usages did not match"},
+		{"a client", certificatesv1.KubeAPIServerClientSignerName, usages{"client auth"}, x509.CertificateRequest{Subject: pkix.Name{CommonName: "jane"}}, ""},
+		{"a client that would serve", certificatesv1.KubeAPIServerClientSignerName, usages{"client auth", "server auth"}, node, "invalid usage for client certificate: server auth"},
+		{"a client that could not be one", certificatesv1.KubeAPIServerClientSignerName, usages{"digital signature"}, node, "missing required usage for client certificate: client auth"},
+		{"anything", "kubernetes.io/legacy-unknown", usages{"code signing", "timestamping"}, mail, ""},
+		{"anything for what nobody knows", "kubernetes.io/legacy-unknown", usages{"juggling"}, mail, `unrecognized usage: "juggling"`},
+	} {
+		r := nodeRequest(t, "system:node:a")
+		r.Spec.SignerName, r.Spec.Usages, r.Spec.Request = tc.signer, tc.usages, request(t, tc.request)
+		if p := plan(r, created); p.approve != "" || p.issue || p.fail != "" {
+			t.Errorf("%s: a person decides, not %+v", tc.name, p)
+		}
+		with(certificatesv1.CertificateApproved)(r)
+		p := plan(r, created)
+		if p.issue != (tc.fails == "") || !strings.HasPrefix(p.fail, tc.fails) {
+			t.Errorf("%s: issued %v, fails for %q, want %q", tc.name, p.issue, p.fail, tc.fails)
+		}
+	}
+	got, _ := usagesOf(usages{"code signing", "s/mime", "email protection", "signing", "key agreement"})
+	if got.key != x509.KeyUsageDigitalSignature|x509.KeyUsageKeyAgreement || !slices.Equal(got.extended, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning, x509.ExtKeyUsageEmailProtection}) {
+		t.Errorf("usages %+v", got)
 	}
 }
 
@@ -138,9 +192,9 @@ func TestApprovedAndSignedOnlyForWhomItMay(t *testing.T) {
 		r := nodeRequest(t, "system:node:a")
 		r.CreationTimestamp = metav1.Time{}
 		clienttest.Create(t, c, r)
-		rec := New(c, tc.may, func(_ []byte, cn string, orgs []string, life time.Duration) ([]byte, error) {
-			if cn != "system:node:a" || !slices.Equal(orgs, []string{"system:nodes"}) || life != longest {
-				return nil, errors.New("wrong subject")
+		rec := New(c, tc.may, func(request []byte, usage x509.KeyUsage, extended []x509.ExtKeyUsage, life time.Duration) ([]byte, error) {
+			if !bytes.Equal(request, r.Spec.Request) || usage != x509.KeyUsageDigitalSignature || !slices.Equal(extended, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) || life != longest {
+				return nil, errors.New("not what was asked for")
 			}
 			return []byte(certificate), nil
 		}).Reconciler
@@ -162,7 +216,7 @@ var certificate = func() string {
 	if err != nil {
 		panic(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "system:node:a"}}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "system:node:a"}, NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		panic(err)

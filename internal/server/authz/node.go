@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -85,6 +86,8 @@ func (n *Node) narrow(node string, a *Attributes) string {
 		}
 	case resource{"", "pods", ""}:
 		return n.narrowPods(node, a)
+	case resource{"certificates.k8s.io", "podcertificaterequests", ""}:
+		return n.narrowRequests(node, a)
 	}
 	return ""
 }
@@ -110,6 +113,23 @@ func (n *Node) narrowPods(node string, a *Attributes) string {
 		}
 	case "get":
 		if !n.find(node, func(p *corev1.Pod) bool { return p.Namespace == a.Namespace && p.Name == a.Name }) {
+			return fmt.Sprintf("no relationship found between node %q and this object", node)
+		}
+	}
+	return ""
+}
+
+// narrowRequests: a node reads the requests that it made for its pods (KEP-4317). What it creates, the NodeRestriction admission plugin
+// looks at.
+func (n *Node) narrowRequests(node string, a *Attributes) string {
+	switch a.Verb {
+	case "list", "watch":
+		if only(a, "spec.nodeName") != node {
+			return "can only list/watch podcertificaterequests with nodeName field selector"
+		}
+	case "get":
+		obj, ok := n.cluster.Get(api.PodCertificateRequests, api.Key{Namespace: a.Namespace, Name: a.Name})
+		if !ok || string(obj.(*certificatesv1.PodCertificateRequest).Spec.NodeName) != node {
 			return fmt.Sprintf("no relationship found between node %q and this object", node)
 		}
 	}

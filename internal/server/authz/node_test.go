@@ -4,15 +4,17 @@ import (
 	"strings"
 	"testing"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
 
-// pods is a cluster for tests, with one volume bound to claim shop/data.
+// pods is a cluster for tests, with one volume bound to claim shop/data, and requests of-NODE of each node.
 type pods []*corev1.Pod
 
 func (l pods) PodsOn(node string, visit func(*corev1.Pod) bool) {
@@ -24,6 +26,9 @@ func (l pods) PodsOn(node string, visit func(*corev1.Pod) bool) {
 }
 
 func (l pods) Get(res *api.Resource, key api.Key) (api.Object, bool) {
+	if res == api.PodCertificateRequests && strings.HasPrefix(key.Name, "of-") {
+		return &certificatesv1.PodCertificateRequest{Spec: certificatesv1.PodCertificateRequestSpec{NodeName: types.NodeName(strings.TrimPrefix(key.Name, "of-"))}}, true
+	}
 	if res != api.PersistentVolumes || key.Name != "pv" {
 		return nil, false
 	}
@@ -114,6 +119,16 @@ func TestNode(t *testing.T) {
 		{"update coordination.k8s.io/leases kube-node-lease/n2", "", false},
 		{"create coordination.k8s.io/leases kube-node-lease/", "", true},
 		{"create coordination.k8s.io/leases default/", "", false},
+		{"watch certificates.k8s.io/clustertrustbundles /", "", true},
+		{"create certificates.k8s.io/podcertificaterequests shop/", "", true},
+		{"get certificates.k8s.io/podcertificaterequests shop/of-n1", "", true},
+		{"get certificates.k8s.io/podcertificaterequests shop/of-n2", "", false},
+		{"get certificates.k8s.io/podcertificaterequests shop/other", "", false},
+		{"list certificates.k8s.io/podcertificaterequests /", "spec.nodeName=n1", true},
+		{"watch certificates.k8s.io/podcertificaterequests /", "spec.nodeName=n2", false},
+		{"list certificates.k8s.io/podcertificaterequests /", "", false},
+		{"update certificates.k8s.io/podcertificaterequests/status shop/of-n1", "", false},
+		{"delete certificates.k8s.io/podcertificaterequests shop/of-n1", "", false},
 		{"watch /services /", "", true},
 		{"create /events shop/", "", true},
 		{"get /metrics", "", false},

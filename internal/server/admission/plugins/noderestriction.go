@@ -56,6 +56,8 @@ func (p NodeRestriction) Admit(ctx context.Context, a *admission.Attributes) err
 		return restrictClaim(a, node)
 	case api.CertificateSigningRequests:
 		return restrictRequest(a, node)
+	case api.PodCertificateRequests:
+		return p.podCertificate(ctx, a, node)
 	}
 	return nil
 }
