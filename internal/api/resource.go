@@ -9,6 +9,8 @@
 package api
 
 import (
+	"fmt"
+
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -125,8 +127,16 @@ type Resource struct {
 
 // Scale says where the scale subresource finds its numbers.
 type Scale struct {
+	// Get returns an error that is a MissingReplicas, beside the other values, where the object does not say how many it wants.
 	Get func(obj Object) (spec, status int32, selector string, err error)
 	Set func(obj Object, replicas int32)
+}
+
+// MissingReplicas is the error that an object has no field which says how many replicas it wants. Custom resources may lack it.
+type MissingReplicas struct{ Path string }
+
+func (e MissingReplicas) Error() string {
+	return fmt.Sprintf("the spec replicas field %q does not exist", e.Path)
 }
 
 // Subresource is one more path below an object.

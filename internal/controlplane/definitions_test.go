@@ -198,7 +198,10 @@ func TestDefinitionLivesAndDies(t *testing.T) {
 
 	p = openPlain(t, backend)
 	p.must(200, `"size":5`, "GET", widgetsPath+"/a", "")
-	p.must(200, "InstanceDeletionPending", "DELETE", definitionsPath+"/widgets.example.com", "")
+	out = p.must(200, "InstanceDeletionPending", "DELETE", definitionsPath+"/widgets.example.com", "")
+	if !strings.Contains(out, `"generation":1`) {
+		t.Errorf("its deletion changed what the definition says: %s", out)
+	}
 	p.await(404, "", definitionsPath+"/widgets.example.com")
 	p.await(404, "", widgetsPath+"/a")
 	p.define(widgets)
@@ -234,7 +237,10 @@ func TestObjectsFollowTheirSchema(t *testing.T) {
 	}
 	p.must(422, "status.replicas", "PATCH", widgetsPath+"/a/status", "{status: {replicas: many}}", "Content-Type", merge)
 
-	p.must(200, "", "PATCH", widgetsPath+"/a", "{spec: {replicas: 1}}", "Content-Type", merge)
+	const missing = `the spec replicas field \".spec.replicas\" `
+	p.must(500, missing+"does not exist", "GET", widgetsPath+"/a/scale", "")
+	p.must(400, missing+"cannot be empty", "PATCH", widgetsPath+"/a/scale", "{metadata: {labels: {x: z}}}", "Content-Type", merge)
+	p.must(200, `"spec":{"replicas":1}`, "PATCH", widgetsPath+"/a/scale", "{spec: {replicas: 1}}", "Content-Type", merge)
 	p.must(200, `"spec":{"replicas":7}`, "PATCH", widgetsPath+"/a/scale", "{spec: {replicas: 7}}", "Content-Type", merge)
 	p.must(200, `"replicas":7`, "GET", widgetsPath+"/a", "")
 

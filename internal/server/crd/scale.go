@@ -15,14 +15,20 @@ func scaleAt(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
 	return &api.Scale{
 		Get: func(obj api.Object) (spec, status int32, selector string, err error) {
 			content := obj.(*unstructured.Unstructured).Object
-			if spec, err = numberAt(content, paths.SpecReplicasPath, true); err != nil {
+			spec, found, err := numberAt(content, paths.SpecReplicasPath)
+			if err != nil {
 				return 0, 0, "", err
 			}
-			if status, err = numberAt(content, paths.StatusReplicasPath, false); err != nil {
+			if status, _, err = numberAt(content, paths.StatusReplicasPath); err != nil {
 				return 0, 0, "", err
 			}
 			if paths.LabelSelectorPath != nil {
-				selector, _, err = unstructured.NestedString(content, steps(*paths.LabelSelectorPath)...)
+				if selector, _, err = unstructured.NestedString(content, steps(*paths.LabelSelectorPath)...); err != nil {
+					return 0, 0, "", err
+				}
+			}
+			if !found {
+				err = api.MissingReplicas{Path: paths.SpecReplicasPath}
 			}
 			return spec, status, selector, err
 		},
@@ -37,16 +43,14 @@ func scaleAt(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
 	}
 }
 
-// numberAt returns the number of replicas at a path. A required one that is missing is an error.
-func numberAt(content map[string]any, path string, required bool) (int32, error) {
+// numberAt returns the number of replicas at a path, and whether there is one.
+func numberAt(content map[string]any, path string) (_ int32, found bool, _ error) {
 	n, found, err := unstructured.NestedInt64(content, steps(path)...)
 	switch {
 	case err != nil:
-		return 0, err
-	case !found && required:
-		return 0, fmt.Errorf("the spec replicas field %q does not exist", path)
+		return 0, false, err
 	case n < 0 || n > math.MaxInt32:
-		return 0, fmt.Errorf("the replicas at %q are out of range: %d", path, n)
+		return 0, false, fmt.Errorf("the replicas at %q are out of range: %d", path, n)
 	}
-	return int32(n), nil
+	return int32(n), found, nil
 }

@@ -189,7 +189,7 @@ func marked(res *api.Resource, obj api.Object, opts metav1.DeleteOptions) api.Ob
 	out.SetFinalizers(finalizers)
 	out.SetDeletionTimestamp(&deadline)
 	out.SetDeletionGracePeriodSeconds(&grace)
-	if obj.GetGeneration() > 0 && had == nil {
+	if obj.GetGeneration() > 0 && had == nil && res.BeginDeletion == nil { // Kubernetes' own beginnings of deletions leave it
 		out.SetGeneration(obj.GetGeneration() + 1)
 	}
 	return out

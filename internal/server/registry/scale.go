@@ -2,6 +2,9 @@ package registry
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +20,10 @@ func ScaleOf(res *api.Resource, obj api.Object) (*autoscalingv1.Scale, error) {
 	if err != nil {
 		return nil, err
 	}
+	return scaleWith(obj, spec, status, selector), nil
+}
+
+func scaleWith(obj api.Object, spec, status int32, selector string) *autoscalingv1.Scale {
 	return &autoscalingv1.Scale{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
@@ -24,18 +31,34 @@ func ScaleOf(res *api.Resource, obj api.Object) (*autoscalingv1.Scale, error) {
 		},
 		Spec:   autoscalingv1.ScaleSpec{Replicas: spec},
 		Status: autoscalingv1.ScaleStatus{Replicas: status, Selector: selector},
-	}, nil
+	}
+}
+
+// unsaid stands for the replicas of an object that does not say how many it wants, so that a patch can: no valid number.
+const unsaid = math.MinInt32
+
+// changedScale returns the Scale that change makes of the present one.
+func changedScale(res *api.Resource, obj api.Object, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) (*autoscalingv1.Scale, error) {
+	spec, status, selector, err := res.Scale.Get(obj)
+	var missing api.MissingReplicas
+	switch {
+	case errors.As(err, &missing):
+		spec = unsaid
+	case err != nil:
+		return nil, err
+	}
+	wanted, err := change(scaleWith(obj, spec, status, selector))
+	if err == nil && missing.Path != "" && wanted.Spec.Replicas == unsaid {
+		err = apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", missing.Path))
+	}
+	return wanted, err
 }
 
 // UpdateScale sets the replicas that change makes of the present Scale, again when somebody wrote in between. It is a write of the object
 // itself.
 func (r *Registry) UpdateScale(ctx context.Context, res *api.Resource, key api.Key, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error), opts metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
 	transform := func(current api.Object) (api.Object, error) {
-		scale, err := ScaleOf(res, current)
-		if err != nil {
-			return nil, err
-		}
-		wanted, err := change(scale)
+		wanted, err := changedScale(res, current, change)
 		if err != nil {
 			return nil, err
 		}
