@@ -64,7 +64,7 @@ func New(cfg Config) (*Agent, error) {
 		Interval: cfg.HeartbeatInterval, StatusInterval: cfg.StatusInterval, Deleted: cfg.Deleted,
 		Tend: func(ctx context.Context, now time.Time) { a.upkeep.Tend(ctx, now) },
 	})
-	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow})
+	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow, Node: cfg.NodeName, Events: rec})
 	a.host = &pod.Host{
 		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Prober: cfg.prober(), Probes: probe.NewMetrics(),
 		Ledger: ledger.New(facts.Allocatable, &a.tasks), Sources: src, Events: rec, Tasks: &a.tasks, Log: a.log,

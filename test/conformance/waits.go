@@ -20,10 +20,8 @@ var waits = []wait{
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
-	{"ClusterTrustBundle", regexp.MustCompile(`ClusterTrustBundle`)},
 	{"resizing of running pods", regexp.MustCompile(`Pod InPlace Resize`)},
 	{"StorageVersionMigration", regexp.MustCompile(`StorageVersionMigration`)},
-	{"PodCertificateRequest", regexp.MustCompile(`PodCertificate`)},
 }
 
 // waitsFor returns the feature that a test waits for, or nothing.

@@ -115,10 +115,10 @@ func newWorker(set *Set, pod *corev1.Pod) *Worker {
 func (w *Worker) UID() types.UID { return w.uid }
 
 // SourceChanged implements sources.User: the pod brings its volumes up to date if one of them shows that object.
-func (w *Worker) SourceChanged(kind, name string) {
+func (w *Worker) SourceChanged(ref volume.Ref) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !volume.Refers(w.pod, kind, name) {
+	if !volume.Refers(w.pod, ref) {
 		return
 	}
 	w.made.stale = true

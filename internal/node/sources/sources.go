@@ -3,9 +3,11 @@ package sources
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -21,13 +23,21 @@ type TokenRequester func(ctx context.Context, namespace, serviceAccount string, 
 // User is a pod that is made from what is watched.
 type User interface {
 	UID() types.UID
-	// SourceChanged says that an object of that kind and name, in the pod's namespace, may have changed.
-	SourceChanged(kind, name string)
+	// SourceChanged says that what the pod's volumes are built from may have changed.
+	SourceChanged(ref volume.Ref)
+}
+
+// Warner records events of pods.
+type Warner interface {
+	Warning(pod *corev1.Pod, container, reason, message string)
 }
 
 // Settings are what the sources need.
 type Settings struct {
 	Client client.Client
+	// Node is this node's name.
+	Node   string
+	Events Warner
 	Tasks  *task.Group
 	Tokens TokenRequester
 	Log    *slog.Logger
@@ -40,13 +50,15 @@ type Settings struct {
 type Sources struct {
 	Settings
 
-	mu      sync.Mutex
-	tokens  map[tokenKey]token
-	watches map[watchKey]*sourceWatch
+	mu          sync.Mutex
+	tokens      map[tokenKey]token
+	credentials map[credentialKey]*heldCredential
+	watches     map[watchKey]*sourceWatch
 }
 
 type watchKey struct {
-	kind, namespace, name string
+	volume.Ref
+	namespace string // of ConfigMaps and Secrets
 }
 
 type sourceWatch struct {
@@ -56,7 +68,7 @@ type sourceWatch struct {
 
 // New returns sources that watch nothing yet.
 func New(settings Settings) *Sources {
-	return &Sources{Settings: settings, tokens: map[tokenKey]token{}, watches: map[watchKey]*sourceWatch{}}
+	return &Sources{Settings: settings, tokens: map[tokenKey]token{}, credentials: map[credentialKey]*heldCredential{}, watches: map[watchKey]*sourceWatch{}}
 }
 
 // Use watches what the pod's volumes are made from.
@@ -64,12 +76,12 @@ func (s *Sources) Use(w User, pod *corev1.Pod) {
 	if s.Hollow {
 		return
 	}
-	configMaps, secrets := volume.Sources(pod)
-	for _, name := range configMaps {
-		s.watch(w, watchKey{"ConfigMap", pod.Namespace, name})
-	}
-	for _, name := range secrets {
-		s.watch(w, watchKey{"Secret", pod.Namespace, name})
+	for _, ref := range volume.Refs(pod) {
+		k := watchKey{Ref: ref}
+		if ref.Name != "" {
+			k.namespace = pod.Namespace
+		}
+		s.watch(w, k)
 	}
 }
 
@@ -104,19 +116,40 @@ func (s *Sources) Release(w User) {
 			delete(s.tokens, k)
 		}
 	}
+	for k := range s.credentials {
+		if k.uid == w.UID() {
+			delete(s.credentials, k)
+		}
+	}
 }
 
 func (s *Sources) follow(ctx context.Context, k watchKey) {
-	res := api.ConfigMaps
-	if k.kind == "Secret" {
+	var res *api.Resource
+	opts, concerns := client.ListOptions{Namespace: k.namespace, Name: k.Name}, func(User, client.Batch) bool { return true }
+	switch k.Kind {
+	case volume.ConfigMap:
+		res = api.ConfigMaps
+	case volume.Secret:
 		res = api.Secrets
+	case volume.ClusterTrustBundle:
+		res = api.ClusterTrustBundles
+	case volume.PodCertificateRequest:
+		res, concerns = api.PodCertificateRequests, asked
+		opts = client.ListOptions{Index: client.IndexNode, Value: s.Node}
 	}
 	// The first batch wakes, too: a pod may have been set up from a state before it. That costs a comparison where nothing changed.
-	client.Follow(ctx, s.Log, s.Client, res, client.ListOptions{Namespace: k.namespace, Name: k.name}, func(client.Batch) { s.wake(k) })
+	client.Follow(ctx, s.Log, s.Client, res, opts, func(b client.Batch) { s.wake(k, b, concerns) })
+}
+
+// asked reports whether one of the requests in a batch is for the pod.
+func asked(w User, b client.Batch) bool {
+	return slices.ContainsFunc(b.Events, func(e client.Event) bool {
+		return e.Object.(*certificatesv1.PodCertificateRequest).Spec.PodUID == w.UID()
+	})
 }
 
 // wake makes the pods that use the object bring their volumes up to date.
-func (s *Sources) wake(k watchKey) {
+func (s *Sources) wake(k watchKey, b client.Batch, concerns func(User, client.Batch) bool) {
 	s.mu.Lock()
 	var users []User
 	if nw := s.watches[k]; nw != nil {
@@ -126,6 +159,8 @@ func (s *Sources) wake(k watchKey) {
 	}
 	s.mu.Unlock()
 	for _, w := range users {
-		w.SourceChanged(k.kind, k.name)
+		if concerns(w, b) {
+			w.SourceChanged(k.Ref)
+		}
 	}
 }

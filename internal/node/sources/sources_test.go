@@ -20,6 +20,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
 	"github.com/knarr-io/knarr/internal/node/task"
+	"github.com/knarr-io/knarr/internal/node/volume"
 )
 
 // user is a pod that counts how often it was told of a change.
@@ -32,10 +33,10 @@ type user struct {
 
 func (u *user) UID() types.UID { return u.uid }
 
-func (u *user) SourceChanged(kind, name string) {
+func (u *user) SourceChanged(ref volume.Ref) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.changes = append(u.changes, kind+"/"+name)
+	u.changes = append(u.changes, ref.Kind+"/"+ref.Name)
 }
 
 type world struct {
@@ -44,6 +45,12 @@ type world struct {
 	c *client.Local
 	// asked are the tokens that were asked for.
 	asked []authenticationv1.TokenRequestSpec
+	// warnings are the events: REASON MESSAGE.
+	warnings []string
+}
+
+func (w *world) Warning(_ *corev1.Pod, _, reason, message string) {
+	w.warnings = append(w.warnings, reason+" "+message)
 }
 
 func inBubble(t *testing.T, f func(w *world)) {
@@ -52,7 +59,7 @@ func inBubble(t *testing.T, f func(w *world)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		tasks.Open(ctx)
 		w := &world{t: t, c: clienttest.New(t)}
-		w.Sources = New(Settings{Client: w.c, Tasks: &tasks, Tokens: w.issue, Log: slog.New(slog.DiscardHandler)})
+		w.Sources = New(Settings{Client: w.c, Node: "n1", Events: w, Tasks: &tasks, Tokens: w.issue, Log: slog.New(slog.DiscardHandler)})
 		f(w)
 		cancel()
 		tasks.Close()

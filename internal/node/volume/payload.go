@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,10 @@ type Source interface {
 	podspec.Lookup
 	// Token returns a service-account token for the pod and when it must be renewed.
 	Token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (token string, renew time.Time, err error)
+	// TrustAnchors returns certificates of authorities in PEM.
+	TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundleProjection) ([]byte, error)
+	// Certificate returns the key and the certificate chain, in PEM, of one source of a volume of the pod, and when to look again.
+	Certificate(ctx context.Context, pod *corev1.Pod, volume string, source int, p *corev1.PodCertificateProjection) (key, chain []byte, renew time.Time, err error)
 }
 
 // builder collects the files of one volume.
@@ -27,7 +32,7 @@ type builder struct {
 	src   Source
 	facts podspec.Facts
 	files map[string]File
-	renew time.Time // when a token in it must be renewed; zero: never
+	renew time.Time // when a token or certificate in it must be renewed; zero: never
 }
 
 // isFiles reports whether a volume is one of files that are built from API objects.
@@ -47,7 +52,7 @@ func payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src Source,
 	case v.DownwardAPI != nil:
 		err = b.downward(v.DownwardAPI.Items, mode(v.DownwardAPI.DefaultMode))
 	case v.Projected != nil:
-		err = b.projected(v.Projected)
+		err = b.projected(v.Name, v.Projected)
 	}
 	return b.files, b.renew, err
 }
@@ -134,7 +139,7 @@ func (b *builder) downward(items []corev1.DownwardAPIVolumeFile, m os.FileMode) 
 	return nil
 }
 
-func (b *builder) projected(p *corev1.ProjectedVolumeSource) error {
+func (b *builder) projected(volume string, p *corev1.ProjectedVolumeSource) error {
 	m := mode(p.DefaultMode)
 	for i := range p.Sources {
 		s := &p.Sources[i]
@@ -148,8 +153,12 @@ func (b *builder) projected(p *corev1.ProjectedVolumeSource) error {
 			err = b.downward(s.DownwardAPI.Items, m)
 		case s.ServiceAccountToken != nil:
 			err = b.token(s.ServiceAccountToken, m)
+		case s.ClusterTrustBundle != nil:
+			err = b.trust(s.ClusterTrustBundle, m)
+		case s.PodCertificate != nil:
+			err = b.certificate(volume, i, s.PodCertificate, m)
 		default:
-			err = fmt.Errorf("projected source %d: only configMap, secret, downwardAPI and serviceAccountToken are supported", i)
+			err = fmt.Errorf("projected source %d: only configMap, secret, downwardAPI, serviceAccountToken, clusterTrustBundle and podCertificate are supported", i)
 		}
 		if err != nil {
 			return err
@@ -163,18 +172,50 @@ func (b *builder) token(p *corev1.ServiceAccountTokenProjection, m os.FileMode) 
 	if err != nil {
 		return err
 	}
-	if b.renew.IsZero() || renew.Before(b.renew) {
-		b.renew = renew
+	b.renewAt(renew)
+	b.private(p.Path, []byte(token), m)
+	return nil
+}
+
+func (b *builder) trust(p *corev1.ClusterTrustBundleProjection, m os.FileMode) error {
+	anchors, err := b.src.TrustAnchors(b.ctx, p)
+	if err != nil {
+		return err
 	}
-	f := File{Data: []byte(token), Mode: m}
-	// A pod whose containers all run as one user keeps its token to that user (KEP-1205).
+	b.private(p.Path, anchors, m)
+	return nil
+}
+
+func (b *builder) certificate(volume string, source int, p *corev1.PodCertificateProjection, m os.FileMode) error {
+	key, chain, renew, err := b.src.Certificate(b.ctx, b.pod, volume, source, p)
+	if err != nil {
+		return err
+	}
+	b.renewAt(renew)
+	for path, data := range map[string][]byte{p.CredentialBundlePath: slices.Concat(key, chain), p.KeyPath: key, p.CertificateChainPath: chain} {
+		if path != "" {
+			b.private(path, data, m)
+		}
+	}
+	return nil
+}
+
+// renewAt makes the volume be looked at again at a time, or before.
+func (b *builder) renewAt(at time.Time) {
+	if b.renew.IsZero() || at.Before(b.renew) {
+		b.renew = at
+	}
+}
+
+// private adds a file that a pod whose containers all run as one user keeps to that user (KEP-1205).
+func (b *builder) private(path string, data []byte, m os.FileMode) {
+	f := File{Data: data, Mode: m}
 	if uid, ok := soleUser(b.pod); ok {
 		f.Mode, f.UID = 0o600, int(uid)
 	} else if sc := b.pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
 		f.Mode = 0o600
 	}
-	b.files[filepath.Clean(p.Path)] = f
-	return nil
+	b.files[filepath.Clean(path)] = f
 }
 
 // soleUser returns the user that all containers run as, if the pod says so.
@@ -200,50 +241,4 @@ func soleUser(pod *corev1.Pod) (int64, bool) {
 		return 0, false
 	}
 	return *uid, true
-}
-
-// Refers reports whether one of the pod's volumes is built from the named ConfigMap or Secret (kind "ConfigMap" or "Secret").
-func Refers(pod *corev1.Pod, kind, name string) bool {
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		if kind == "ConfigMap" && v.ConfigMap != nil && v.ConfigMap.Name == name || kind == "Secret" && v.Secret != nil && v.Secret.SecretName == name {
-			return true
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for j := range v.Projected.Sources {
-			s := &v.Projected.Sources[j]
-			if kind == "ConfigMap" && s.ConfigMap != nil && s.ConfigMap.Name == name || kind == "Secret" && s.Secret != nil && s.Secret.Name == name {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// Sources returns the names of the ConfigMaps and Secrets that the pod's volumes are built from.
-func Sources(pod *corev1.Pod) (configMaps, secrets []string) {
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		if v.ConfigMap != nil {
-			configMaps = append(configMaps, v.ConfigMap.Name)
-		}
-		if v.Secret != nil {
-			secrets = append(secrets, v.Secret.SecretName)
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for j := range v.Projected.Sources {
-			s := &v.Projected.Sources[j]
-			if s.ConfigMap != nil {
-				configMaps = append(configMaps, s.ConfigMap.Name)
-			}
-			if s.Secret != nil {
-				secrets = append(secrets, s.Secret.Name)
-			}
-		}
-	}
-	return configMaps, secrets
 }

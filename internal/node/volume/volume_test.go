@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -123,6 +124,17 @@ func (s *source) Services(context.Context, string) ([]*corev1.Service, error) { 
 func (s *source) Token(context.Context, *corev1.Pod, *corev1.ServiceAccountTokenProjection) (string, time.Time, error) {
 	s.tokens++
 	return fmt.Sprint("token", s.tokens), time.Unix(int64(s.tokens), 0), nil
+}
+
+func (s *source) TrustAnchors(_ context.Context, p *corev1.ClusterTrustBundleProjection) ([]byte, error) {
+	return []byte("anchors of " + *p.Name), nil
+}
+
+func (s *source) Certificate(_ context.Context, _ *corev1.Pod, volume string, source int, p *corev1.PodCertificateProjection) (key, chain []byte, renew time.Time, err error) {
+	if s.tokens > 0 {
+		return nil, nil, renew, errors.New("credential bundle is not issued yet")
+	}
+	return fmt.Appendf(nil, "key %s %d", volume, source), []byte(" chain of " + p.SignerName), time.Unix(7, 0), nil
 }
 
 func podWith(v corev1.VolumeSource) *corev1.Pod {
@@ -441,11 +453,42 @@ func TestSubPathOfAMissingKey(t *testing.T) {
 }
 
 func TestRefers(t *testing.T) {
-	pod := podWith(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "ca"}}}}}})
-	if cm, s := Sources(pod); !slices.Equal(cm, []string{"ca"}) || len(s) > 0 {
-		t.Error(cm, s)
+	pod := podWith(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+		{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "ca"}}},
+		{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}},
+		{DownwardAPI: &corev1.DownwardAPIProjection{}},
+		{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: ptr("b")}},
+	}}})
+	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "w", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "tls"}}})
+	want := []Ref{{ConfigMap, "ca"}, {Secret, "s"}, {ClusterTrustBundle, ""}, {Secret, "tls"}}
+	if got := Refs(pod); !slices.Equal(got, want) {
+		t.Errorf("built from %v, want %v", got, want)
 	}
-	if !Refers(pod, "ConfigMap", "ca") || Refers(pod, "ConfigMap", "x") || Refers(pod, "Secret", "ca") {
-		t.Error("Refers")
+	if !Refers(pod, Ref{ConfigMap, "ca"}) || Refers(pod, Ref{ConfigMap, "x"}) || Refers(pod, Ref{Secret, "ca"}) || Refers(pod, Ref{Kind: PodCertificateRequest}) {
+		t.Error("Refers is not what Refs says")
+	}
+	certified := podWith(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}}})
+	if !Refers(certified, Ref{Kind: PodCertificateRequest}) {
+		t.Error("a pod with a certificate does not hear of the answer")
+	}
+}
+
+func TestTrustAndCertificatesAreFiles(t *testing.T) {
+	pod := podWith(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+		{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: ptr("b"), Path: "ca/b.pem"}},
+		{PodCertificate: &corev1.PodCertificateProjection{SignerName: "s", CredentialBundlePath: "both.pem"}},
+		{PodCertificate: &corev1.PodCertificateProjection{SignerName: "s", KeyPath: "key.pem", CertificateChainPath: "chain.pem"}},
+	}}})
+	d := &Disk{Dir: t.TempDir()}
+	m, renew, err := d.Setup(t.Context(), pod, &source{}, podspec.Facts{})
+	if err != nil || !renew.Equal(time.Unix(7, 0)) {
+		t.Fatalf("renew at %v: %v", renew, err)
+	}
+	want := "both.pem=key v 1 chain of s:644 ca/b.pem=anchors of b:644 chain.pem= chain of s:644 key.pem=key v 2:644"
+	if got := dump(t, m["v"].HostPath); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if _, _, err := d.Setup(t.Context(), pod, &source{tokens: 1}, podspec.Facts{}); err == nil || !strings.Contains(err.Error(), "not issued yet") {
+		t.Errorf("a certificate that is not there: %v", err)
 	}
 }
