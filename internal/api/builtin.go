@@ -72,6 +72,8 @@ var Builtin = []*Resource{
 	StorageClasses,
 	VolumeAttachments,
 	VolumeAttributesClasses,
+	// storagemigration.k8s.io/v1
+	StorageVersionMigrations,
 }
 
 // builtin is Builtin as a catalogue.

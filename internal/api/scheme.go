@@ -16,6 +16,7 @@ import (
 	// It installs most groups (internal/api/columns prints with it), and these the rest.
 	_ "k8s.io/kubernetes/pkg/apis/networking/install"
 	_ "k8s.io/kubernetes/pkg/apis/node/install"
+	_ "k8s.io/kubernetes/pkg/apis/storagemigration/install"
 	_ "k8s.io/kubernetes/pkg/printers/internalversion"
 
 	"github.com/knarr-io/knarr/internal/api/definition"

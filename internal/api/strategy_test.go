@@ -428,7 +428,7 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases podcertificaterequests poddisruptionbudgets runtimeclasses volumeattachments"
+	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases podcertificaterequests poddisruptionbudgets runtimeclasses storageversionmigrations volumeattachments"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}

@@ -47,6 +47,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
 	"github.com/knarr-io/knarr/internal/controller/servicecidr"
 	"github.com/knarr-io/knarr/internal/controller/statefulset"
+	"github.com/knarr-io/knarr/internal/controller/storagemigration"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
 	"github.com/knarr-io/knarr/internal/controller/trustbundle"
 	"github.com/knarr-io/knarr/internal/controller/ttlafterfinished"
@@ -241,6 +242,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		rootca.New(as("root-ca-cert-publisher"), p.cfg.CA),
 		trustbundle.New(as("kube-apiserver-serving-clustertrustbundle-publisher"), p.cfg.CA),
 		podcertificate.New(as("podcertificaterequestcleaner")),
+		storagemigration.New(as("storage-version-migrator-controller")),
 		eventttl.New(as("event-ttl-controller"), 0),
 		nodeipam.New(as("node-controller"), p.cfg.ClusterCIDR),
 		tokencleaner.New(as("token-cleaner")),

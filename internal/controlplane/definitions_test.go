@@ -305,6 +305,30 @@ func TestVersionsOfOneKind(t *testing.T) {
 	p.await(404, "", definitionsPath+"/gears.example.com")
 }
 
+// TestStorageVersionMigration: objects that were stored in the version before are stored in the present one, and the other one may go.
+func TestStorageVersionMigration(t *testing.T) {
+	backend := store.NewMem()
+	p := openPlain(t, backend)
+	p.define(versions)
+	const v1, beta, definition, migrations = "/apis/example.com/v1/gears", "/apis/example.com/v1beta1/gears", definitionsPath + "/gears.example.com", "/apis/storagemigration.k8s.io/v1/storageversionmigrations"
+	p.must(201, "", "POST", beta, "{apiVersion: example.com/v1beta1, kind: Gear, metadata: {name: a}, teeth: 7}")
+	p.must(200, "", "PATCH", definition, `[{op: replace, path: /spec/versions/0/storage, value: false}, {op: replace, path: /spec/versions/1/storage, value: true}]`,
+		"Content-Type", "application/json-patch+json")
+	p.await(200, `"storedVersions":["v1beta1","v1"]`, definition)
+	before := p.must(200, "", "GET", v1+"/a", "")
+	p.must(201, "", "POST", migrations, "{apiVersion: storagemigration.k8s.io/v1, kind: StorageVersionMigration, metadata: {name: m}, spec: {resource: {group: example.com, resource: gears}}}")
+	p.await(200, `"reason":"MigrationCompleted"`, migrations+"/m")
+	p.must(200, `"type":"Succeeded"`, "GET", migrations+"/m", "")
+	p.await(200, `"storedVersions":["v1"]`, definition)
+	p.must(200, `The migration has succeeded and the stored versions have been updated`, "GET", definition, "")
+	if after := p.must(200, `"teeth":7`, "GET", v1+"/a", ""); after == before {
+		t.Error("the object was not written anew")
+	}
+	p.must(200, "", "PATCH", definition, `[{op: remove, path: /spec/versions/0}]`, "Content-Type", "application/json-patch+json")
+	p.await(404, "", beta)
+	p.must(200, `"teeth":7`, "GET", v1+"/a", "")
+}
+
 func TestNamesThatAreTaken(t *testing.T) {
 	p := openPlain(t, store.NewMem())
 	p.define(widgets)

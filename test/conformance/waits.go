@@ -21,7 +21,6 @@ var waits = []wait{
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
 	{"resizing of running pods", regexp.MustCompile(`Pod InPlace Resize`)},
-	{"StorageVersionMigration", regexp.MustCompile(`StorageVersionMigration`)},
 }
 
 // waitsFor returns the feature that a test waits for, or nothing.
