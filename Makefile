@@ -112,6 +112,12 @@ bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the 
 scheduling-test: ## feasible nodes beside kube-scheduler's own filters, a thousand random clusters (compiling takes minutes the first time)
 	cd test/scheduling && CGO_ENABLED=0 $(GO) test . -seeds 1000
 
+.PHONY: workloads-test lives
+workloads-test: ## controllers of workloads beside Kubernetes' own, in random histories (compiling takes minutes the first time)
+	cd test/workloads && CGO_ENABLED=0 $(GO) test . -histories 1000
+lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulated clusters
+	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 30m ./test/sim -run TestSetsEndAsDeclared -sets 200
+
 # Kubernetes' end-to-end suite is a module of its own and takes minutes to compile the first time.
 CONFORMANCE = bin/conformance
 CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp)

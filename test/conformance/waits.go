@@ -15,8 +15,6 @@ var waits = []wait{
 	{"CEL admission policies", regexp.MustCompile(`(Validating|Mutating)AdmissionPolicy`)},
 	{"API aggregation", regexp.MustCompile(`Aggregator`)},
 	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},
-	{"StatefulSet", regexp.MustCompile(`StatefulSet`)},
-	{"DaemonSet", regexp.MustCompile(`Daemon set|DaemonSet|ControllerRevision`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},
 	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},

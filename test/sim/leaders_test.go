@@ -71,11 +71,13 @@ func (f *frozen) Watch(ctx context.Context, prefix string, from int64, apply fun
 	})
 }
 
-// rival is one of two servers over one backend. Once told to, it leads, and nobody ever tells it that it does not any more.
+// rival is one of two servers over one backend. It leads for each of the terms that it gets or, once lead is closed, for good, and nobody
+// ever tells it that it no longer does.
 type rival struct {
 	*controlplane.Plane
 	backend *frozen
 	lead    chan struct{}
+	terms   chan context.Context
 }
 
 // rivals runs f in a world with two servers. The world's own client is the second one's.
@@ -90,16 +92,27 @@ func rivals(t *testing.T, f func(w *world, first, second *rival)) {
 		services := netip.MustParsePrefix("10.96.0.0/16")
 		var both [2]*rival
 		for i := range both {
-			r := &rival{backend: &frozen{Backend: mem}, lead: make(chan struct{})}
+			r := &rival{backend: &frozen{Backend: mem}, lead: make(chan struct{}), terms: make(chan context.Context)}
 			plane, err := controlplane.New(controlplane.Config{
 				Backend: r.backend, ServiceCIDR: services, ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), CA: []byte("CA"),
 				Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
 				Lead: func(ctx context.Context, act func(context.Context) error) error {
-					select {
-					case <-r.lead:
-						return act(ctx)
-					case <-ctx.Done():
-						return nil
+					for {
+						select {
+						case <-r.lead:
+							return act(ctx)
+						case term := <-r.terms:
+							limited, cancel := context.WithCancel(ctx)
+							stop := context.AfterFunc(term, cancel)
+							err := act(limited)
+							stop()
+							cancel()
+							if err != nil {
+								return err
+							}
+						case <-ctx.Done():
+							return nil
+						}
 					}
 				},
 				Several: func() bool { return true }, Name: fmt.Sprintf("server-%d", i), Log: slog.New(slog.DiscardHandler),

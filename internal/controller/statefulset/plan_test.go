@@ -183,6 +183,7 @@ func TestStatus(t *testing.T) {
 		{"its end", db(2), "0:v2:ready 1:v2:ready", "2 2 2 2 2 v2"},
 		{"not before the surplus is gone", db(1), "0:v2:ready 1:v2:ready", "2 2 2 0 2 v1"},
 		{"nor before all are ready", db(2), "0:v2:ready 1:v2:starting", "2 1 1 0 2 v1"},
+		{"nor while one beyond the replicas stands for another", db(1), "1:v2:ready", "1 1 1 0 1 v1"},
 		{"nothing", db(0), "", "0 0 0 0 0 v2"},
 	} {
 		act := plan(tc.set, observe(tc.set, tc.have), now)

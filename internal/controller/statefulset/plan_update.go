@@ -132,7 +132,7 @@ func (s *step) count() {
 			st.UpdatedReplicas++
 		}
 	}
-	if n := *s.set.Spec.Replicas; st.UpdatedReplicas == n && st.ReadyReplicas == n && st.Replicas == n {
+	if n := *s.set.Spec.Replicas; st.UpdatedReplicas == n && st.ReadyReplicas == n && st.Replicas == n && len(s.condemned) == 0 {
 		st.CurrentReplicas, st.CurrentRevision = n, st.UpdateRevision // the update is over
 	}
 	s.act.status = st
