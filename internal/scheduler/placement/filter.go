@@ -33,7 +33,7 @@ type Filter struct {
 // The filters by what they look at. Within a list, and from list to list, they are asked in Kubernetes' order, and the first that
 // turns a node down gives the reason.
 var (
-	podFilters    = [...]*Filter{&volumeBinding}
+	podFilters    = [...]*Filter{&volumeBinding, &dynamicResources}
 	nodeFilters   = [...]*Filter{&nodeUnschedulable, &taintToleration, &nodeAffinity, &nodeDeclaredFeatures}
 	roomFilters   = [...]*Filter{&nodePorts, &nodeResourcesFit}
 	domainFilters = [...]*Filter{&podTopologySpread, &interPodAffinity}

@@ -26,14 +26,11 @@ var absent = map[schema.GroupVersion][]kindOf{
 		{"validatingadmissionpolicies", "ValidatingAdmissionPolicy", false},
 		{"validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false},
 		{"validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false}},
-	{Group: "certificates.k8s.io", Version: "v1"}: {
-		{"clustertrustbundles", "ClusterTrustBundle", false}, {"podcertificaterequests", "PodCertificateRequest", true}},
 	{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {
 		{"flowschemas", "FlowSchema", false}, {"prioritylevelconfigurations", "PriorityLevelConfiguration", false}},
 	{Group: "resource.k8s.io", Version: "v1"}: {
 		{"deviceclasses", "DeviceClass", false}, {"devicetaintrules", "DeviceTaintRule", false}, {"resourceclaims", "ResourceClaim", true},
 		{"resourceclaimtemplates", "ResourceClaimTemplate", true}, {"resourceslices", "ResourceSlice", false}},
-	{Group: "storagemigration.k8s.io", Version: "v1"}: {{"storageversionmigrations", "StorageVersionMigration", false}},
 }
 
 type kindOf struct {
