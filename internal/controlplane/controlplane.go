@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -36,6 +38,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/namespace"
 	"github.com/knarr-io/knarr/internal/controller/nodeipam"
 	"github.com/knarr-io/knarr/internal/controller/nodelifecycle"
+	"github.com/knarr-io/knarr/internal/controller/podautoscaler"
 	"github.com/knarr-io/knarr/internal/controller/podcertificate"
 	"github.com/knarr-io/knarr/internal/controller/podgc"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
@@ -81,6 +84,8 @@ type Config struct {
 	Several func() bool
 	// Name is this server's. Without one it does not register, and the endpoints of the API stay what Bootstrap makes them.
 	Name string
+	// Ask reads a document of this server's own API in a user's name, for autoscalers; nil leaves them without metrics.
+	Ask func(ctx context.Context, who user.Info, path string, query url.Values) ([]byte, error)
 	// Space says whether there is room for what is written; nil: always.
 	Space registry.Space
 	// Metrics is where the figures of what the leader runs are shown; nil shows them nowhere.
@@ -223,6 +228,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		job.NewOrphans(as("job-controller")),
 		cronjob.New(as("cronjob-controller")),
 		ttlafterfinished.New(as("ttl-after-finished-controller")),
+		p.autoscaler(as(autoscalerAccount)),
 		disruption.New(as("disruption-controller")),
 		endpointslice.New(as("endpointslice-controller")),
 		endpointslice.NewEndpoints(as("endpoint-controller")),
@@ -251,4 +257,17 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		all = append(all, certificates.New(as("certificate-controller"), p.Authorizer(), p.cfg.Sign))
 	}
 	return all
+}
+
+// autoscalerAccount is the service account of the controller of HorizontalPodAutoscalers.
+const autoscalerAccount = "horizontal-pod-autoscaler"
+
+func (p *Plane) autoscaler(c *client.Local) controller.Controller {
+	cfg := podautoscaler.Config{Rescale: c.Rescale}
+	if p.cfg.Ask != nil {
+		cfg.Ask = func(ctx context.Context, path string, query url.Values) ([]byte, error) {
+			return p.cfg.Ask(ctx, controllerAccount(autoscalerAccount), path, query)
+		}
+	}
+	return podautoscaler.New(c, cfg)
 }
