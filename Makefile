@@ -122,11 +122,13 @@ lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulat
 CONFORMANCE = bin/conformance
 CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp)
 FOCUS ?= \[Conformance\]
+# The suite makes pods by the Pod Security Standards of the version that it was built as.
+CONFORMANCE_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37
 # More settings of the runner, e.g. make conformance CONFORMANCE_FLAGS=-all
 CONFORMANCE_FLAGS ?=
 
 $(CONFORMANCE)/e2e.test: test/conformance/go.mod test/conformance/go.sum $(wildcard test/conformance/suite/*.go)
-	cd test/conformance && CGO_ENABLED=0 $(GO) test -c -vet=off -ldflags '-s -w' -o $(abspath $@) ./suite
+	cd test/conformance && CGO_ENABLED=0 $(GO) test -c -vet=off -ldflags '$(CONFORMANCE_LDFLAGS)' -o $(abspath $@) ./suite
 $(CONFORMANCE)/ginkgo: test/conformance/go.mod test/conformance/go.sum
 	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) github.com/onsi/ginkgo/v2/ginkgo
 $(CONFORMANCE)/agnhost: test/conformance/go.mod test/conformance/go.sum
