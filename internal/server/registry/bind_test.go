@@ -211,3 +211,44 @@ func TestInProcessWritersAreRecorded(t *testing.T) {
 		})
 	}
 }
+
+// An evicted pod says so, also where it stays for a while: a Job tells it from one that failed.
+func TestEvictedPodsSaySo(t *testing.T) {
+	c, r := clienttest.NewRegistry(t)
+	p := pod("a")
+	p.Finalizers = []string{"example.com/wait"}
+	p = clienttest.Create(t, c, p)
+	evict := func(opts metav1.CreateOptions, del *metav1.DeleteOptions) error {
+		return r.Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: "a"}, DeleteOptions: del}, opts)
+	}
+	disrupted := func() int {
+		now, err := client.Get[*corev1.Pod](t.Context(), c, key("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, cond := range now.Status.Conditions {
+			if cond.Type == corev1.DisruptionTarget && cond.Status == corev1.ConditionTrue && cond.Reason == "EvictionByEvictionAPI" && cond.Message == "Eviction API: evicting" {
+				n++
+			}
+		}
+		return n
+	}
+	if err := evict(metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}, nil); err != nil || disrupted() != 0 {
+		t.Errorf("a dry run: %v, %d conditions", err, disrupted())
+	}
+	other := "1"
+	if err := evict(metav1.CreateOptions{}, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &other}}); !apierrors.IsConflict(err) || disrupted() != 0 {
+		t.Errorf("another revision: %v, %d conditions", err, disrupted())
+	}
+	if err := evict(metav1.CreateOptions{}, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &p.ResourceVersion}}); err != nil {
+		t.Fatal(err)
+	}
+	now, err := client.Get[*corev1.Pod](t.Context(), c, key("a"))
+	if err != nil || now.DeletionTimestamp == nil || disrupted() != 1 {
+		t.Errorf("evicted: %v, deleted at %v, %d conditions", err, now.DeletionTimestamp, disrupted())
+	}
+	if err := evict(metav1.CreateOptions{}, nil); err != nil || disrupted() != 1 {
+		t.Errorf("evicted again: %v, %d conditions", err, disrupted())
+	}
+}

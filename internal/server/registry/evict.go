@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -48,8 +49,47 @@ func (r *Registry) Evict(ctx context.Context, eviction *policyv1.Eviction, opts 
 			del.Preconditions = &metav1.Preconditions{UID: &pod.UID} // the budget was spent for this pod, not for its successor
 		}
 	}
+	if len(del.DryRun) == 0 {
+		if err := r.markEvicted(ctx, key, &del); err != nil {
+			return err
+		}
+	}
 	_, _, err = r.Delete(ctx, api.Pods, key, del)
 	return err
+}
+
+// markEvicted notes on a pod that it does not end by itself, by which Jobs tell this end from a failure (KEP-3329). What del asks of the pod
+// is asked of it as it was before.
+func (r *Registry) markEvicted(ctx context.Context, key api.Key, del *metav1.DeleteOptions) error {
+	want := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting"}
+	out, _, err := r.Update(ctx, api.Pods, key, "status", func(current api.Object) (api.Object, error) {
+		if err := preconditions(api.Pods, current, del.Preconditions); err != nil {
+			return nil, err
+		}
+		pod := current.(*corev1.Pod).DeepCopy()
+		want.ObservedGeneration = pod.Generation
+		want.LastTransitionTime = metav1.NewTime(time.Now())
+		for i, c := range pod.Status.Conditions {
+			if c.Type == want.Type {
+				if c.Status == want.Status {
+					want.LastTransitionTime = c.LastTransitionTime
+				}
+				pod.Status.Conditions[i] = want
+				return pod, nil
+			}
+		}
+		pod.Status.Conditions = append(pod.Status.Conditions, want)
+		return pod, nil
+	}, UpdateOptions{})
+	if err != nil {
+		return err
+	}
+	if p := del.Preconditions; p != nil && p.ResourceVersion != nil {
+		next := *p
+		next.ResourceVersion = ptr.To(out.GetResourceVersion())
+		del.Preconditions = &next
+	}
+	return nil
 }
 
 // alwaysEvictable reports whether a pod does not count as available: its deletion disrupts nothing.
