@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -58,6 +59,15 @@ func (l *Local) writing(ctx context.Context) context.Context {
 }
 
 var _ Client = (*Local)(nil)
+
+// Rescale sets the number of replicas of an object, as a write of its scale subresource does.
+func (l *Local) Rescale(ctx context.Context, res *api.Resource, key api.Key, replicas int32) error {
+	_, err := l.registry.UpdateScale(l.writing(ctx), res, key, func(s *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		s.Spec.Replicas = replicas
+		return s, nil
+	}, metav1.UpdateOptions{})
+	return err
+}
 
 // Served implements Client.
 func (l *Local) Served() *api.Served { return l.registry.Served() }

@@ -1,0 +1,236 @@
+// Package podautoscaler scales what HorizontalPodAutoscalers name, by what its pods use and by other metrics.
+//
+// What flows through it: an autoscaler, the scale of its target - anything in the catalogue that has one - and the pods that this selects
+// are read; the metrics APIs are asked ([Config.Ask]); [plan] says how many replicas there are to be and why; the scale is written, and
+// then the status. metrics.k8s.io measures when it is asked, so figures are as new as the look: every [look], where Kubernetes takes one
+// in 15 s at figures that may be as old again.
+//
+// What must stay true: planning is a pure function of what was read, the recent history and the time; a restart forgets that history and
+// keeps the replicas that there are until a full window has passed (TestARestartScalesNothingDownAtOnce); however many autoscalers
+// there are, there are no more than [looksPerSecond] looks.
+package podautoscaler
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/controller/event"
+	"github.com/knarr-io/knarr/internal/server/registry"
+)
+
+const (
+	component = "horizontal-pod-autoscaler"
+	// look is the time between two looks at an autoscaler, and afterFailure that after one which failed.
+	look         = 3 * time.Second
+	afterFailure = 15 * time.Second
+	// looksPerSecond is how many looks there are at most, all autoscalers together.
+	looksPerSecond = 50
+	// quiet is how long a status is not written of which only the figures have changed.
+	quiet = 15 * time.Second
+)
+
+// Config is what the controller works with beside the client.
+type Config struct {
+	// Ask asks the metrics APIs; nil where there are none.
+	Ask Ask
+	// Rescale sets the replicas of an object through its scale subresource.
+	Rescale func(ctx context.Context, res *api.Resource, key api.Key, replicas int32) error
+}
+
+type reconciler struct {
+	client client.Client
+	cfg    Config
+
+	mu    sync.Mutex
+	known map[api.Key]*memory
+}
+
+// memory is what is known of an autoscaler from earlier looks.
+type memory struct {
+	uid      types.UID
+	history  history
+	selector labels.Selector // nil before the first look at its scale
+	written  time.Time       // when its status was written
+}
+
+// New declares the HorizontalPodAutoscaler controller.
+func New(c client.Client, cfg Config) controller.Controller {
+	return controller.Controller{
+		Name:    "horizontalpodautoscaler",
+		Workers: 5,
+		Watches: []controller.Watch{{Resource: api.HorizontalPodAutoscalers, Keys: changedSpec}},
+		Writes: []controller.Write{
+			controller.Sets(api.HorizontalPodAutoscalers, "status"),
+			controller.Sets(nil, "spec", "replicas").Of("with a scale, that an autoscaler names"),
+		},
+		Reconciler: &reconciler{client: c, cfg: cfg, known: map[api.Key]*memory{}},
+	}
+}
+
+// changedSpec leaves out changes of the status, which this controller writes itself.
+func changedSpec(e client.Event) []api.Key {
+	if e.Old != nil && e.Type != client.Deleted && e.Old.GetGeneration() == e.Object.GetGeneration() && e.Old.GetUID() == e.Object.GetUID() {
+		return nil
+	}
+	return []api.Key{api.KeyOf(e.Object)}
+}
+
+// Reconcile takes one look at one autoscaler.
+func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration, error) {
+	hpa, err := client.Get[*autoscalingv2.HorizontalPodAutoscaler](ctx, r.client, key)
+	if apierrors.IsNotFound(err) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.known, key)
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	m, others := r.remember(hpa)
+	res, obs, err := r.observe(ctx, hpa, m)
+	if err != nil {
+		return 0, err
+	}
+	act := plan(hpa, obs, time.Now())
+	if act.Rescale {
+		target := api.Key{Namespace: hpa.Namespace, Name: hpa.Spec.ScaleTargetRef.Name}
+		act.finish(hpa, r.cfg.Rescale(ctx, res, target, act.To), time.Now())
+	}
+	event.Write(ctx, r.client, component, time.Now(), act.Events...)
+	r.mu.Lock()
+	m.history = act.History
+	r.mu.Unlock()
+	if err := r.writeStatus(ctx, hpa, m, act.Status); err != nil {
+		return 0, err
+	}
+	if act.Failed != nil {
+		return afterFailure, nil
+	}
+	return max(look, time.Duration(others)*time.Second/looksPerSecond), nil
+}
+
+// remember returns what is known of hpa, and how many autoscalers there are.
+func (r *reconciler) remember(hpa *autoscalingv2.HorizontalPodAutoscaler) (*memory, int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.known[api.KeyOf(hpa)]
+	if m == nil || m.uid != hpa.UID {
+		m = &memory{uid: hpa.UID}
+		r.known[api.KeyOf(hpa)] = m
+	}
+	return m, len(r.known)
+}
+
+// observe reads the scale of hpa's target, its pods and, where they decide, the metrics.
+func (r *reconciler) observe(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler, m *memory) (*api.Resource, observed, error) {
+	obs := observed{history: m.history}
+	var res *api.Resource
+	if res, obs.scale, obs.err = r.scale(ctx, hpa); obs.err != nil {
+		return nil, obs, nil
+	}
+	selector, err := selectorOf(obs.scale)
+	if err != nil || !measures(hpa, obs.scale.Spec.Replicas) {
+		return res, obs, nil // it is for the plan to say what is wrong with it
+	}
+	obs.pods, err = client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: hpa.Namespace, Labels: selector})
+	if err != nil {
+		return nil, obs, err
+	}
+	r.mu.Lock()
+	m.selector = selector
+	obs.rivals = r.rivals(hpa.Namespace, obs.pods)
+	r.mu.Unlock()
+	if len(obs.rivals) < 2 {
+		obs.readings = r.read(ctx, hpa, selector)
+	}
+	return res, obs, nil
+}
+
+// rivals returns the autoscalers of a namespace that select one of pods.
+func (r *reconciler) rivals(namespace string, pods []*corev1.Pod) []string {
+	var out []string
+	for key, m := range r.known {
+		if key.Namespace == namespace && m.selector != nil && slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return m.selector.Matches(labels.Set(p.Labels)) }) {
+			out = append(out, key.String())
+		}
+	}
+	slices.SortFunc(out, strings.Compare)
+	return out
+}
+
+// resource finds what is served under a kind, in whichever version of its group.
+func (r *reconciler) resource(apiVersion, kind string) (*api.Resource, error) {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return nil, err
+	}
+	catalog := r.client.Served().Now()
+	if res := catalog.Kind(gv.WithKind(kind)); res != nil {
+		return res, nil
+	}
+	for _, res := range catalog.All() {
+		if res.Group == gv.Group && res.Kind == kind {
+			return res, nil
+		}
+	}
+	return nil, &meta.NoKindMatchError{GroupKind: schema.GroupKind{Group: gv.Group, Kind: kind}, SearchedVersions: []string{gv.Version}}
+}
+
+// scale reads the scale of hpa's target.
+func (r *reconciler) scale(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler) (*api.Resource, *autoscalingv1.Scale, error) {
+	ref := hpa.Spec.ScaleTargetRef
+	res, err := r.resource(ref.APIVersion, ref.Kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	obj, err := r.client.Get(ctx, res, api.Key{Namespace: hpa.Namespace, Name: ref.Name})
+	if err != nil {
+		return nil, nil, err
+	}
+	if stored := r.client.Served().Now().Of(obj); stored != nil {
+		res = stored // a custom resource is read as it is stored
+	}
+	if res.Scale == nil {
+		return nil, nil, apierrors.NewGenericServerResponse(http.StatusNotFound, "get", res.GroupResource(), ref.Name+"/scale", "", 0, true)
+	}
+	scale, err := registry.ScaleOf(res, obj)
+	return res, scale, err
+}
+
+// writeStatus stores a status, unless it says nothing new.
+func (r *reconciler) writeStatus(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler, m *memory, status autoscalingv2.HorizontalPodAutoscalerStatus) error {
+	if apiequality.Semantic.DeepEqual(hpa.Status, status) {
+		return nil
+	}
+	same := status
+	same.CurrentMetrics = hpa.Status.CurrentMetrics
+	if len(status.CurrentMetrics) == len(hpa.Status.CurrentMetrics) && time.Since(m.written) < quiet && apiequality.Semantic.DeepEqual(hpa.Status, same) {
+		return nil
+	}
+	next := hpa.DeepCopy()
+	next.Status = status
+	if _, err := r.client.Update(ctx, next, "status"); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("writing the status of HorizontalPodAutoscaler %s: %w", api.KeyOf(hpa), err)
+	}
+	m.written = time.Now()
+	return nil
+}
