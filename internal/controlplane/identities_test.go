@@ -16,6 +16,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubelabels "k8s.io/apimachinery/pkg/labels"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -140,7 +141,7 @@ func live(t *testing.T, c client.Client) {
 		}
 	}
 	pods := func() []*corev1.Pod {
-		list, err := client.List[*corev1.Pod](t.Context(), c, client.ListOptions{Namespace: "shop", Index: client.IndexNode, Value: "n"})
+		list, err := client.List[*corev1.Pod](t.Context(), c, client.ListOptions{Namespace: "shop", Index: client.IndexNode, Value: "n", Labels: kubelabels.SelectorFromSet(labels)})
 		if err != nil {
 			t.Fatal(err)
 		}
