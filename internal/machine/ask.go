@@ -27,6 +27,17 @@ const (
 	longestAnswer = 64 << 20
 )
 
+// listened returns where this machine reaches its own server that listens at an address.
+func listened(at netip.AddrPort) netip.AddrPort {
+	switch {
+	case !at.Addr().IsUnspecified():
+		return at
+	case at.Addr().Is4():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())
+}
+
 // newAsk returns a function that reads documents of this server's own API in a user's name, as a front proxy does.
 func newAsk(keys *pki.PKI, at netip.AddrPort) func(ctx context.Context, who user.Info, path string, query url.Values) ([]byte, error) {
 	roots := x509.NewCertPool()

@@ -124,7 +124,7 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 		},
 		Lead: p.data.Lead, Several: p.data.Several, Name: s.NodeName,
 		Metrics: p.metrics, Log: s.log,
-		Ask: newAsk(p.keys, s.reached()),
+		Ask: newAsk(p.keys, listened(s.listenAddr)),
 	})
 }
 

@@ -38,9 +38,9 @@ import (
 
 const (
 	component = "horizontal-pod-autoscaler"
-	// look is the time between two looks at an autoscaler, and afterFailure that after one which failed.
-	look         = 3 * time.Second
-	afterFailure = 15 * time.Second
+	// look is the time between two looks at an autoscaler. It doubles with each that fails in a row, up to longestLook.
+	look        = 3 * time.Second
+	longestLook = 15 * time.Second
 	// looksPerSecond is how many looks there are at most, all autoscalers together.
 	looksPerSecond = 50
 	// quiet is how long a status is not written of which only the figures have changed.
@@ -69,6 +69,7 @@ type memory struct {
 	history  history
 	selector labels.Selector // nil before the first look at its scale
 	written  time.Time       // when its status was written
+	failed   int             // looks in a row that failed
 }
 
 // New declares the HorizontalPodAutoscaler controller.
@@ -123,8 +124,10 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		return 0, err
 	}
 	if act.Failed != nil {
-		return afterFailure, nil
+		m.failed++
+		return min(look<<min(m.failed-1, 8), longestLook), nil
 	}
+	m.failed = 0
 	return max(look, time.Duration(others)*time.Second/looksPerSecond), nil
 }
 
