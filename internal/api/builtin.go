@@ -25,6 +25,9 @@ var Builtin = []*Resource{
 	Secrets,
 	ServiceAccounts,
 	Services,
+	// admissionregistration.k8s.io/v1
+	MutatingWebhookConfigurations,
+	ValidatingWebhookConfigurations,
 	// apiregistration.k8s.io/v1
 	APIServices,
 	// apiextensions.k8s.io/v1

@@ -18,6 +18,7 @@ type Catalog struct {
 	tables map[string]*Resource
 	stored []*Resource                // those that have a table: versions that are stored in another one have not
 	types  map[reflect.Type]*Resource // by the Go type of their objects, but for unstructured ones
+	shared map[string][]*Resource     // by table: those whose objects are the same, in several versions
 }
 
 // NewCatalog returns a Catalog of resources, no two of which may have the same name, kind or table.
@@ -27,6 +28,7 @@ func NewCatalog(resources ...*Resource) (*Catalog, error) { return (&Catalog{}).
 func (c *Catalog) With(more ...*Resource) (*Catalog, error) {
 	out := &Catalog{
 		all: slices.Concat(c.all, more), stored: c.stored, kinds: cloned(c.kinds), served: cloned(c.served), tables: cloned(c.tables), types: cloned(c.types),
+		shared: cloned(c.shared),
 	}
 	for _, r := range more {
 		if err := out.add(r); err != nil {
@@ -49,6 +51,9 @@ func (c *Catalog) add(r *Resource) error {
 		}
 		c.tables[r.Table()] = r
 		c.stored = append(c.stored[:len(c.stored):len(c.stored)], r)
+	}
+	if have := c.shared[r.Table()]; !r.Hidden {
+		c.shared[r.Table()] = append(have[:len(have):len(have)], r)
 	}
 	for _, gv := range r.GroupVersions() {
 		if taken := c.kinds[gv.WithKind(r.Kind)]; taken != nil {
@@ -98,6 +103,9 @@ func (c *Catalog) Has(r *Resource) bool { return c.kinds[r.GroupVersionKind] == 
 
 // Kind returns the resource that serves objects of kind gvk, in its stored version or a further one, or nil.
 func (c *Catalog) Kind(gvk schema.GroupVersionKind) *Resource { return c.kinds[gvk] }
+
+// Versions returns the resources under which the objects of r are served: r, and further versions of it. The slice is not to be changed.
+func (c *Catalog) Versions(r *Resource) []*Resource { return c.shared[r.Table()] }
 
 // Find returns the resource that is served as gvr, in its stored version or a further one. Hidden ones are not.
 func (c *Catalog) Find(gvr schema.GroupVersionResource) (*Resource, bool) {

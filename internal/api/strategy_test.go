@@ -428,7 +428,8 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases podcertificaterequests poddisruptionbudgets runtimeclasses storageversionmigrations volumeattachments"
+	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases mutatingwebhookconfigurations podcertificaterequests " +
+		"poddisruptionbudgets runtimeclasses storageversionmigrations validatingwebhookconfigurations volumeattachments"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}

@@ -76,6 +76,19 @@ spec:
   ports: [{name: http, port: 80}]
 `
 
+const goodWebhook = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: hook}
+webhooks:
+- name: hook.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  clientConfig: {service: {namespace: default, name: hook}}
+  rules: [{apiGroups: [""], apiVersions: [v1], resources: [pods], operations: [CREATE]}]
+  matchConditions: [{name: named, expression: "object.metadata.name != 'x'"}]
+`
+
 func TestValidateCreate(t *testing.T) {
 	cases := []struct {
 		name, manifest string
@@ -171,6 +184,16 @@ func TestValidateCreate(t *testing.T) {
 		}},
 		{"storage capacity", `{apiVersion: storage.k8s.io/v1, kind: CSIStorageCapacity, metadata: {name: a, namespace: b}, storageClassName: c, capacity: -1}`, []string{
 			`capacity: Invalid value: "-1": must be greater than or equal to 0`,
+		}},
+		{"webhook", goodWebhook, nil},
+		{"webhook named like one of a file", strings.Replace(goodWebhook, "name: hook}", "name: hook.static.k8s.io}", 1), []string{
+			`metadata.name: Invalid value: "hook.static.k8s.io": names ending with ".static.k8s.io" are reserved for static manifest-based configurations and cannot be managed via the API`,
+		}},
+		{"webhook with side effects", strings.Replace(goodWebhook, "sideEffects: None", "sideEffects: Some", 1), []string{
+			`webhooks[0].sideEffects: Unsupported value: "Some": supported values: "None", "NoneOnDryRun"`,
+		}},
+		{"webhook with a condition that is none", strings.Replace(goodWebhook, "object.metadata.name != 'x'", "1 + 1", 1), []string{
+			`webhooks[0].matchConditions[0].expression: Invalid value: "1 + 1": must evaluate to bool but got int`,
 		}},
 		{"runtime class", `{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: a}}`, []string{`handler: Required value`}},
 	}

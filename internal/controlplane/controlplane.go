@@ -55,8 +55,10 @@ import (
 	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
+	"github.com/knarr-io/knarr/internal/server/admission/webhook"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
+	"github.com/knarr-io/knarr/internal/server/cel"
 	"github.com/knarr-io/knarr/internal/server/crd"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/store"
@@ -106,6 +108,8 @@ type Plane struct {
 	cfg   Config
 	nodes authz.Authorizer
 	ready chan struct{}
+	// webhooks are asked about every write.
+	webhooks *webhook.Webhooks
 	// scheduling outlives the scheduler, which runs only while this server leads.
 	scheduling *scheduler.Metrics
 	queues     *controller.Metrics
@@ -129,7 +133,13 @@ func New(cfg Config) (*Plane, error) {
 	}
 	p.Registry = registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Space: cfg.Space, Log: cfg.Log, Admission: func(front *registry.Registry) admission.Chain {
 		quotas := client.NewLocal(front).As(apiServer)
-		chain := plugins.Default(plugins.Config{Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas})
+		p.webhooks = webhook.New(webhook.Config{
+			Store: s, Reader: reader, Served: front.Served(), Authorizer: p.Authorizer(), Programs: &cel.Programs{}, Metrics: cfg.Metrics, Log: cfg.Log,
+		})
+		chain := plugins.Default(plugins.Config{
+			Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas,
+			Configured: []admission.Plugin{p.webhooks.Mutating(), p.webhooks.Validating()},
+		})
 		return append(chain, cfg.further...)
 	}})
 	p.Client = client.NewLocal(p.Registry).As(apiServer)
@@ -177,6 +187,8 @@ func (p *Plane) Run(ctx context.Context) error {
 			}
 			return fmt.Errorf("creating the initial objects: %w", err)
 		}
+		p.webhooks.Serve()
+		g.Go(func() error { return p.webhooks.Run(ctx, p.reportOutage) })
 		close(p.ready)
 		g.Go(func() error { return p.cfg.Lead(ctx, p.lead) })
 		g.Go(func() error {

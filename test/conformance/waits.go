@@ -11,7 +11,6 @@ type wait struct {
 // waits is in the order in which a test is looked up: the first that matches is what it waits for. An entry goes when its feature comes.
 var waits = []wait{
 	{"CustomResourceDefinitions", regexp.MustCompile(`CustomResource|custom resource|\bCR\b|CRD`)},
-	{"admission webhooks", regexp.MustCompile(`AdmissionWebhook|AggregatedDiscovery|Discovery should locate the groupVersion`)},
 	{"CEL admission policies", regexp.MustCompile(`(Validating|Mutating)AdmissionPolicy`)},
 	{"API aggregation", regexp.MustCompile(`Aggregator`)},
 	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},

@@ -16,6 +16,7 @@ import (
 	"net/url"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
@@ -88,10 +89,10 @@ func (n *Connector) Serve(c *call.Call) error {
 	return call.ErrNoPath()
 }
 
-// admit asks admission about a connection.
-func (n *Connector) admit(c *call.Call) error {
+// admit asks admission about a connection, which may change its options.
+func (n *Connector) admit(c *call.Call, opts runtime.Object) error {
 	a := &admission.Attributes{
-		Operation: admission.Connect, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(),
+		Operation: admission.Connect, Resource: c.Target.Res, Subresource: c.Target.Subresource, Key: c.Target.Key(), Connection: opts,
 	}
 	return n.cfg.Registry.Admit(c.R.Context(), a)
 }

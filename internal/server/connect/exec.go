@@ -21,6 +21,9 @@ func (n *Connector) exec(c *call.Call) error {
 	if err := c.Parameters(opts); err != nil {
 		return err
 	}
+	if err := n.admit(c, opts); err != nil {
+		return err
+	}
 	pod, err := n.connectable(c, &opts.Container)
 	if err != nil {
 		return err
@@ -37,6 +40,9 @@ func (n *Connector) exec(c *call.Call) error {
 func (n *Connector) attach(c *call.Call) error {
 	opts := &corev1.PodAttachOptions{}
 	if err := c.Parameters(opts); err != nil {
+		return err
+	}
+	if err := n.admit(c, opts); err != nil {
 		return err
 	}
 	pod, err := n.connectable(c, &opts.Container)
@@ -65,6 +71,9 @@ func (n *Connector) command(c *call.Call, pod *corev1.Pod, opts stream.Options, 
 func (n *Connector) portForward(c *call.Call) error {
 	opts := &corev1.PodPortForwardOptions{}
 	if err := c.Parameters(opts); err != nil {
+		return err
+	}
+	if err := n.admit(c, opts); err != nil {
 		return err
 	}
 	pod, err := n.connectable(c, nil)
@@ -99,16 +108,13 @@ func (n *Connector) connectable(c *call.Call, container *string) (*corev1.Pod, e
 	return pod, nil
 }
 
-// connect asks admission and the node, and hands the connection over. Once it has been, nothing more can be answered.
+// connect asks the node, and hands the connection over. Once it has been, nothing more can be answered.
 func (n *Connector) connect(c *call.Call, pod *corev1.Pod, prepare func(context.Context, Streams) (*url.URL, error), serve func(stream.Target) error) error {
 	if c.R.Header.Get("Upgrade") == "" {
 		return apierrors.NewBadRequest("Upgrade request required")
 	}
 	if c.R.ProtoMajor != 1 {
 		return apierrors.NewBadRequest("this needs a connection of its own: use HTTP/1.1, with an upgrade to WebSocket or SPDY")
-	}
-	if err := n.admit(c); err != nil {
-		return err
 	}
 	s, err := n.streams(c, pod)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
@@ -28,12 +29,12 @@ func (n *Connector) proxy(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+	if err := n.admitProxy(c); err != nil {
+		return err
+	}
 	c.Target.Name = name
 	if c.Target.Res == api.Nodes {
 		return n.nodeProxy(c, portName)
-	}
-	if err := n.admit(c); err != nil {
-		return err
 	}
 	var host string
 	switch c.Target.Res {
@@ -54,6 +55,34 @@ func (n *Connector) proxy(c *call.Call) error {
 		return nil
 	}
 	n.pass(c, scheme, host)
+	return nil
+}
+
+// admitProxy asks admission about a request that is passed on. The object's name is still what the path says, with scheme and port.
+func (n *Connector) admitProxy(c *call.Call) error {
+	_, path := throughPath(c)
+	if path == "/" && !strings.HasSuffix(c.R.URL.Path, "/") {
+		path = ""
+	}
+	var opts runtime.Object
+	admitted := &path
+	switch c.Target.Res {
+	case api.Pods:
+		o := &corev1.PodProxyOptions{Path: path}
+		opts, admitted = o, &o.Path
+	case api.Services:
+		o := &corev1.ServiceProxyOptions{Path: path}
+		opts, admitted = o, &o.Path
+	case api.Nodes:
+		o := &corev1.NodeProxyOptions{Path: path}
+		opts, admitted = o, &o.Path
+	}
+	if err := n.admit(c, opts); err != nil {
+		return err
+	}
+	if *admitted != path {
+		c.Target.Rest = strings.TrimPrefix(*admitted, "/")
+	}
 	return nil
 }
 

@@ -1,7 +1,7 @@
 // Package hook calls the webhooks that the API server asks: over TLS, at a URL or at a Service of the cluster.
 //
 // What flows through it: a [Client] posts JSON and returns the answer's body. What must stay true: an answer is bounded in size and
-// a call in time; a Service is resolved anew for each connection, to an endpoint that is ready, and its certificate is that of
+// a call in time; a Service is resolved anew for each request, to an endpoint that is ready, and its certificate is that of
 // NAME.NAMESPACE.svc. Tests: TestAnswers, TestServices.
 package hook
 
@@ -42,8 +42,29 @@ type Target struct {
 
 // Client posts to one webhook.
 type Client struct {
-	url  string
-	http *http.Client
+	url    string
+	http   *http.Client
+	target Target
+	store  *store.Store
+}
+
+// StatusError is an answer whose status says that it is none.
+type StatusError struct {
+	Code         int
+	Status, Body string
+}
+
+// Error implements error.
+func (e *StatusError) Error() string { return "the webhook answered " + e.Status + ": " + e.Body }
+
+// Unreachable returns why nobody is there who could be asked, as far as the copy says: a Service without a ready endpoint, or none at all. nil for
+// URLs.
+func (c *Client) Unreachable() error {
+	if c.target.URL != "" {
+		return nil
+	}
+	_, err := resolve(c.store, c.target)
+	return err
 }
 
 // New returns a Client of a webhook. Services are found in s.
@@ -56,21 +77,17 @@ func New(t Target, s *store.Store) (*Client, error) {
 		}
 	}
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	transport := &http.Transport{TLSClientConfig: config, DialContext: dialer.DialContext, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 8}
+	// HTTP/1.1: a request that hangs takes no other's connection along.
+	transport := &http.Transport{TLSClientConfig: config, DialContext: dialer.DialContext, IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 8}
+	var through http.RoundTripper = transport
 	at := t.URL
 	if at == "" {
 		host := t.Service + "." + t.Namespace + ".svc"
 		config.ServerName = host
 		at = (&url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(int(t.Port))), Path: t.Path}).String()
-		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			address, err := resolve(s, t)
-			if err != nil {
-				return nil, err
-			}
-			return dialer.DialContext(ctx, network, address)
-		}
+		through = balanced{transport, s, t}
 	}
-	return &Client{url: at, http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+	return &Client{url: at, target: t, store: s, http: &http.Client{Transport: through, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
 
 // Post sends a value as JSON and decodes the answer into another one. It waits no longer than limit.
@@ -99,12 +116,33 @@ func (c *Client) Post(ctx context.Context, limit time.Duration, send, into any) 
 	case len(answer) > answerLimit:
 		return fmt.Errorf("the answer is larger than %d bytes", answerLimit)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		return fmt.Errorf("the webhook answered %s: %.200s", resp.Status, answer)
+		return &StatusError{resp.StatusCode, resp.Status, fmt.Sprintf("%.200s", answer)}
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	return nil
+}
+
+// balanced sends each request to a ready endpoint of a Service: connections are kept per endpoint.
+type balanced struct {
+	next   http.RoundTripper
+	store  *store.Store
+	target Target
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b balanced) RoundTrip(r *http.Request) (*http.Response, error) {
+	address, err := resolve(b.store, b.target)
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, err
+	}
+	to := r.Clone(r.Context())
+	to.Host, to.URL.Host = r.URL.Host, address
+	return b.next.RoundTrip(to)
 }
 
 // resolve returns the address of a Service's ready endpoint.

@@ -137,7 +137,7 @@ type slow struct {
 	running, most atomic.Int32
 }
 
-func (*slow) Remote() {}
+func (*slow) Remote() bool { return true }
 
 func (s *slow) Admit(context.Context, *admission.Attributes) error {
 	n := s.running.Add(1)

@@ -25,9 +25,6 @@ func (r *Registry) CreateMany(ctx context.Context, res *api.Resource, objs []api
 	alone := r.allocators[res] != nil // what is allocated is allocated one by one
 	r.each(len(objs), func(i int) {
 		obj := objs[i]
-		if gen := obj.GetGenerateName(); gen != "" && obj.GetName() == "" {
-			obj.SetName(r.freeName(res, obj.GetNamespace(), gen))
-		}
 		if alone {
 			results[i].Object, results[i].Err = r.Create(ctx, res, obj, metav1.CreateOptions{})
 			return

@@ -33,15 +33,11 @@ type creation struct {
 }
 
 func (r *Registry) create(ctx context.Context, res *api.Resource, obj api.Object, opts creation) (api.Object, error) {
-	generate := obj.GetGenerateName()
-	generated := generate != "" && obj.GetName() == ""
+	generated := obj.GetGenerateName() != "" && obj.GetName() == ""
 	for try := 0; ; try++ {
 		draft := obj
 		if generated || r.allocators[res] != nil {
 			draft = obj.DeepCopyObject().(api.Object) // as it came, should a name or an address have to be drawn again
-		}
-		if generated {
-			draft.SetName(r.freeName(res, obj.GetNamespace(), generate))
 		}
 		if err := r.prepareCreate(ctx, res, draft, opts); err != nil {
 			if generated && apierrors.IsAlreadyExists(err) && try < generateNameTries {
@@ -138,16 +134,11 @@ func (r *Registry) freeName(res *api.Resource, namespace, base string) string {
 // prepareCreate defaults, admits, prepares and validates obj in place; a Service gets its addresses and ports, which have still to
 // be taken. That there is such an object already is found out before admission charges quotas for it.
 func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api.Object, opts creation) error {
-	if res.Namespaced && obj.GetNamespace() == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("a namespace must be given: %s %q is namespaced", res.GroupResource(), obj.GetName()))
-	}
-	if !res.Namespaced && obj.GetNamespace() != "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("%s are not namespaced, but %q names namespace %q", res.GroupResource(), obj.GetName(), obj.GetNamespace()))
-	}
-	if obj.GetResourceVersion() != "" {
-		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	if err := creatable(res, obj); err != nil {
+		return err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind) // so that stored objects encode as they are
+	wipe(obj)
 	res.Default(obj)
 	attrs := &admission.Attributes{
 		Operation: admission.Create, Resource: res, Key: api.KeyOf(obj), Object: obj,
@@ -155,6 +146,10 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	}
 	if err := r.admission.Admit(ctx, attrs); err != nil {
 		return err
+	}
+	if obj.GetName() == "" && obj.GetGenerateName() != "" { // admission may have set one
+		obj.SetName(r.freeName(res, obj.GetNamespace(), obj.GetGenerateName()))
+		attrs.Key = api.KeyOf(obj)
 	}
 	if !opts.applied {
 		if err := r.record(ctx, res, "", nil, obj, opts.FieldManager); err != nil {
@@ -170,11 +165,9 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 			return err
 		}
 	}
+	wipe(obj) // of what admission may have set
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.Time{Time: now()})
-	obj.SetDeletionTimestamp(nil)
-	obj.SetDeletionGracePeriodSeconds(nil)
-	obj.SetSelfLink("")
 	if res.PrepareForCreate != nil {
 		res.PrepareForCreate(obj)
 	}
@@ -195,6 +188,29 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	}
 	warn(ctx, res, obj, nil, "")
 	return r.admission.Validate(ctx, attrs)
+}
+
+// wipe removes what only the server sets.
+func wipe(obj api.Object) {
+	obj.SetUID("")
+	obj.SetCreationTimestamp(metav1.Time{})
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetSelfLink("")
+}
+
+// creatable refuses an object in a namespace, or outside of one, where its kind does not allow that, and one that was stored before.
+func creatable(res *api.Resource, obj api.Object) error {
+	if res.Namespaced && obj.GetNamespace() == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("a namespace must be given: %s %q is namespaced", res.GroupResource(), obj.GetName()))
+	}
+	if !res.Namespaced && obj.GetNamespace() != "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s are not namespaced, but %q names namespace %q", res.GroupResource(), obj.GetName(), obj.GetNamespace()))
+	}
+	if obj.GetResourceVersion() != "" {
+		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	return nil
 }
 
 func invalid(res *api.Resource, obj api.Object, errs field.ErrorList) error {

@@ -19,10 +19,15 @@ import (
 // Delete starts graceful deletion of an object, or removes it where nothing has to be waited for (gone). It returns the object
 // as it is now, or was last.
 func (r *Registry) Delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions) (_ api.Object, gone bool, _ error) {
+	return r.delete(ctx, res, key, opts, r.admission)
+}
+
+// delete is Delete as far as a chain of plugins lets it.
+func (r *Registry) delete(ctx context.Context, res *api.Resource, key api.Key, opts metav1.DeleteOptions, chain admission.Chain) (_ api.Object, gone bool, _ error) {
 	t := r.Table(res)
 	inTurn := false
 	for {
-		d, err := r.deletion(ctx, res, t, key, opts)
+		d, err := r.deletion(ctx, res, t, key, opts, chain)
 		if err != nil || d.group == nil {
 			return d.object, d.gone, err
 		}
@@ -54,7 +59,9 @@ type deletion struct {
 }
 
 // deletion checks and admits the deletion of the object at key, and decides how it goes.
-func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Table, key api.Key, opts metav1.DeleteOptions) (d deletion, _ error) {
+func (r *Registry) deletion(
+	ctx context.Context, res *api.Resource, t *store.Table, key api.Key, opts metav1.DeleteOptions, chain admission.Chain,
+) (d deletion, _ error) {
 	if opts.OrphanDependents != nil && opts.PropagationPolicy != nil {
 		return d, apierrors.NewBadRequest("orphanDependents and propagationPolicy cannot both be set")
 	}
@@ -70,10 +77,10 @@ func (r *Registry) deletion(ctx context.Context, res *api.Resource, t *store.Tab
 		Operation: admission.Delete, Resource: res, Key: key, Old: obj,
 		Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
 	}
-	if err := r.admission.Admit(ctx, attrs); err != nil {
+	if err := chain.Admit(ctx, attrs); err != nil {
 		return d, err
 	}
-	if err := r.admission.Validate(ctx, attrs); err != nil {
+	if err := chain.Validate(ctx, attrs); err != nil {
 		return d, err
 	}
 	if len(opts.DryRun) == 0 {
@@ -109,7 +116,7 @@ func (r *Registry) DeleteMany(ctx context.Context, res *api.Resource, objs []api
 		deletions := make([]deletion, len(todo))
 		r.each(len(todo), func(n int) {
 			i := todo[n]
-			d, err := r.deletion(ctx, res, t, api.KeyOf(objs[i]), one(objs[i]))
+			d, err := r.deletion(ctx, res, t, api.KeyOf(objs[i]), one(objs[i]), r.admission)
 			deletions[n], results[i] = d, Result{d.object, err}
 		})
 		for n, i := range todo {

@@ -54,7 +54,7 @@ func (r *Registry) Evict(ctx context.Context, eviction *policyv1.Eviction, opts 
 			return err
 		}
 	}
-	_, _, err = r.Delete(ctx, api.Pods, key, del)
+	_, _, err = r.delete(ctx, api.Pods, key, del, nil) // the eviction has been admitted
 	return err
 }
 
@@ -80,7 +80,7 @@ func (r *Registry) markEvicted(ctx context.Context, key api.Key, del *metav1.Del
 		}
 		pod.Status.Conditions = append(pod.Status.Conditions, want)
 		return pod, nil
-	}, UpdateOptions{})
+	}, UpdateOptions{unasked: true})
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (r *Registry) spendBudget(ctx context.Context, pod *corev1.Pod, dryRun bool
 		}
 		return out, nil
 	}
-	opts := UpdateOptions{}
+	opts := UpdateOptions{unasked: true}
 	if dryRun {
 		opts.DryRun = []string{metav1.DryRunAll}
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/exchanged"
+	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/request"
 )
 
 // ScaleOf is obj, of the version of res, as a Scale: the number of replicas in the same terms for every kind that has one.
@@ -37,29 +39,42 @@ func scaleWith(obj api.Object, spec, status int32, selector string) *autoscaling
 // unsaid stands for the replicas of an object that does not say how many it wants, so that a patch can: no valid number.
 const unsaid = math.MinInt32
 
-// changedScale returns the Scale that change makes of the present one.
-func changedScale(res *api.Resource, obj api.Object, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) (*autoscalingv1.Scale, error) {
+// changedScale returns the present Scale and the one that change makes of it.
+func changedScale(res *api.Resource, obj api.Object, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) (present, wanted *autoscalingv1.Scale, _ error) {
 	spec, status, selector, err := res.Scale.Get(obj)
 	var missing api.MissingReplicas
 	switch {
 	case errors.As(err, &missing):
 		spec = unsaid
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	}
-	wanted, err := change(scaleWith(obj, spec, status, selector))
+	present = scaleWith(obj, spec, status, selector)
+	wanted, err = change(present.DeepCopy())
 	if err == nil && missing.Path != "" && wanted.Spec.Replicas == unsaid {
 		err = apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", missing.Path))
 	}
-	return wanted, err
+	if missing.Path != "" {
+		present.Spec.Replicas = 0
+	}
+	return present, wanted, err
 }
 
 // UpdateScale sets the replicas that change makes of the present Scale, again when somebody wrote in between. It is a write of the object
-// itself.
+// itself, of which admission sees the Scale.
 func (r *Registry) UpdateScale(ctx context.Context, res *api.Resource, key api.Key, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error), opts metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
+	attrs := &admission.Attributes{}
 	transform := func(current api.Object) (api.Object, error) {
-		wanted, err := changedScale(res, current, change)
+		present, wanted, err := changedScale(res, current, change)
 		if err != nil {
+			return nil, err
+		}
+		wanted = wanted.DeepCopy() // admission changes it, and may be asked again
+		*attrs = admission.Attributes{
+			Operation: admission.Update, Resource: res, Subresource: "scale", Key: key, Object: wanted, Old: present,
+			Options: &opts, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
+		}
+		if err := r.admission.Admit(ctx, attrs); err != nil {
 			return nil, err
 		}
 		if errs := exchanged.Validate(wanted); len(errs) > 0 {
@@ -73,7 +88,7 @@ func (r *Registry) UpdateScale(ctx context.Context, res *api.Resource, key api.K
 		}
 		return obj, nil
 	}
-	out, _, err := r.Update(ctx, res, key, "", transform, UpdateOptions{UpdateOptions: opts, recordAs: "scale"})
+	out, _, err := r.Update(ctx, res, key, "", transform, UpdateOptions{UpdateOptions: opts, recordAs: "scale", admitted: attrs})
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,10 @@ type UpdateOptions struct {
 
 	// recordAs is the subresource under which the writer's fields are recorded, where it is not the one that is written.
 	recordAs string
+	// admitted are the attributes of a write of another kind that transform has made this one of, and let Admit: a Scale.
+	admitted *admission.Attributes
+	// unasked says that this write is a part of another one, which admission has been asked about.
+	unasked bool
 }
 
 // conflictMessage is what users and clients know to look for.
@@ -142,12 +146,17 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	}
 	obj.GetObjectKind().SetGroupVersionKind(res.GroupVersionKind)
 	res.Default(obj)
-	attrs := &admission.Attributes{
-		Operation: admission.Update, Resource: res, Subresource: sub, Key: api.KeyOf(obj), Object: obj, Old: current,
-		Options: &opts.UpdateOptions, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
-	}
-	if err := r.admission.Admit(ctx, attrs); err != nil {
-		return err
+	attrs := opts.admitted
+	if attrs == nil {
+		attrs = &admission.Attributes{
+			Operation: admission.Update, Resource: res, Subresource: sub, Key: api.KeyOf(obj), Object: obj, Old: current,
+			Options: &opts.UpdateOptions, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
+		}
+		if !opts.unasked {
+			if err := r.admission.Admit(ctx, attrs); err != nil {
+				return err
+			}
+		}
 	}
 	if !opts.Applied {
 		if err := r.record(ctx, res, cmp.Or(opts.recordAs, sub), current, obj, opts.FieldManager); err != nil {
@@ -174,6 +183,9 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 		return invalid(res, obj, errs)
 	}
 	warn(ctx, res, obj, current, sub)
+	if opts.unasked {
+		return nil
+	}
 	return r.admission.Validate(ctx, attrs)
 }
 

@@ -22,10 +22,8 @@ var absent = map[schema.GroupVersion][]kindOf{
 	{Group: "admissionregistration.k8s.io", Version: "v1"}: {
 		{"mutatingadmissionpolicies", "MutatingAdmissionPolicy", false},
 		{"mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false},
-		{"mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false},
 		{"validatingadmissionpolicies", "ValidatingAdmissionPolicy", false},
-		{"validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false},
-		{"validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false}},
+		{"validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false}},
 	{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {
 		{"flowschemas", "FlowSchema", false}, {"prioritylevelconfigurations", "PriorityLevelConfiguration", false}},
 	{Group: "resource.k8s.io", Version: "v1"}: {

@@ -28,6 +28,9 @@ type Config struct {
 	Authorizer authz.Authorizer
 	// Quotas writes the status of ResourceQuotas; a client.Client will do.
 	Quotas StatusWriter
+	// Configured are the policies and webhooks that the cluster's users configure: those that change objects first. They see what the other
+	// plugins have made of an object, and go before quotas are charged.
+	Configured []admission.Plugin
 }
 
 // StatusWriter updates an object's subresource, with a conflict error if it is not current.
@@ -37,7 +40,7 @@ type StatusWriter interface {
 
 // Default returns the plugins that are on, in the order in which kube-apiserver runs them.
 func Default(cfg Config) admission.Chain {
-	return admission.Chain{
+	chain := admission.Chain{
 		NamespaceLifecycle{cfg.Reader},
 		LimitRanger{cfg.Reader},
 		ServiceAccount{cfg.Reader},
@@ -52,8 +55,8 @@ func Default(cfg Config) admission.Chain {
 		Certificates{Authorizer: cfg.Authorizer},
 		DefaultIngressClass{cfg.Reader},
 		RBACEscalation{Reader: cfg.Reader, RBAC: cfg.RBAC, Authorizer: cfg.Authorizer},
-		ResourceQuota{Reader: cfg.Reader, Quotas: cfg.Quotas},
 	}
+	return append(append(chain, cfg.Configured...), ResourceQuota{Reader: cfg.Reader, Quotas: cfg.Quotas})
 }
 
 // forbidden is a 403 about the object that is written.
