@@ -9,6 +9,7 @@ package controlplane
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/apiservers"
+	"github.com/knarr-io/knarr/internal/controller/apiservice"
 	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	crdcontroller "github.com/knarr-io/knarr/internal/controller/crd"
@@ -56,6 +58,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/admission/webhook"
+	"github.com/knarr-io/knarr/internal/server/aggregate"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/cel"
@@ -71,6 +74,8 @@ type Config struct {
 	ClusterCIDR netip.Prefix
 	// CA is the bundle that pods trust the API by.
 	CA []byte
+	// FrontProxy returns the certificate by which aggregated servers know this one; nil: it has none.
+	FrontProxy func() *tls.Certificate
 	// FrontProxyCA is the bundle by which aggregated servers know front proxies such as this server.
 	FrontProxyCA []byte
 	// Sign issues what CertificateSigningRequests ask for; nil leaves them unanswered.
@@ -104,6 +109,8 @@ type Plane struct {
 	Registry *registry.Registry
 	Client   *client.Local
 	RBAC     *authz.RBAC
+	// Aggregator knows the servers of group-versions that this one does not serve.
+	Aggregator *aggregate.Aggregator
 
 	cfg   Config
 	nodes authz.Authorizer
@@ -143,6 +150,7 @@ func New(cfg Config) (*Plane, error) {
 		return append(chain, cfg.further...)
 	}})
 	p.Client = client.NewLocal(p.Registry).As(apiServer)
+	p.Aggregator = aggregate.New(aggregate.Config{Store: s, FrontProxy: cfg.FrontProxy, Log: cfg.Log})
 	return p, nil
 }
 
@@ -168,13 +176,14 @@ func (p *Plane) Ready() <-chan struct{} { return p.ready }
 func (p *Plane) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Store.Run(ctx) })
-	rbac, custom := make(chan struct{}), make(chan struct{})
+	rbac, custom, others := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	g.Go(func() error { return p.Aggregator.Run(ctx, func() { close(others) }) })
 	g.Go(func() error { return p.RBAC.Run(ctx, p.Store, func() { close(rbac) }) })
 	g.Go(func() error {
 		return crd.NewServer(p.Store, p.Registry, crd.Webhooks(p.Store), p.cfg.Log).Run(ctx, func() { close(custom) })
 	})
 	g.Go(func() error {
-		for _, c := range []<-chan struct{}{p.Store.Ready(), rbac, custom} {
+		for _, c := range []<-chan struct{}{p.Store.Ready(), rbac, custom, others} {
 			select {
 			case <-c:
 			case <-ctx.Done():
@@ -262,6 +271,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 	}
 	definitions := crdcontroller.Config{Catalog: func() *api.Catalog { return p.Registry.Served().Now() }, Several: p.cfg.Several}
 	all = append(all, crdcontroller.New(c.As(apiServer), definitions), crdcontroller.NewCleanup(c.As(apiServer), definitions))
+	all = append(all, apiservice.NewRegistration(c.As(apiServer), groupVersions()), apiservice.NewAvailability(c.As(apiServer), p.Aggregator.Check))
 	if p.cfg.Name != "" {
 		all = append(all, apiservers.New(c.As(apiServer), p.cfg.Name, p.cfg.Initial.API))
 	}

@@ -1,11 +1,16 @@
 package controlplane
 
 import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/server/usage"
 )
 
 // Who writes in this process, as admission sees it and as managedFields name it.
@@ -24,6 +29,15 @@ func (p *Plane) NodeClient(node string) client.Client {
 
 // AgentManager is how managedFields name an agent, wherever it runs.
 const AgentManager = "knarr-agent"
+
+// groupVersions are the built-in ones that the API server serves.
+func groupVersions() []schema.GroupVersion {
+	out := []schema.GroupVersion{authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, usage.GroupVersion}
+	for _, res := range api.Builtin {
+		out = append(out, res.GroupVersions()...)
+	}
+	return out
+}
 
 // controllerAccount is the service account of a controller.
 func controllerAccount(name string) user.Info {

@@ -88,7 +88,7 @@ func TestImportsPointDown(t *testing.T) {
 }
 
 // serverRooms are those of the server that answer requests or let them in: neighbours, which package server wires up.
-var serverRooms = []string{"gate", "route", "verbs", "connect", "review", "usage", "components", "documents"}
+var serverRooms = []string{"gate", "route", "aggregate", "verbs", "connect", "review", "usage", "components", "documents"}
 
 // TestServerRoomsAreNeighbours: what two of them share stands in server/call or below.
 func TestServerRoomsAreNeighbours(t *testing.T) {

@@ -11,11 +11,14 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 
+	"github.com/knarr-io/knarr/internal/server/aggregate"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/components"
 	"github.com/knarr-io/knarr/internal/server/connect"
+	"github.com/knarr-io/knarr/internal/server/discovery"
 	"github.com/knarr-io/knarr/internal/server/documents"
 	"github.com/knarr-io/knarr/internal/server/gate"
+	"github.com/knarr-io/knarr/internal/server/openapi"
 	"github.com/knarr-io/knarr/internal/server/review"
 	"github.com/knarr-io/knarr/internal/server/route"
 	"github.com/knarr-io/knarr/internal/server/usage"
@@ -34,7 +37,12 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 		Node:     func(ctx context.Context, name string) (usage.Node, error) { return connector.Endpoints(ctx, name) },
 		Log:      cfg.Log,
 	})
+	others := cfg.Aggregator
+	if others == nil {
+		others = aggregate.New(aggregate.Config{Log: cfg.Log})
+	}
 	t := route.Table{
+		Foreign: others.Handler,
 		Groups: map[schema.GroupVersion]call.Handler{
 			authenticationv1.SchemeGroupVersion: reviewer.Serve,
 			authorizationv1.SchemeGroupVersion:  reviewer.Serve,
@@ -48,7 +56,12 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 		Paths:     paths(cfg, g),
 	}
 	library := documents.New(documents.Config{
-		Served: cfg.Registry.Served(), Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: usage.Kinds(), Version: cfg.Version, Address: cfg.Address,
+		Foreign: func() (any, []discovery.Foreign, []openapi.Foreign) {
+			s := others.Seen()
+			return s, s.Discovery, s.OpenAPI
+		},
+		PassDocument: others.Document,
+		Served:       cfg.Registry.Served(), Reviews: slices.Concat(review.Kinds(), components.Kinds(), verbs.BindingKinds()), Others: usage.Kinds(), Version: cfg.Version, Address: cfg.Address,
 		Fixed: cfg.Documents, Paths: append(t.List(), "/healthz", "/livez", "/readyz"),
 	})
 	t.Documents = library.Serve

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apimachinery/pkg/version"
 
+	"github.com/knarr-io/knarr/internal/server/aggregate"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/connect"
@@ -32,6 +33,8 @@ type Config struct {
 	Issuer verbs.TokenIssuer
 	// Streams returns the way to the containers of a node; nil answers logs, exec, attach and port-forward with 503.
 	Streams func(ctx context.Context, node string) (Streams, error)
+	// Aggregator knows the servers of group-versions that this one does not serve; nil: there are none.
+	Aggregator *aggregate.Aggregator
 	// Dial connects to a pod's address for the proxy subresources; nil means the network of this machine.
 	Dial connect.DialFunc
 

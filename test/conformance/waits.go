@@ -12,7 +12,6 @@ type wait struct {
 var waits = []wait{
 	{"CustomResourceDefinitions", regexp.MustCompile(`CustomResource|custom resource|\bCR\b|CRD`)},
 	{"CEL admission policies", regexp.MustCompile(`(Validating|Mutating)AdmissionPolicy`)},
-	{"API aggregation", regexp.MustCompile(`Aggregator`)},
 	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
 	{"Ingress", regexp.MustCompile(`Ingress`)},

@@ -2,8 +2,8 @@
 // each group-version, and the aggregated form of all (KEP-3352).
 //
 // What flows through it: the resources of one catalogue go in ([New]); [Documents] answers from what it made then. What must
-// stay true: the documents follow from the declarations alone, in Kubernetes' order of groups and in alphabetical order of
-// resources; the aggregated document carries a hash of itself, so that clients fetch it again only after a change.
+// stay true: the documents follow from the declarations and what other servers say alone, in Kubernetes' order of groups and in
+// alphabetical order of resources; the aggregated document carries a hash of itself, so that clients fetch it again only after a change.
 package discovery
 
 import (
@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/registration"
 )
 
 // Review is a kind that is not stored: one that can be posted, such as a SubjectAccessReview, or that is worked out when it is read.
@@ -46,22 +48,23 @@ type Documents struct {
 
 	resources map[schema.GroupVersion]*metav1.APIResourceList
 	groups    map[string]*metav1.APIGroup
+	foreign   map[schema.GroupVersion]*Foreign
 
 	// Core and Named are the aggregated answers to /api and /apis, with their entity tags.
 	Core, Named         *apidiscoveryv2.APIGroupDiscoveryList
 	CoreETag, NamedETag string
 }
 
-// groupOrder is the order in which Kubernetes lists its groups; clients that look a short name up take the first match.
-var groupOrder = []string{
-	"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
-	"batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
-	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
-	"discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io",
+// Foreign is a group-version that another server serves.
+type Foreign struct {
+	schema.GroupVersion
+	GroupPriority, VersionPriority int32
+	Served                         apidiscoveryv2.APIVersionDiscovery
 }
 
-// New makes the documents for the declared resources and reviews. server is the address that /api names.
-func New(resources []*api.Resource, reviews []Review, server string) *Documents {
+// New makes the documents for the declared resources and reviews, and for what other servers serve, in the place of this one where both serve
+// the same group-version. server is the address that /api names.
+func New(resources []*api.Resource, reviews []Review, foreign []Foreign, server string) *Documents {
 	d := &Documents{
 		Versions: &metav1.APIVersions{
 			TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{"v1"},
@@ -70,6 +73,7 @@ func New(resources []*api.Resource, reviews []Review, server string) *Documents 
 		Groups:    &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}},
 		resources: map[schema.GroupVersion]*metav1.APIResourceList{},
 		groups:    map[string]*metav1.APIGroup{},
+		foreign:   map[schema.GroupVersion]*Foreign{},
 	}
 	for _, r := range resources {
 		for _, gv := range r.GroupVersions() {
@@ -83,6 +87,10 @@ func New(resources []*api.Resource, reviews []Review, server string) *Documents 
 	}
 	for _, l := range d.resources {
 		slices.SortFunc(l.APIResources, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	for i, f := range foreign {
+		delete(d.resources, f.GroupVersion)
+		d.foreign[f.GroupVersion] = &foreign[i]
 	}
 	d.listGroups()
 	d.aggregate()
@@ -136,7 +144,7 @@ func storageHash(gvk schema.GroupVersionKind) string {
 }
 
 func (d *Documents) listGroups() {
-	for gv := range d.resources {
+	for _, gv := range slices.Concat(slices.Collect(maps.Keys(d.resources)), slices.Collect(maps.Keys(d.foreign))) {
 		if gv.Group == "" {
 			continue
 		}
@@ -150,27 +158,34 @@ func (d *Documents) listGroups() {
 	for _, name := range d.order() {
 		g := d.groups[name]
 		slices.SortFunc(g.Versions, func(a, b metav1.GroupVersionForDiscovery) int {
-			return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
+			x, y := d.priority(name, a.Version), d.priority(name, b.Version)
+			return cmp.Or(cmp.Compare(y.Version, x.Version), version.CompareKubeAwareVersionStrings(b.Version, a.Version))
 		})
 		g.PreferredVersion = g.Versions[0]
 		d.Groups.Groups = append(d.Groups.Groups, *g)
 	}
 }
 
-// order returns the names of the groups other than the core, as Kubernetes orders them, unknown ones last.
+// priority is the place of a group-version among the others.
+func (d *Documents) priority(group, version string) registration.Priority {
+	gv := schema.GroupVersion{Group: group, Version: version}
+	if f := d.foreign[gv]; f != nil {
+		return registration.Priority{Group: f.GroupPriority, Version: f.VersionPriority}
+	}
+	p, _ := registration.PriorityOf(gv)
+	return p
+}
+
+// order returns the names of the groups other than the core, by the highest priority of their versions. Clients that look a short name up take
+// the first match.
 func (d *Documents) order() []string {
-	var names []string
-	for name := range d.groups {
-		names = append(names, name)
-	}
-	rank := func(name string) int {
-		if i := slices.Index(groupOrder, name); i >= 0 {
-			return i
+	rank := map[string]int32{}
+	for name, g := range d.groups {
+		for _, v := range g.Versions {
+			rank[name] = max(rank[name], d.priority(name, v.Version).Group)
 		}
-		return len(groupOrder)
 	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) })
-	return names
+	return slices.SortedFunc(maps.Keys(d.groups), func(a, b string) int { return cmp.Or(cmp.Compare(rank[b], rank[a]), cmp.Compare(a, b)) })
 }
 
 // Group returns the answer to /apis/NAME.
@@ -210,27 +225,35 @@ func aggregatedList() *apidiscoveryv2.APIGroupDiscoveryList {
 func (d *Documents) aggregateGroup(name string, versions []string) apidiscoveryv2.APIGroupDiscovery {
 	g := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	for _, v := range versions {
-		l := d.resources[schema.GroupVersion{Group: name, Version: v}]
+		gv := schema.GroupVersion{Group: name, Version: v}
+		if f := d.foreign[gv]; f != nil {
+			served := f.Served
+			served.Version = v
+			g.Versions = append(g.Versions, served)
+			continue
+		}
+		l := d.resources[gv]
 		av := apidiscoveryv2.APIVersionDiscovery{Version: v, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
 		if l != nil {
-			av.Resources = aggregateResources(l.APIResources)
+			av.Resources = Nested(l.APIResources)
 		}
 		g.Versions = append(g.Versions, av)
 	}
 	return g
 }
 
-// aggregateResources nests the subresources below their resource. The list is sorted, so a resource precedes its own.
-func aggregateResources(rs []metav1.APIResource) []apidiscoveryv2.APIResourceDiscovery {
+// Nested returns a list with the subresources nested below their resources, which it need not name in order. Those of no resource are left out.
+func Nested(rs []metav1.APIResource) []apidiscoveryv2.APIResourceDiscovery {
 	var out []apidiscoveryv2.APIResourceDiscovery
-	for _, r := range rs {
+	for _, r := range slices.SortedFunc(slices.Values(rs), func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) }) {
 		kind := &metav1.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}
 		parent, sub, nested := strings.Cut(r.Name, "/")
 		if nested {
-			p := &out[len(out)-1]
-			if p.Resource != parent {
-				panic(fmt.Sprintf("discovery: %s is listed without %s", r.Name, parent))
+			i := slices.IndexFunc(out, func(p apidiscoveryv2.APIResourceDiscovery) bool { return p.Resource == parent })
+			if i < 0 {
+				continue
 			}
+			p := &out[i]
 			p.Subresources = append(p.Subresources, apidiscoveryv2.APISubresourceDiscovery{Subresource: sub, ResponseKind: kind, Verbs: r.Verbs})
 			continue
 		}

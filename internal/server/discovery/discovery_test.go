@@ -30,7 +30,7 @@ func upstream(t *testing.T) string {
 // subresources that are missing.
 func TestResourcesAreUpstreams(t *testing.T) {
 	dir := upstream(t)
-	d := New(api.Builtin, nil, "")
+	d := New(api.Builtin, nil, nil, "")
 	for gv, l := range d.resources {
 		name := "apis__" + gv.Group + "__" + gv.Version + ".json"
 		if gv.Group == "" {
@@ -76,7 +76,7 @@ func TestResourcesAreUpstreams(t *testing.T) {
 
 // TestAggregatedAgrees checks that the aggregated documents say what the lists say.
 func TestAggregatedAgrees(t *testing.T) {
-	d := New(api.Builtin, []Review{{GroupVersionKind: schema.GroupVersionKind{Group: "authorization.k8s.io", Version: "v1", Kind: "SubjectAccessReview"}, Plural: "subjectaccessreviews"}}, "")
+	d := New(api.Builtin, []Review{{GroupVersionKind: schema.GroupVersionKind{Group: "authorization.k8s.io", Version: "v1", Kind: "SubjectAccessReview"}, Plural: "subjectaccessreviews"}}, nil, "")
 	names := map[string]bool{}
 	for _, g := range append(slices.Clone(d.Core.Items), d.Named.Items...) {
 		for _, v := range g.Versions {

@@ -104,6 +104,9 @@ func (l *Library) openAPI(c *call.Call, path string) error {
 		}
 		return openAPIJSON(c, doc)
 	}
+	if l.cfg.PassDocument != nil && l.cfg.PassDocument(c, path) {
+		return nil
+	}
 	rest := strings.Split(strings.TrimPrefix(path, "openapi/v3/"), "/")
 	gv := schema.GroupVersion{Version: rest[len(rest)-1]}
 	switch {

@@ -31,6 +31,10 @@ import (
 type Config struct {
 	// Served is the catalogue, whose resources come and go.
 	Served *api.Served
+	// Foreign returns what other servers serve and document, and a value that is another one when that changes; nil: there are none.
+	Foreign func() (edition any, served []discovery.Foreign, documented []openapi.Foreign)
+	// PassDocument hands a call for an OpenAPI document of version 3 to the server that has it, and reports whether there is one; nil: there is none.
+	PassDocument func(c *call.Call, path string) bool
 	// Reviews are kinds that are not stored, and Others those that discovery names beside them.
 	Reviews, Others []discovery.Review
 	Version         version.Info
@@ -49,11 +53,13 @@ type Library struct {
 
 	mu  sync.Mutex
 	now edition
+	own *openapi.Documents // those of now without what other servers document
 }
 
-// edition is what is told of one catalogue.
+// edition is what is told of one catalogue and of other servers.
 type edition struct {
 	catalog   *api.Catalog
+	foreign   any
 	discovery *discovery.Documents
 	openapi   *openapi.Documents
 }
@@ -61,7 +67,10 @@ type edition struct {
 // New returns a Library.
 func New(cfg Config) *Library {
 	l := &Library{cfg: cfg, fixed: map[string]func() ([]byte, error){}}
-	l.now.openapi = openapi.New(nil, cfg.Reviews, cfg.Version.GitVersion)
+	l.own = openapi.New(nil, cfg.Reviews, cfg.Version.GitVersion)
+	if cfg.Foreign == nil {
+		l.cfg.Foreign = func() (any, []discovery.Foreign, []openapi.Foreign) { return nil, nil, nil }
+	}
 	for path, content := range cfg.Fixed {
 		l.fixed[strings.Trim(path, "/")] = content
 	}
@@ -72,11 +81,16 @@ func New(cfg Config) *Library {
 func (l *Library) present() edition {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if catalog := l.cfg.Served.Now(); catalog != l.now.catalog {
+	catalog := l.cfg.Served.Now()
+	foreign, served, documented := l.cfg.Foreign()
+	if catalog != l.now.catalog || foreign != l.now.foreign {
+		if catalog != l.now.catalog {
+			l.own = l.own.With(catalog.All())
+		}
 		l.now = edition{
-			catalog:   catalog,
-			discovery: discovery.New(catalog.All(), slices.Concat(l.cfg.Reviews, l.cfg.Others), l.cfg.Address),
-			openapi:   l.now.openapi.With(catalog.All()),
+			catalog: catalog, foreign: foreign,
+			discovery: discovery.New(catalog.All(), slices.Concat(l.cfg.Reviews, l.cfg.Others), served, l.cfg.Address),
+			openapi:   l.own.Beside(documented),
 		}
 	}
 	return l.now

@@ -63,7 +63,7 @@ func (c *Client) Unreachable() error {
 	if c.target.URL != "" {
 		return nil
 	}
-	_, err := resolve(c.store, c.target)
+	_, err := Resolve(c.store, c.target)
 	return err
 }
 
@@ -133,7 +133,7 @@ type balanced struct {
 
 // RoundTrip implements http.RoundTripper.
 func (b balanced) RoundTrip(r *http.Request) (*http.Response, error) {
-	address, err := resolve(b.store, b.target)
+	address, err := Resolve(b.store, b.target)
 	if err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close()
@@ -145,8 +145,8 @@ func (b balanced) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(to)
 }
 
-// resolve returns the address of a Service's ready endpoint.
-func resolve(s *store.Store, t Target) (string, error) {
+// Resolve returns the address of a ready endpoint of the Service that t names.
+func Resolve(s *store.Store, t Target) (string, error) {
 	rev, ok := s.Table(api.Services.Table()).Get(api.Services.Key(api.Key{Namespace: t.Namespace, Name: t.Service}))
 	if !ok {
 		return "", fmt.Errorf("service %q not found", t.Service)

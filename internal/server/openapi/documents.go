@@ -34,6 +34,7 @@ type Documents struct {
 	v2        func() (*Document, error)
 	v3        map[schema.GroupVersion]*part
 	versions  []schema.GroupVersion
+	foreign   map[schema.GroupVersion]string // what other servers serve, and where they document it
 }
 
 // part is the document of one group-version.
@@ -113,7 +114,15 @@ func (d *Documents) V3(gv schema.GroupVersion) (doc *Document, ok bool, err erro
 // Index returns the answer to /openapi/v3: where the document of each group-version is, by its hash.
 func (d *Documents) Index() ([]byte, error) {
 	paths := object{}
+	for gv, location := range d.foreign {
+		if location != "" {
+			paths[pathOf(gv)] = object{"serverRelativeURL": location}
+		}
+	}
 	for _, gv := range d.versions {
+		if _, elsewhere := d.foreign[gv]; elsewhere {
+			continue
+		}
 		hash := d.v3[gv].hash
 		if hash == "" {
 			doc, err := d.v3[gv].make()

@@ -2,7 +2,8 @@
 // from paths to handlers for the rest.
 //
 // What flows through it: a call that the gate has let in. What must stay true: a group-version has one handler; what no entry
-// names goes to the stored resources, or to the documents. Tests: TestAbsentKinds, TestOtherPaths (internal/server).
+// names goes to the stored resources, or to the documents; a group-version that another server serves is that one's alone. Tests:
+// TestAbsentKinds, TestOtherPaths (internal/server), TestRequestsArePassedOn (internal/server/aggregate).
 package route
 
 import (
@@ -17,6 +18,8 @@ import (
 
 // Table says who answers a call.
 type Table struct {
+	// Foreign returns the handler of a group-version that another server serves, or nil. It goes before everything else.
+	Foreign func(schema.GroupVersion) call.Handler
 	// Groups are group-versions that are not answered from the store.
 	Groups map[schema.GroupVersion]call.Handler
 	// Virtual are resources that are not stored, of group-versions that are.
@@ -32,7 +35,15 @@ type Table struct {
 // Serve hands a call to its handler.
 func (t *Table) Serve(c *call.Call) error {
 	if !c.Target.IsResource {
+		if gv, ok := listed(c.R.URL.Path); ok {
+			if h := t.Foreign(gv); h != nil {
+				return h(c)
+			}
+		}
 		return t.path(c.R.URL.Path)(c)
+	}
+	if h := t.Foreign(c.Target.GV()); h != nil {
+		return h(c)
 	}
 	if h := t.Groups[c.Target.GV()]; h != nil {
 		return h(c)
@@ -41,6 +52,18 @@ func (t *Table) Serve(c *call.Call) error {
 		return h(c)
 	}
 	return t.Resources(c)
+}
+
+// listed returns the group-version whose list of resources is at path.
+func listed(path string) (gv schema.GroupVersion, ok bool) {
+	root, rest, _ := strings.Cut(strings.Trim(path, "/"), "/")
+	switch root {
+	case "api":
+		gv.Version = rest
+	case "apis":
+		gv.Group, gv.Version, _ = strings.Cut(rest, "/")
+	}
+	return gv, gv.Version != "" && !strings.Contains(gv.Version, "/")
 }
 
 // path is the handler of the longest entry that path matches.
