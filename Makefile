@@ -118,9 +118,13 @@ workloads-test: ## controllers of workloads beside Kubernetes' own, in random hi
 lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulated clusters
 	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 30m ./test/sim -run TestSetsEndAsDeclared -sets 200
 
+.PHONY: clients-test
+clients-test: ## an aggregated API server, unmodified, behind Knarr (compiling takes minutes the first time)
+	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
+
 # Kubernetes' end-to-end suite is a module of its own and takes minutes to compile the first time.
 CONFORMANCE = bin/conformance
-CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp)
+CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp sample-apiserver etcd)
 FOCUS ?= \[Conformance\]
 # The suite makes pods by the Pod Security Standards of the version that it was built as.
 CONFORMANCE_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37
@@ -136,6 +140,11 @@ $(CONFORMANCE)/agnhost: test/conformance/go.mod test/conformance/go.sum
 	cd test/conformance && install -m 0644 $$($(GO) list -f '{{.Dir}}' k8s.io/kubernetes/test/images/agnhost)/porter/localhost.* $(abspath $(@D))
 $(CONFORMANCE)/nnp: test/conformance/go.mod test/conformance/go.sum
 	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) k8s.io/kubernetes/test/images/nonewprivs
+
+$(CONFORMANCE)/sample-apiserver: test/conformance/go.mod test/conformance/go.sum
+	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) k8s.io/sample-apiserver
+$(CONFORMANCE)/etcd: test/conformance/go.mod test/conformance/go.sum
+	cd test/conformance && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $@) go.etcd.io/etcd/server/v3
 
 .PHONY: conformance-runner
 conformance-runner:

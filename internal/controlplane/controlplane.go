@@ -254,7 +254,9 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		endpointslice.New(as("endpointslice-controller")),
 		endpointslice.NewEndpoints(as("endpoint-controller")),
 		endpointslice.NewMirror(as("endpointslicemirroring-controller")),
-		namespace.New(as("namespace-controller")),
+		namespace.New(as("namespace-controller"), func(ctx context.Context, name string) aggregate.Left {
+			return p.Aggregator.Empty(ctx, controllerAccount("namespace-controller"), name)
+		}),
 		garbagecollector.New(as("generic-garbage-collector")),
 		nodelifecycle.New(as("node-controller"), nodelifecycle.Config{Links: p.cfg.Links}),
 		nodelifecycle.NewTaintEviction(as("taint-eviction-controller")),

@@ -3,8 +3,8 @@
 // What flows through it: a namespace with a deletionTimestamp; first its pods are deleted and waited for, then everything
 // else (KEP-5080: what pods depend on, such as NetworkPolicies, outlives them), and at last the finalizer "kubernetes" is
 // taken off, with which the server removes the namespace. What must stay true: a namespace that is not being deleted is never
-// touched; what still stands in the way is told in the namespace's conditions. Tests: TestActiveNamespaceIsLeftAlone,
-// TestFinalizersHoldANamespace.
+// touched; what still stands in the way is told in the namespace's conditions, and so is an API server beside this one that does not say what
+// it holds. Tests: TestActiveNamespaceIsLeftAlone, TestFinalizersHoldANamespace, TestOtherServersHoldANamespace.
 package namespace
 
 import (
@@ -20,16 +20,23 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
+	"github.com/knarr-io/knarr/internal/server/aggregate"
 )
 
 // lookAgain is when a namespace whose content does not go is looked at without an event.
 const lookAgain = 15 * time.Second
 
-type reconciler struct{ client client.Client }
+type reconciler struct {
+	client    client.Client
+	elsewhere Elsewhere
+}
 
-// New declares the namespace controller.
-func New(c client.Client) controller.Controller {
-	r := &reconciler{client: c}
+// Elsewhere deletes what other API servers hold in a namespace, and returns what is left.
+type Elsewhere func(ctx context.Context, namespace string) aggregate.Left
+
+// New declares the namespace controller. elsewhere is nil where there are no other API servers.
+func New(c client.Client, elsewhere Elsewhere) controller.Controller {
+	r := &reconciler{client: c, elsewhere: elsewhere}
 	return controller.Controller{
 		Name:    "namespace",
 		Workers: 5,
@@ -110,6 +117,9 @@ func (r *reconciler) empty(ctx context.Context, namespace string) *remains {
 		if content(res) {
 			r.clear(ctx, res, namespace, left)
 		}
+	}
+	if r.elsewhere != nil {
+		left.add(r.elsewhere(ctx, namespace))
 	}
 	return left
 }

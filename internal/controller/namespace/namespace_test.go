@@ -1,8 +1,10 @@
 package namespace
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	ct "github.com/knarr-io/knarr/internal/controller/controllertest"
+	"github.com/knarr-io/knarr/internal/server/aggregate"
 )
 
 func condition(ns *corev1.Namespace, t corev1.NamespaceConditionType) corev1.NamespaceCondition {
@@ -35,7 +38,7 @@ func TestDeletesEverythingPodsFirst(t *testing.T) {
 		n := int32(3)
 		ct.Make(c, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "web"},
 			Spec: appsv1.ReplicaSetSpec{Replicas: &n, Selector: ct.Selector("web"), Template: ct.Template("web", "img")}})
-		c.Start(New(c.Client), ct.Kubelet(c.Client, 0, 10*time.Second))
+		c.Start(New(c.Client, nil), ct.Kubelet(c.Client, 0, 10*time.Second))
 		c.Pass(time.Second)
 
 		ct.Delete[*corev1.Namespace](c, "", "a", metav1.DeleteOptions{})
@@ -63,7 +66,7 @@ func TestFinalizersHoldANamespace(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		ct.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
 		ct.Make(c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "held", Finalizers: []string{"example.com/hold"}}})
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		ct.Delete[*corev1.Namespace](c, "", "a", metav1.DeleteOptions{})
 		c.Settle()
 		ns := ct.Get[*corev1.Namespace](c, "", "a")
@@ -82,7 +85,7 @@ func TestActiveNamespaceIsLeftAlone(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		made := ct.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
 		ct.Make(c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "cm"}})
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		c.Pass(time.Hour)
 		if ns := ct.Get[*corev1.Namespace](c, "", "a"); ns.ResourceVersion != made.ResourceVersion || ct.Gone[*corev1.ConfigMap](c, "a", "cm") {
 			t.Error("an active namespace was changed")
@@ -118,4 +121,38 @@ func TestConditions(t *testing.T) {
 	if !changed || !left.LastTransitionTime.Time.Equal(t0) || !fin.LastTransitionTime.Time.Equal(t1) || fin.Status != corev1.ConditionFalse {
 		t.Errorf("later: %+v and %+v", left, fin)
 	}
+}
+
+func TestOtherServersHoldANamespace(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		var left atomic.Pointer[aggregate.Left]
+		left.Store(&aggregate.Left{Undiscovered: []string{"fish.example.com/v1"}})
+		ct.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
+		ct.Make(c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "cm"}})
+		c.Start(New(c.Client, func(context.Context, string) aggregate.Left { return *left.Load() }))
+		ct.Delete[*corev1.Namespace](c, "", "a", metav1.DeleteOptions{})
+		c.Settle()
+		if !ct.Gone[*corev1.ConfigMap](c, "a", "cm") {
+			t.Error("what this server holds waits for another one")
+		}
+		f := condition(ct.Get[*corev1.Namespace](c, "", "a"), corev1.NamespaceDeletionDiscoveryFailure)
+		want := "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: fish.example.com/v1: stale GroupVersion discovery: fish.example.com/v1"
+		if f.Status != corev1.ConditionTrue || f.Reason != "DiscoveryFailed" || f.Message != want {
+			t.Errorf("%+v", f)
+		}
+		left.Store(&aggregate.Left{Objects: map[string]int{"fishes.fish.example.com": 2}, Finalizers: map[string]int{"sea/hold": 1}})
+		c.Pass(lookAgain)
+		ns := ct.Get[*corev1.Namespace](c, "", "a")
+		if m := condition(ns, corev1.NamespaceContentRemaining).Message; m != "Some resources are remaining: fishes.fish.example.com has 2 resource instances" {
+			t.Errorf("message %q", m)
+		}
+		if condition(ns, corev1.NamespaceDeletionDiscoveryFailure).Status != corev1.ConditionFalse {
+			t.Errorf("%+v", ns.Status)
+		}
+		left.Store(&aggregate.Left{})
+		c.Pass(lookAgain)
+		if !ct.Gone[*corev1.Namespace](c, "", "a") {
+			t.Error("the namespace is still there")
+		}
+	})
 }

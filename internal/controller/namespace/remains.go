@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/aggregate"
 )
 
 // remains is what stands in the way of a namespace's end.
@@ -19,13 +20,25 @@ type remains struct {
 	objects    map[string]int // by RESOURCE.GROUP
 	finalizers map[string]int // by name
 	errs       []error
+	// undiscovered are group-versions of other API servers that do not say what they hold.
+	undiscovered []string
 }
 
 func newRemains() *remains {
 	return &remains{objects: map[string]int{}, finalizers: map[string]int{}}
 }
 
-func (r *remains) any() bool { return len(r.objects) > 0 || len(r.errs) > 0 }
+func (r *remains) any() bool { return len(r.objects) > 0 || len(r.errs) > 0 || len(r.undiscovered) > 0 }
+
+// add adds what other API servers hold.
+func (r *remains) add(left aggregate.Left) {
+	maps.Copy(r.objects, left.Objects)
+	for f, n := range left.Finalizers {
+		r.finalizers[f] += n
+	}
+	r.errs = append(r.errs, left.Errs...)
+	r.undiscovered = append(r.undiscovered, left.Undiscovered...)
+}
 
 func (r *remains) err() error { return errors.Join(r.errs...) }
 
@@ -64,7 +77,9 @@ func (r *remains) conditions(old []corev1.NamespaceCondition, now time.Time) (ou
 			out[i], changed = c, true
 		}
 	}
-	set(corev1.NamespaceDeletionDiscoveryFailure, false, "ResourcesDiscovered", "All resources successfully discovered", "", "")
+	set(corev1.NamespaceDeletionDiscoveryFailure, len(r.undiscovered) > 0, "ResourcesDiscovered", "All resources successfully discovered",
+		"DiscoveryFailed", fmt.Sprintf("Discovery failed for some groups, %d failing: unable to retrieve the complete list of server APIs: %s",
+			len(r.undiscovered), r.undiscoveredText()))
 	set(corev1.NamespaceDeletionGVParsingFailure, false, "ParsedGroupVersions", "All legacy kube types successfully parsed", "", "")
 	set(corev1.NamespaceDeletionContentFailure, len(r.errs) > 0, "ContentDeleted", "All content successfully deleted, may be waiting on finalization",
 		"ContentDeletionFailed", fmt.Sprintf("Failed to delete all resource types, %d remaining: %s", len(r.errs), r.errorText()))
@@ -73,6 +88,15 @@ func (r *remains) conditions(old []corev1.NamespaceCondition, now time.Time) (ou
 	set(corev1.NamespaceFinalizersRemaining, len(r.finalizers) > 0, "ContentHasNoFinalizers", "All content-preserving finalizers finished",
 		"SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "+list(r.finalizers, "%s in %d resource instances"))
 	return out, changed
+}
+
+// undiscoveredText says it as client-go does.
+func (r *remains) undiscoveredText() string {
+	var out []string
+	for _, gv := range r.undiscovered {
+		out = append(out, fmt.Sprintf("%s: stale GroupVersion discovery: %s", gv, gv))
+	}
+	return strings.Join(out, ", ")
 }
 
 func (r *remains) errorText() string {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -107,7 +108,7 @@ func (b *backend) same(s *apiregistrationv1.APIService) bool {
 	return b.available == (c != nil && c.Status == apiregistrationv1.ConditionTrue) && reflect.DeepEqual(b.spec, s.Spec)
 }
 
-// inherit takes over what the backend before knew, and its connections where they lead to the same place.
+// inherit takes over what the backend before is known to serve, until it is asked again.
 func (b *backend) inherit(old *backend) {
 	b.discovered.Store(old.discovered.Load())
 	b.documented.Store(old.documented.Load())
@@ -134,7 +135,7 @@ func (b *backend) ask(ctx context.Context, who user.Info, method, path string, h
 		return nil, b.broken
 	}
 	u := b.at
-	u.Path, u.RawQuery = path, ""
+	u.Path, u.RawQuery, _ = strings.Cut(path, "?")
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, err

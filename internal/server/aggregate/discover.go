@@ -192,7 +192,7 @@ func (d *discovered) named() *discovered {
 	return d
 }
 
-// verbs reports whether a resource can be used with all of verbs.
+// can reports whether a resource can be used with all of verbs.
 func can(r *apidiscoveryv2.APIResourceDiscovery, verbs ...string) bool {
 	for _, v := range verbs {
 		if !strings.Contains(" "+strings.Join(r.Verbs, " ")+" ", " "+v+" ") {

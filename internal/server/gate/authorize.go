@@ -20,11 +20,11 @@ func (g *Gate) authorize(c *call.Call) error {
 }
 
 // attributes are what has to be authorized for a request. Connecting to a container is creating something in it, whatever the HTTP
-// method that the protocol needs.
+// method that the protocol needs; what subresources of other API servers mean is for them to say.
 func attributes(c *call.Call) *authz.Attributes {
 	a := authz.AttributesOf(&c.Target.Info)
 	switch {
-	case c.Target.Subresource == "exec" || c.Target.Subresource == "attach" || c.Target.Subresource == "portforward":
+	case c.Target.Group == "" && (c.Target.Subresource == "exec" || c.Target.Subresource == "attach" || c.Target.Subresource == "portforward"):
 		a.Verb = "create"
 	case a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection":
 		if sel, err := fields.ParseSelector(c.Query.Get("fieldSelector")); err == nil {
