@@ -122,6 +122,11 @@ lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulat
 clients-test: ## an aggregated API server, unmodified, behind Knarr (compiling takes minutes the first time)
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
 
+# A checkout of sigs.k8s.io/gateway-api adds its tests of CEL rules, which no module has: make crds-test GATEWAY_API=~/gateway-api
+.PHONY: crds-test
+crds-test: $(LIBEXEC_BINARIES) ## custom resources judged by the definitions of Gateway API and network-policy-api (compiling takes minutes the first time)
+	cd test/crds && CGO_ENABLED=0 GATEWAY_API=$(GATEWAY_API) $(GO) test -count=1 .
+
 # Kubernetes' end-to-end suite is a module of its own and takes minutes to compile the first time.
 CONFORMANCE = bin/conformance
 CONFORMANCE_BINARIES = $(addprefix $(CONFORMANCE)/,e2e.test ginkgo agnhost nnp sample-apiserver etcd)

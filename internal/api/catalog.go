@@ -27,7 +27,7 @@ func NewCatalog(resources ...*Resource) (*Catalog, error) { return (&Catalog{}).
 // With returns a Catalog that has more resources, or an error if a name, kind or table of theirs is taken.
 func (c *Catalog) With(more ...*Resource) (*Catalog, error) {
 	out := &Catalog{
-		all: slices.Concat(c.all, more), stored: c.stored, kinds: cloned(c.kinds), served: cloned(c.served), tables: cloned(c.tables), types: cloned(c.types),
+		all: slices.Concat(c.all, more), stored: slices.Clone(c.stored), kinds: cloned(c.kinds), served: cloned(c.served), tables: cloned(c.tables), types: cloned(c.types),
 		shared: cloned(c.shared),
 	}
 	for _, r := range more {
@@ -50,7 +50,7 @@ func (c *Catalog) add(r *Resource) error {
 			return fmt.Errorf("%s: the table %s is that of %s", r.GroupResource(), r.Table(), taken.GroupResource())
 		}
 		c.tables[r.Table()] = r
-		c.stored = append(c.stored[:len(c.stored):len(c.stored)], r)
+		c.stored = append(c.stored, r)
 	}
 	if have := c.shared[r.Table()]; !r.Hidden {
 		c.shared[r.Table()] = append(have[:len(have):len(have)], r)

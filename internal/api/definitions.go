@@ -15,7 +15,7 @@ import (
 
 // CustomResourceDefinitions are apiextensions.k8s.io/v1 definitions of further resources. What they define is declared by server/crd;
 // internal/controller/crd writes their status.
-var CustomResourceDefinitions = declare(kind[apiextensionsv1.CustomResourceDefinition, apiextensions.CustomResourceDefinition, apiextensionsv1.CustomResourceDefinitionList]{
+var CustomResourceDefinitions = statusAlone(declare(kind[apiextensionsv1.CustomResourceDefinition, apiextensions.CustomResourceDefinition, apiextensionsv1.CustomResourceDefinitionList]{
 	Resource: Resource{
 		GroupVersionKind: apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"),
 		Plural:           "customresourcedefinitions", Singular: "customresourcedefinition", ShortNames: []string{"crd", "crds"},
@@ -58,4 +58,29 @@ var CustomResourceDefinitions = declare(kind[apiextensionsv1.CustomResourceDefin
 		return validation.ValidateCustomResourceDefinitionUpdate(context.Background(), crd, old)
 	},
 	warnings: definition.Warnings,
-})
+}))
+
+// statusAlone makes writes of a definition's status leave its schemas aside: they stay what they were, and may be large.
+func statusAlone(r *Resource) *Resource {
+	prepare, validate := r.PrepareForUpdate, r.ValidateUpdate
+	r.PrepareForUpdate = func(obj, old Object, sub string) {
+		if sub != "status" {
+			prepare(obj, old, sub)
+			return
+		}
+		crd, was := obj.(*apiextensionsv1.CustomResourceDefinition), old.(*apiextensionsv1.CustomResourceDefinition)
+		crd.Spec = was.Spec
+		small := definition.WithoutSchemas(crd)
+		prepare(small, definition.WithoutSchemas(was), sub)
+		small.Spec = was.Spec
+		*crd = *small
+	}
+	r.ValidateUpdate = func(obj, old Object, sub string) field.ErrorList {
+		if sub == "status" {
+			obj = definition.WithoutSchemas(obj.(*apiextensionsv1.CustomResourceDefinition))
+			old = definition.WithoutSchemas(old.(*apiextensionsv1.CustomResourceDefinition))
+		}
+		return validate(obj, old, sub)
+	}
+	return r
+}

@@ -83,6 +83,31 @@ func TestTheStoredVersionIsRemembered(t *testing.T) {
 	}
 }
 
+// A write of the status keeps the specification, schemas and all, and does not copy it.
+func TestStatusOfADefinition(t *testing.T) {
+	old, crd := wheels(), wheels()
+	crd.Spec.Versions = crd.Spec.Versions[:1]
+	crd.Spec.Versions[0].Schema = nil
+	crd.Status.AcceptedNames = crd.Spec.Names
+	CustomResourceDefinitions.PrepareForUpdate(crd, old, "status")
+	if len(crd.Spec.Versions) != 2 || crd.Spec.Versions[0].Schema != old.Spec.Versions[0].Schema || crd.Spec.Versions[0].Schema == nil {
+		t.Errorf("the specification was written: %+v", crd.Spec)
+	}
+	if crd.Status.AcceptedNames.Kind != "Widget" || crd.Generation != old.Generation {
+		t.Errorf("status %+v, generation %d", crd.Status, crd.Generation)
+	}
+	if errs := CustomResourceDefinitions.ValidateUpdate(crd, old, "status"); len(errs) > 0 {
+		t.Error(errs)
+	}
+	crd.Status.AcceptedNames.Plural = "Wheels!"
+	if errs := CustomResourceDefinitions.ValidateUpdate(crd, old, "status"); len(errs) == 0 {
+		t.Error("a name that is none was accepted")
+	}
+	if crd.Spec.Versions[0].Schema == nil {
+		t.Error("validation took the schemas")
+	}
+}
+
 func TestDefinitionsStayUntilTheirObjectsAreGone(t *testing.T) {
 	crd := wheels()
 	CustomResourceDefinitions.BeginDeletion(crd)

@@ -31,19 +31,23 @@ func (everyone) Authenticate(*http.Request) (user.Info, bool, error) {
 
 // plain is a control plane behind plain HTTP.
 type plain struct {
-	t   *testing.T
+	t   testing.TB
 	url string
 	end func()
 }
 
 // openPlain runs a control plane over a backend.
-func openPlain(t *testing.T, backend store.Backend) *plain {
+func openPlain(t testing.TB, backend store.Backend, change ...func(*controlplane.Config)) *plain {
 	t.Helper()
 	services, pods := netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16")
-	plane, err := controlplane.New(controlplane.Config{
+	cfg := controlplane.Config{
 		Backend: backend, ServiceCIDR: services, ClusterCIDR: pods, CA: []byte("ca"), Log: log,
 		Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	plane, err := controlplane.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +75,13 @@ func (p *plain) do(method, path, body string, headers ...string) (int, string) {
 			p.t.Fatal(err)
 		}
 	}
-	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, bytes.NewReader(data))
+	return p.send(method, path, bytes.NewReader(data), headers...)
+}
+
+// send is do with a body as it is.
+func (p *plain) send(method, path string, body io.Reader, headers ...string) (int, string) {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, body)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -50,3 +50,13 @@ func BeginDeletion(crd *apiextensionsv1.CustomResourceDefinition, now metav1.Tim
 	})
 	crd.Status.Conditions = append(conditions, terminating)
 }
+
+// WithoutSchemas returns a copy of a definition that has no schemas. It shares all else.
+func WithoutSchemas(crd *apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.CustomResourceDefinition {
+	out := *crd
+	out.Spec.Versions = slices.Clone(crd.Spec.Versions)
+	for i := range out.Spec.Versions {
+		out.Spec.Versions[i].Schema = nil
+	}
+	return &out
+}

@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -18,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -43,6 +46,16 @@ type Config struct {
 type reconciler struct {
 	client client.Client
 	cfg    Config
+
+	mu         sync.Mutex
+	structures map[string]structure // by the definition's name
+}
+
+// structure is what is to be said of the schemas of a definition. It takes a while to find out, and changes with its generation alone.
+type structure struct {
+	uid        types.UID
+	generation int64
+	condition  *condition
 }
 
 // New declares the controller of names and conditions. Its keys are API groups.
@@ -58,7 +71,7 @@ func New(c client.Client, cfg Config) controller.Controller {
 			controller.Sets(api.CustomResourceDefinitions, "status", "conditions", string(apiextensionsv1.NonStructuralSchema)),
 			controller.Sets(api.CustomResourceDefinitions, "status", "conditions", string(apiextensionsv1.KubernetesAPIApprovalPolicyConformant)),
 		},
-		Reconciler: &reconciler{client: c, cfg: cfg},
+		Reconciler: &reconciler{client: c, cfg: cfg, structures: map[string]structure{}},
 	}
 }
 
@@ -73,6 +86,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
+	r.forget(all)
 	var group []*apiextensionsv1.CustomResourceDefinition
 	for _, def := range all {
 		if def.Spec.Group == key.Name {
@@ -84,7 +98,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	for i, def := range group {
 		served, wait := r.served(def)
-		status := planStatus(def, group, served, now)
+		status := planStatus(def, group, served, r.structureOf(def), now)
 		if wait > 0 && (after == 0 || wait < after) {
 			after = wait
 		}
@@ -103,6 +117,35 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		}
 	}
 	return after, failed
+}
+
+// structureOf returns nonStructural of a definition.
+func (r *reconciler) structureOf(def *definition) *condition {
+	r.mu.Lock()
+	known, ok := r.structures[def.Name]
+	r.mu.Unlock()
+	if ok && known.uid == def.UID && known.generation == def.Generation {
+		return known.condition
+	}
+	found := structure{def.UID, def.Generation, nonStructural(def)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.structures[def.Name] = found
+	return found.condition
+}
+
+// forget drops what is known of definitions that are no longer there.
+func (r *reconciler) forget(all []*definition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.structures) <= len(all) {
+		return
+	}
+	there := make(map[string]bool, len(all))
+	for _, def := range all {
+		there[def.Name] = true
+	}
+	maps.DeleteFunc(r.structures, func(name string, _ structure) bool { return !there[name] })
 }
 
 // served reports whether clients find what def defines, or else when to look again; 0 where nothing is expected to come.

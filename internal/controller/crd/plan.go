@@ -20,8 +20,8 @@ type (
 )
 
 // planStatus decides the status of a definition beside the others of its group. served reports whether what its accepted names say
-// is served.
-func planStatus(def *definition, group []*definition, served bool, now metav1.Time) *apiextensionsv1.CustomResourceDefinitionStatus {
+// is served, structure is what to say of its schemas (nonStructural).
+func planStatus(def *definition, group []*definition, served bool, structure *condition, now metav1.Time) *apiextensionsv1.CustomResourceDefinitionStatus {
 	status := def.Status.DeepCopy()
 	names, accepted := acceptNames(def, group)
 	status.AcceptedNames = names
@@ -30,7 +30,7 @@ func planStatus(def *definition, group []*definition, served bool, now metav1.Ti
 		setCondition(status, establish(def, accepted, served), now)
 	}
 	if def.DeletionTimestamp == nil {
-		setOrRemove(status, apiextensionsv1.NonStructuralSchema, nonStructural(def), now)
+		setOrRemove(status, apiextensionsv1.NonStructuralSchema, structure, now)
 		if c := approval(def); c != nil {
 			setCondition(status, *c, now)
 		}
@@ -120,7 +120,7 @@ func nonStructural(def *definition) *condition {
 		if v.Schema == nil || v.Schema.OpenAPIV3Schema == nil {
 			continue
 		}
-		s, err := structureOf(v.Schema.OpenAPIV3Schema)
+		s, err := structuralOf(v.Schema.OpenAPIV3Schema)
 		if err != nil {
 			out.Status, out.Reason = apiextensionsv1.ConditionUnknown, "StructuralError"
 			out.Message = fmt.Sprintf("failed to check validation schema for version %s: %v", v.Name, err)
@@ -135,7 +135,7 @@ func nonStructural(def *definition) *condition {
 	return out
 }
 
-func structureOf(props *apiextensionsv1.JSONSchemaProps) (*structural.Structural, error) {
+func structuralOf(props *apiextensionsv1.JSONSchemaProps) (*structural.Structural, error) {
 	in := &apiextensions.JSONSchemaProps{}
 	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(props, in, nil); err != nil {
 		return nil, err

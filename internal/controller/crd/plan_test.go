@@ -96,7 +96,7 @@ func TestConditions(t *testing.T) {
 		def := boats(free, apiextensionsv1.CustomResourceDefinitionNames{})
 		c.change(def)
 		before := def.DeepCopy()
-		status := planStatus(def, []*definition{def, boats(names("", "", ""), names("ships", "ship", "Ship"))}, c.served, now)
+		status := planStatus(def, []*definition{def, boats(names("", "", ""), names("ships", "ship", "Ship"))}, c.served, nonStructural(def), now)
 		var got []string
 		for _, c := range status.Conditions {
 			got = append(got, string(c.Type)+"="+string(c.Status)+"/"+c.Reason)
@@ -128,5 +128,32 @@ func TestConditionTimes(t *testing.T) {
 	setOrRemove(status, "Established", nil, now)
 	if len(status.Conditions) != 0 {
 		t.Errorf("%+v", status.Conditions)
+	}
+}
+
+// What is to be said of schemas is found out once for each generation of each object of a name, and forgotten with it.
+func TestStructuresAreRemembered(t *testing.T) {
+	r := &reconciler{structures: map[string]structure{}}
+	def := boats(names("boats", "boat", "Boat"), apiextensionsv1.CustomResourceDefinitionNames{})
+	def.UID, def.Generation, def.Spec.PreserveUnknownFields = "a", 1, true
+	first := r.structureOf(def)
+	if first == nil || r.structureOf(def.DeepCopy()) != first {
+		t.Errorf("%v, and then another one", first)
+	}
+	for _, change := range []func(){func() { def.Generation++ }, func() { def.UID = "b" }} {
+		had := r.structureOf(def)
+		if change(); r.structureOf(def) == had {
+			t.Error("the old condition is said of a new specification")
+		}
+	}
+	def.Spec.PreserveUnknownFields = false
+	if def.Generation++; r.structureOf(def) != nil {
+		t.Error("a structural schema is not")
+	}
+	if r.forget([]*definition{def}); len(r.structures) != 1 {
+		t.Error("it was forgotten")
+	}
+	if r.forget(nil); len(r.structures) != 0 {
+		t.Error("it was not forgotten")
 	}
 }
