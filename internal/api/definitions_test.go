@@ -89,6 +89,7 @@ func TestStatusOfADefinition(t *testing.T) {
 	crd.Spec.Versions = crd.Spec.Versions[:1]
 	crd.Spec.Versions[0].Schema = nil
 	crd.Status.AcceptedNames = crd.Spec.Names
+	old.ResourceVersion, crd.ResourceVersion = "1", "1"
 	CustomResourceDefinitions.PrepareForUpdate(crd, old, "status")
 	if len(crd.Spec.Versions) != 2 || crd.Spec.Versions[0].Schema != old.Spec.Versions[0].Schema || crd.Spec.Versions[0].Schema == nil {
 		t.Errorf("the specification was written: %+v", crd.Spec)
