@@ -26,7 +26,11 @@ var Builtin = []*Resource{
 	ServiceAccounts,
 	Services,
 	// admissionregistration.k8s.io/v1
+	MutatingAdmissionPolicies,
+	MutatingAdmissionPolicyBindings,
 	MutatingWebhookConfigurations,
+	ValidatingAdmissionPolicies,
+	ValidatingAdmissionPolicyBindings,
 	ValidatingWebhookConfigurations,
 	// apiregistration.k8s.io/v1
 	APIServices,

@@ -428,8 +428,9 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases mutatingwebhookconfigurations podcertificaterequests " +
-		"poddisruptionbudgets runtimeclasses storageversionmigrations validatingwebhookconfigurations volumeattachments"
+	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases mutatingadmissionpolicies mutatingadmissionpolicybindings " +
+		"mutatingwebhookconfigurations podcertificaterequests poddisruptionbudgets runtimeclasses storageversionmigrations validatingadmissionpolicies validatingadmissionpolicybindings " +
+		"validatingwebhookconfigurations volumeattachments"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}

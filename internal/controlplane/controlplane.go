@@ -43,6 +43,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/podautoscaler"
 	"github.com/knarr-io/knarr/internal/controller/podcertificate"
 	"github.com/knarr-io/knarr/internal/controller/podgc"
+	"github.com/knarr-io/knarr/internal/controller/policycheck"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
 	"github.com/knarr-io/knarr/internal/controller/resourcequota"
 	"github.com/knarr-io/knarr/internal/controller/rootca"
@@ -140,12 +141,12 @@ func New(cfg Config) (*Plane, error) {
 	}
 	p.Registry = registry.New(registry.Config{Store: s, ServiceCIDR: cfg.ServiceCIDR, Space: cfg.Space, Log: cfg.Log, Admission: func(front *registry.Registry) admission.Chain {
 		quotas := client.NewLocal(front).As(apiServer)
+		programs := &cel.Programs{}
 		p.webhooks = webhook.New(webhook.Config{
-			Store: s, Reader: reader, Served: front.Served(), Authorizer: p.Authorizer(), Programs: &cel.Programs{}, Metrics: cfg.Metrics, Log: cfg.Log,
+			Store: s, Reader: reader, Served: front.Served(), Authorizer: p.Authorizer(), Programs: programs, Metrics: cfg.Metrics, Log: cfg.Log,
 		})
 		chain := plugins.Default(plugins.Config{
-			Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas,
-			Configured: []admission.Plugin{p.webhooks.Mutating(), p.webhooks.Validating()},
+			Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas, Configured: p.configured(front, reader, programs),
 		})
 		return append(chain, cfg.further...)
 	}})
@@ -271,7 +272,9 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		tokencleaner.New(as("token-cleaner")),
 		servicecidr.New(as("service-cidrs-controller")),
 	}
-	definitions := crdcontroller.Config{Catalog: func() *api.Catalog { return p.Registry.Served().Now() }, Several: p.cfg.Several}
+	served := func() *api.Catalog { return p.Registry.Served().Now() }
+	all = append(all, policycheck.New(as("validatingadmissionpolicy-status-controller"), served))
+	definitions := crdcontroller.Config{Catalog: served, Several: p.cfg.Several}
 	all = append(all, crdcontroller.New(c.As(apiServer), definitions), crdcontroller.NewCleanup(c.As(apiServer), definitions))
 	all = append(all, apiservice.NewRegistration(c.As(apiServer), groupVersions()), apiservice.NewAvailability(c.As(apiServer), p.Aggregator.Check))
 	if p.cfg.Name != "" {

@@ -84,6 +84,13 @@ func (t *Table) Len() int {
 	return t.tree.Len()
 }
 
+// Changed returns a revision that is another one whenever the content is.
+func (t *Table) Changed() int64 {
+	t.store.mu.RLock()
+	defer t.store.mu.RUnlock()
+	return t.changed
+}
+
 // Lookup returns the objects for which the named index holds value, in key order, as of one revision.
 func (t *Table) Lookup(index, value string) []*Revision {
 	t.store.mu.RLock()

@@ -6,27 +6,27 @@ import (
 
 	celtypes "github.com/google/cel-go/common/types"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
-	"k8s.io/apiserver/pkg/cel/environment"
-
-	"github.com/knarr-io/knarr/internal/api/expression"
 )
 
 // Conditions are match conditions: all of them have to be true for a webhook to be called, a policy to be evaluated (KEP-3716).
-type Conditions struct{ compiled func() *set }
+type Conditions struct {
+	compiled func() plugincel.ConditionEvaluator
+}
 
 func newConditions(list []admissionregistrationv1.MatchCondition) *Conditions {
-	return &Conditions{sync.OnceValue(func() *set {
-		return compile(expression.NewCompiler(), conditionTexts(list), expression.Declared{HasAuthorizer: true})
+	return &Conditions{sync.OnceValue(func() plugincel.ConditionEvaluator {
+		return (&compiler{Compiler: base()}).conditions(conditionTexts(list), declared{HasAuthorizer: true})
 	})}
 }
 
-func conditionTexts(list []admissionregistrationv1.MatchCondition) []*expression.Text {
-	texts := make([]*expression.Text, len(list))
-	for i, c := range list {
-		texts[i] = expression.Condition(c.Name, c.Expression)
+func conditionTexts(list []admissionregistrationv1.MatchCondition) []plugincel.ExpressionAccessor {
+	texts := make([]plugincel.ExpressionAccessor, len(list))
+	for i := range list {
+		texts[i] = (*matchconditions.MatchCondition)(&list[i])
 	}
 	return texts
 }
@@ -34,12 +34,13 @@ func conditionTexts(list []admissionregistrationv1.MatchCondition) []*expression
 // Match reports whether all conditions are true of a write. One that is false decides, and is named as excluded; else an error
 // means that conditions could not be evaluated: the failure policy says what follows.
 func (c *Conditions) Match(ctx context.Context, v *View) (matched bool, excluded string, _ error) {
-	return match(ctx, c.compiled(), v, nil)
+	return evaluate(ctx, c.compiled(), v, Inputs{})
 }
 
-// match evaluates conditions with the parameters of a policy.
-func match(ctx context.Context, s *set, v *View, params runtime.Object) (matched bool, excluded string, _ error) {
-	results, _, err := s.evaluate(ctx, v, inputs{params: params, authorizer: true}, celconfig.RuntimeCELCostBudgetMatchConditions)
+// evaluate evaluates conditions. They do not see the namespace, as in Kubernetes.
+func evaluate(ctx context.Context, conditions plugincel.ConditionEvaluator, v *View, in Inputs) (matched bool, excluded string, _ error) {
+	bound := plugincel.OptionalVariableBindings{VersionedParams: in.Params, Authorizer: v.authorizer}
+	results, _, err := conditions.ForInput(ctx, v.attrs, v.request, bound, nil, celconfig.RuntimeCELCostBudgetMatchConditions)
 	if err != nil {
 		return false, "", err
 	}
@@ -49,22 +50,8 @@ func match(ctx context.Context, s *set, v *View, params runtime.Object) (matched
 			failed = append(failed, r.Error)
 		}
 		if r.EvalResult == celtypes.False {
-			return false, r.ExpressionAccessor.(*expression.Text).Name, nil
+			return false, r.ExpressionAccessor.(*matchconditions.MatchCondition).Name, nil
 		}
 	}
-	if len(failed) > 0 {
-		return false, "", utilerrors.NewAggregate(failed)
-	}
-	return true, "", nil
-}
-
-// compile compiles expressions, each of which may be nil for none.
-func compile(c *expression.Compiler, texts []*expression.Text, d expression.Declared) *set {
-	programs := make([]expression.Program, len(texts))
-	for i, t := range texts {
-		if t != nil {
-			programs[i] = c.Compile(t, d, environment.StoredExpressions)
-		}
-	}
-	return newSet(programs)
+	return len(failed) == 0, "", utilerrors.NewAggregate(failed)
 }

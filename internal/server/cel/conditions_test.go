@@ -14,6 +14,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/match"
 	"github.com/knarr-io/knarr/internal/server/authz"
 )
 
@@ -38,7 +39,8 @@ func written() *View {
 		Operation: admission.Create, Resource: api.ConfigMaps, Key: api.KeyOf(cm), Object: cm, Options: &metav1.CreateOptions{FieldManager: "kubectl"},
 		User: &user.DefaultInfo{Name: "ann", Groups: []string{"cooks"}},
 	}
-	return NewView(a, api.ConfigMaps.GroupVersionKind, Version{Kind: api.ConfigMaps.GroupVersionKind, Resource: api.ConfigMaps.GroupVersionResource(), Object: cm}, mayRead{})
+	return NewView(a, match.Target{Resource: api.ConfigMaps.GroupVersionResource(), Kind: api.ConfigMaps.GroupVersionKind},
+		Version{Kind: api.ConfigMaps.GroupVersionKind, Resource: api.ConfigMaps.GroupVersionResource(), Object: cm}, mayRead{})
 }
 
 func conditions(expressions ...string) []admissionregistrationv1.MatchCondition {

@@ -13,11 +13,27 @@ import (
 // value is ready for use.
 type Programs struct {
 	conditions shared[Conditions]
+	validating shared[Validating]
+	mutating   shared[Mutating]
 }
 
 // Conditions returns the match conditions of a webhook, compiled when they are first evaluated.
 func (p *Programs) Conditions(list []admissionregistrationv1.MatchCondition) *Conditions {
 	return p.conditions.find(list, func() *Conditions { return newConditions(list) })
+}
+
+// Validating returns what a ValidatingAdmissionPolicy says, compiled when it is first evaluated.
+func (p *Programs) Validating(spec *admissionregistrationv1.ValidatingAdmissionPolicySpec) *Validating {
+	said := *spec
+	said.MatchConstraints = nil // who is meant is not compiled
+	return p.validating.find(&said, func() *Validating { return newValidating(&said) })
+}
+
+// Mutating returns what a MutatingAdmissionPolicy says, compiled when it is first evaluated.
+func (p *Programs) Mutating(spec *admissionregistrationv1.MutatingAdmissionPolicySpec) *Mutating {
+	said := *spec
+	said.MatchConstraints = nil
+	return p.mutating.find(&said, func() *Mutating { return newMutating(&said) })
 }
 
 // shared are values that were made of the same content.

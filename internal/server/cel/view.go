@@ -12,6 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/match"
 	"github.com/knarr-io/knarr/internal/server/authz"
 )
 
@@ -27,13 +28,14 @@ type Version struct {
 type View struct {
 	attrs      *upstream.VersionedAttributes
 	request    *admissionv1.AdmissionRequest
+	resource   schema.GroupVersionResource
 	authorizer authorizer.UnconditionalAuthorizer
 }
 
-// NewView returns how expressions see a. z is what the variable authorizer asks; requested is the kind of the request itself.
-func NewView(a *admission.Attributes, requested schema.GroupVersionKind, v Version, z authz.Authorizer) *View {
-	record := upstream.NewAttributesRecord(a.Object, a.Old, requested, a.Key.Namespace, a.Key.Name,
-		requested.GroupVersion().WithResource(a.Resource.Plural), a.Subresource, upstream.Operation(a.Operation), a.Options, a.DryRun, a.User)
+// NewView returns how expressions see a. requested is what the request itself names; z is what the variable authorizer asks.
+func NewView(a *admission.Attributes, requested match.Target, v Version, z authz.Authorizer) *View {
+	record := upstream.NewAttributesRecord(v.Object, v.Old, requested.Kind, a.Key.Namespace, a.Key.Name, requested.Resource, a.Subresource,
+		upstream.Operation(a.Operation), a.Options, a.DryRun, a.User)
 	attrs := &upstream.VersionedAttributes{
 		Attributes: record, VersionedKind: v.Kind,
 		VersionedObject: upstream.NewLazyObject(v.Object), VersionedOldObject: upstream.NewLazyObject(v.Old),
@@ -41,6 +43,7 @@ func NewView(a *admission.Attributes, requested schema.GroupVersionKind, v Versi
 	return &View{
 		attrs:      attrs,
 		request:    plugincel.CreateAdmissionRequest(record, metav1.GroupVersionResource(v.Resource), metav1.GroupVersionKind(v.Kind)),
+		resource:   v.Resource,
 		authorizer: asked{z},
 	}
 }

@@ -187,7 +187,19 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 		}
 	}
 	warn(ctx, res, obj, nil, "")
-	return r.admission.Validate(ctx, attrs)
+	return r.approve(ctx, attrs)
+}
+
+// approve asks admission about a new object as it will be stored. That it was stored before is looked at afterwards, as in Kubernetes: policies
+// have the first word.
+func (r *Registry) approve(ctx context.Context, a *admission.Attributes) error {
+	if err := r.admission.Validate(ctx, a); err != nil {
+		return err
+	}
+	if a.Object.GetResourceVersion() != "" {
+		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	return nil
 }
 
 // wipe removes what only the server sets.
@@ -199,16 +211,13 @@ func wipe(obj api.Object) {
 	obj.SetSelfLink("")
 }
 
-// creatable refuses an object in a namespace, or outside of one, where its kind does not allow that, and one that was stored before.
+// creatable refuses an object in a namespace, or outside of one, where its kind does not allow that.
 func creatable(res *api.Resource, obj api.Object) error {
 	if res.Namespaced && obj.GetNamespace() == "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("a namespace must be given: %s %q is namespaced", res.GroupResource(), obj.GetName()))
 	}
 	if !res.Namespaced && obj.GetNamespace() != "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s are not namespaced, but %q names namespace %q", res.GroupResource(), obj.GetName(), obj.GetNamespace()))
-	}
-	if obj.GetResourceVersion() != "" {
-		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
 	}
 	return nil
 }

@@ -29,6 +29,15 @@ func (r Reader) Get(res *api.Resource, key api.Key) (api.Object, bool) {
 	return rev.Object, true
 }
 
+// Changed returns a revision that is another one whenever the objects of res have changed.
+func (r Reader) Changed(res *api.Resource) int64 {
+	t := r.store.Table(res.Table())
+	if t == nil {
+		return 0
+	}
+	return t.Changed()
+}
+
 // List visits the objects of a namespace ("" for all) in order until visit returns false.
 func (r Reader) List(res *api.Resource, namespace string, visit func(api.Object) bool) {
 	prefix := ""

@@ -85,7 +85,7 @@ func (w *write) choose(ctx context.Context, h *hook) (*version, error) {
 		return v, err
 	}
 	if v.view == nil {
-		v.view = cel.NewView(w.a, w.request.Kind, cel.Version{Kind: target.Kind, Resource: target.Resource, Object: v.object, Old: v.old}, w.cfg.Authorizer)
+		v.view = cel.NewView(w.a, w.request.Target, cel.Version{Kind: target.Kind, Resource: target.Resource, Object: v.object, Old: v.old}, w.cfg.Authorizer)
 	}
 	began := time.Now()
 	matched, excluded, err := h.conditions.Match(ctx, v.view)
