@@ -45,7 +45,7 @@ func NewRegistration(c client.Client, served []schema.GroupVersion) controller.C
 		},
 		Writes: []controller.Write{
 			controller.Creates(api.APIServices),
-			controller.Sets(api.APIServices, "spec"),
+			controller.Sets(api.APIServices, "spec").Of("of group-versions that are served here"),
 			controller.Deletes(api.APIServices),
 		},
 		Reconciler: r,

@@ -84,6 +84,9 @@ func TestRolling(t *testing.T) {
 		{"takes unhealthy old pods first", 10, "0", "2", func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{sized(d, 9, "v0", 5, 5, 10, 10), sized(d, 5, "v1", 5, 3, 10, 10), sized(d, 1, "v2", 0, 0, 10, 10)}
 		}, "v1-5=3"},
+		{"an old set that was just made smaller has no more available pods than it is to keep", 4, "1", "1", func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
+			return []*appsv1.ReplicaSet{sized(d, 9, "v1", 2, 3, 4, 5), sized(d, 1, "v2", 3, 2, 4, 5)}
+		}, "v1-9=1"},
 		{"a crash-looping new set does not let an old one shrink when a node fails", 10, "3", "2", func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{sized(d, 9, "v1", 8, 7, 10, 13), sized(d, 1, "v2", 5, 0, 10, 13)}
 		}, ""},

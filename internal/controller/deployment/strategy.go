@@ -45,9 +45,11 @@ func total(sets []*set) (n int32) {
 	return n
 }
 
+// available returns how many pods are available once the sets have the sizes that were asked for: the status of one that was just made
+// smaller still counts pods that are about to end.
 func available(sets []*set) (n int32) {
 	for _, s := range sets {
-		n += s.Status.AvailableReplicas
+		n += min(s.Status.AvailableReplicas, s.size)
 	}
 	return n
 }
@@ -117,9 +119,9 @@ func (r *rollout) shrinkOld() bool {
 	}
 	spare := available(append(slices.Clone(old), r.fresh)) - least
 	for _, s := range old {
-		if n := min(spare, s.size); n > 0 {
+		if n := min(spare, left, s.size); n > 0 {
 			s.resize(s.size - n)
-			spare -= n
+			spare, left = spare-n, left-n
 			took = true
 		}
 	}

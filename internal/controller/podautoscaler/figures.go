@@ -16,6 +16,8 @@ import (
 	custom "k8s.io/metrics/pkg/apis/custom_metrics/v1beta2"
 	external "k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
 	metrics "k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // defaultWindow is that of a custom metric that names none.
@@ -81,7 +83,7 @@ func usageOf(items []metrics.PodMetrics, resource corev1.ResourceName, container
 			if known = ok; !ok {
 				break
 			}
-			f.value += q.MilliValue()
+			f.value = amount.Add(f.value, amount.Milli(q))
 		}
 		if known {
 			out[m.Name] = f
@@ -97,7 +99,7 @@ func (r *reconciler) podMetric(ctx context.Context, namespace string, metric aut
 	}
 	figures := map[string]figure{}
 	for _, m := range list {
-		f := figure{value: m.Value.MilliValue(), at: m.Timestamp.Time, window: defaultWindow}
+		f := figure{value: amount.Milli(m.Value), at: m.Timestamp.Time, window: defaultWindow}
 		if m.WindowSeconds != nil {
 			f.window = time.Duration(*m.WindowSeconds) * time.Second
 		}
@@ -121,7 +123,7 @@ func (r *reconciler) objectMetric(ctx context.Context, namespace string, source 
 	if err != nil {
 		return reading{err: err}
 	}
-	return reading{values: []int64{list[0].Value.MilliValue()}}
+	return reading{values: []int64{amount.Milli(list[0].Value)}}
 }
 
 func (r *reconciler) custom(ctx context.Context, query url.Values, selector *metav1.LabelSelector, path ...string) ([]custom.MetricValue, error) {
@@ -160,7 +162,7 @@ func (r *reconciler) externalMetric(ctx context.Context, namespace string, metri
 	}
 	var out reading
 	for _, m := range list.Items {
-		out.values = append(out.values, m.Value.MilliValue())
+		out.values = append(out.values, amount.Milli(m.Value))
 	}
 	return out
 }

@@ -9,6 +9,8 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // proposal is how many replicas one metric asks for.
@@ -99,7 +101,7 @@ func (c calculation) resource(name corev1.ResourceName, container string, goal a
 	var t target
 	switch {
 	case goal.AverageValue != nil:
-		t.average = goal.AverageValue.MilliValue()
+		t.average = amount.Milli(*goal.AverageValue)
 	case goal.AverageUtilization != nil:
 		what, metric = "utilization", fmt.Sprintf("%s resource utilization (percentage of request)", name)
 		if container != "" {
@@ -145,7 +147,7 @@ func (c calculation) perPod(name string, goal autoscalingv2.MetricTarget) (n int
 	if goal.AverageValue == nil {
 		return 0, s, errors.New("invalid pods metric source: no average value target was set")
 	}
-	n, u, err := average(c.obs.pods, c.reading.figures, "", target{average: goal.AverageValue.MilliValue()}, c.tol, c.obs.scale.Spec.Replicas, c.now)
+	n, u, err := average(c.obs.pods, c.reading.figures, "", target{average: amount.Milli(*goal.AverageValue)}, c.tol, c.obs.scale.Spec.Replicas, c.now)
 	s.AverageValue = resource.NewMilliQuantity(u.average, resource.DecimalSI)
 	return n, s, err
 }
@@ -165,11 +167,11 @@ func (c calculation) single(goal autoscalingv2.MetricTarget, kind string) (n int
 	}
 	switch {
 	case goal.AverageValue != nil:
-		n, each := share(value, goal.AverageValue.MilliValue(), c.tol, c.obs.scale.Status.Replicas)
+		n, each := share(value, amount.Milli(*goal.AverageValue), c.tol, c.obs.scale.Status.Replicas)
 		s.AverageValue = resource.NewMilliQuantity(each, resource.DecimalSI)
 		return n, s, nil
 	case goal.Value != nil:
-		n, err := total(c.obs.pods, value, goal.Value.MilliValue(), c.tol, c.obs.scale.Spec.Replicas)
+		n, err := total(c.obs.pods, value, amount.Milli(*goal.Value), c.tol, c.obs.scale.Spec.Replicas)
 		s.Value = resource.NewMilliQuantity(value, resource.DecimalSI)
 		return n, s, err
 	}

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 )
 
@@ -249,7 +250,7 @@ func requests(pods []*corev1.Pod, container string, resource corev1.ResourceName
 			if !ok {
 				return nil, fmt.Errorf("missing pod-level request for %s in Pod %s", resource, p.Name)
 			}
-			out[p.Name] = q.MilliValue()
+			out[p.Name] = amount.Milli(q)
 			continue
 		}
 		found := false
@@ -261,7 +262,7 @@ func requests(pods []*corev1.Pod, container string, resource corev1.ResourceName
 			if !ok {
 				return nil, fmt.Errorf("missing request for %s in container %s of Pod %s", resource, c.Name, p.Name)
 			}
-			out[p.Name] += q.MilliValue()
+			out[p.Name] = amount.Add(out[p.Name], amount.Milli(q))
 			found = true
 		}
 		if container != "" && !found {

@@ -1,6 +1,7 @@
 package verbs
 
 import (
+	"encoding/json"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -8,6 +9,7 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/wire"
 	"github.com/knarr-io/knarr/internal/store"
@@ -36,8 +38,15 @@ func deleteOptions(c *call.Call) (metav1.DeleteOptions, error) {
 	return opts, nil
 }
 
-// decodeDeleteOptions accepts DeleteOptions as of any group, as clients send them: v1, policy/v1, the resource's own.
+// decodeDeleteOptions accepts DeleteOptions as of any group, as clients send them: v1, policy/v1, the resource's own - of a custom resource, too,
+// whose groups the scheme does not know.
 func decodeDeleteOptions(c *call.Call, b []byte, f wire.Format, into *metav1.DeleteOptions) error {
+	if own := c.Target.GV(); f == wire.JSON && !api.Scheme.IsGroupRegistered(own.Group) {
+		var said metav1.TypeMeta
+		if json.Unmarshal(b, &said) == nil && said.APIVersion == own.String() && said.Kind == "DeleteOptions" {
+			return jsonDeleteOptions(c, b, into)
+		}
+	}
 	var err error
 	for _, gv := range []schema.GroupVersion{{Version: "v1"}, metav1.SchemeGroupVersion, c.Target.GV()} {
 		*into = metav1.DeleteOptions{}
@@ -49,6 +58,21 @@ func decodeDeleteOptions(c *call.Call, b []byte, f wire.Format, into *metav1.Del
 			err = e
 		}
 	}
+	return err
+}
+
+// jsonDeleteOptions decodes DeleteOptions whose version is that of a custom resource.
+func jsonDeleteOptions(c *call.Call, b []byte, into *metav1.DeleteOptions) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return apierrors.NewBadRequest("DeleteOptions: " + err.Error())
+	}
+	delete(fields, "apiVersion")
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	_, _, err = c.Decoder.Decode(b, wire.JSON, schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}, into, metav1.FieldValidationIgnore)
 	return err
 }
 
