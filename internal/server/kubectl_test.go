@@ -69,7 +69,7 @@ func TestKubectl(t *testing.T) {
 	k := kubectl(t, f)
 	for _, step := range []struct{ stdin, args, want string }{
 		{"", "version", "Server Version: v1.37.2+knarr"},
-		{"", "api-resources", "deployments                  deploy       apps/v1                        true         Deployment"},
+		{"", "api-resources", "horizontalpodautoscalers            hpa          autoscaling/v2                    true         HorizontalPodAutoscaler"},
 		{manifest, "apply -f -", "deployment.apps/web created"},
 		{manifest, "apply -f -", "deployment.apps/web unchanged"},
 		{manifest + "        frog: 1\n", "!apply -f -", `unknown field "spec.template.spec.containers[0].frog"`},

@@ -132,7 +132,7 @@ func bare(s object) object {
 // oneLine makes a description comparable.
 func oneLine(v any) string {
 	s, _ := v.(string)
-	return strings.Join(strings.Fields(strings.ReplaceAll(s, `\\`, `\`)), " ")
+	return strings.Join(strings.Fields(strings.NewReplacer(`\\`, `\`, `\"`, `"`).Replace(s)), " ")
 }
 
 // normal writes a schema without defaults, which Knarr does not publish.
