@@ -78,9 +78,9 @@ e2e: deps-test build ## end-to-end tests on real containerd (as root)
 E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test cmd | xargs -n1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: test left-out
-test: left-out deps-test lint unit e2e conformance-smoke ## lint, unit, simulated and end-to-end tests, a sample of the conformance suite: what CI runs
+test: left-out deps-test lint unit e2e clients-test conformance-smoke ## lint, unit, simulated and end-to-end tests, other people's clients, a sample of the conformance suite: what CI runs
 left-out:
-	@echo "Not run by make test: make fuzz; make bench and make bench-peers (figures, never a verdict); make conformance (the whole suite)."
+	@echo "Not run by make test: make nightly (fuzzers, differential tests, long simulations, foreign API servers and definitions); make bench and make bench-peers (figures, never a verdict); make conformance (the whole suite)."
 
 .PHONY: bench
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
@@ -118,9 +118,15 @@ workloads-test: ## controllers of workloads beside Kubernetes' own, in random hi
 lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulated clusters
 	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 30m ./test/sim -run TestSetsEndAsDeclared -sets 200
 
-.PHONY: clients-test
-clients-test: ## an aggregated API server, unmodified, behind Knarr (compiling takes minutes the first time)
+.PHONY: clients-test aggregated-test
+clients-test: build ## Helm, an operator on controller-runtime and a client of five minor versions ago, unmodified (compiling takes minutes the first time)
+	cd test/clients && CGO_ENABLED=0 $(GO) test -count=1 .
+	cd test/clients/old && CGO_ENABLED=0 $(GO) test -count=1 .
+aggregated-test: ## an aggregated API server, unmodified, behind Knarr (compiling takes minutes the first time)
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
+
+.PHONY: nightly
+nightly: fuzz lives workloads-test scheduling-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
 
 # A checkout of sigs.k8s.io/gateway-api adds its tests of CEL rules, which no module has: make crds-test GATEWAY_API=~/gateway-api
 .PHONY: crds-test

@@ -161,6 +161,9 @@ func nodeAddress(given string) (netip.Addr, error) {
 		if err != nil {
 			return a, fmt.Errorf("--node-ip %q: %w", given, err)
 		}
+		if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+			return a, fmt.Errorf("--node-ip %s: want an address by which other machines and pods reach this one", given)
+		}
 		return a, nil
 	}
 	return machineAddress()

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +35,16 @@ func TestWhatIsNotGivenIsDerived(t *testing.T) {
 	o.ServiceCIDR, o.ClusterDNS = "10.96.3.7/24", "10.96.3.99"
 	if s, err = o.complete(); err != nil || s.serviceNet != netip.MustParsePrefix("10.96.3.0/24") || s.dnsAddr != netip.MustParseAddr("10.96.3.99") {
 		t.Errorf("an address within the range: %v %v %v", err, s.serviceNet, s.dnsAddr)
+	}
+}
+
+func TestANodeNeedsAnAddressThatOthersReach(t *testing.T) {
+	for _, address := range []string{"127.0.0.1", "0.0.0.0", "::1", "fe80::1", "224.0.0.1"} {
+		o := given(t.TempDir())
+		o.NodeIP = address
+		if _, err := o.complete(); err == nil || !strings.Contains(err.Error(), "--node-ip "+address+": want an address by which other machines and pods reach this one") {
+			t.Errorf("--node-ip %s: %v", address, err)
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func start(t *testing.T) *cluster {
 	l.Close()
 	dir := t.TempDir()
 	c := &cluster{t: t, kubeconfig: filepath.Join(dir, "kubeconfig")}
-	cmd := exec.Command(knarr, "server", "--no-agent", "--hollow-nodes", "2", "--node-ip", "127.0.0.1", "--data-dir", filepath.Join(dir, "data"), "--listen", address, "--write-kubeconfig", c.kubeconfig)
+	cmd := exec.Command(knarr, "server", "--no-agent", "--hollow-nodes", "2", "--node-ip", "192.0.2.1", "--data-dir", filepath.Join(dir, "data"), "--listen", address, "--write-kubeconfig", c.kubeconfig)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {

@@ -49,7 +49,7 @@ func start(t *testing.T) *rest.Config {
 	l.Close()
 	dir := t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
-	cmd := exec.Command(knarr, "server", "--no-agent", "--hollow-nodes", "1", "--node-ip", "127.0.0.1", "--data-dir", filepath.Join(dir, "data"), "--listen", address, "--write-kubeconfig", kubeconfig, "--log-level", "warn")
+	cmd := exec.Command(knarr, "server", "--no-agent", "--hollow-nodes", "1", "--node-ip", "192.0.2.1", "--data-dir", filepath.Join(dir, "data"), "--listen", address, "--write-kubeconfig", kubeconfig, "--log-level", "warn")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
