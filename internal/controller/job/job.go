@@ -111,8 +111,8 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if len(act.Create)+len(act.Delete) > 0 {
 		manageErr = r.manage(ctx, job, act)
 		// Count what is there now rather than wait to be told of our own writes.
-		pods := obs.pods
-		if pods, err = r.list(ctx, job); err != nil {
+		pods, err := r.list(ctx, job)
+		if err != nil {
 			return 0, err
 		}
 		after := act.After

@@ -57,7 +57,7 @@ func (n *node) Reconcile(ctx context.Context, key api.Key) (time.Duration, error
 	if after < 0 {
 		return 0, nil
 	}
-	if left := p.CreationTimestamp.Add(after).Sub(time.Now()); left > 0 {
+	if left := time.Until(p.CreationTimestamp.Add(after)); left > 0 {
 		return left, nil
 	}
 	return 0, n.end(ctx, key, code)
@@ -85,7 +85,7 @@ func exit(o *corev1.Pod, code int32, at time.Time) {
 
 func (n *node) remove(ctx context.Context, p *corev1.Pod, ended bool) (time.Duration, error) {
 	began := p.DeletionTimestamp.Add(-time.Duration(*p.DeletionGracePeriodSeconds) * time.Second)
-	if left := began.Add(n.stop).Sub(time.Now()); left > 0 {
+	if left := time.Until(began.Add(n.stop)); left > 0 {
 		return left, nil
 	}
 	if !ended {

@@ -44,7 +44,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if at.IsZero() || job.DeletionTimestamp != nil {
 		return 0, nil
 	}
-	if left := at.Sub(time.Now()); left > 0 {
+	if left := time.Until(at); left > 0 {
 		return left, nil
 	}
 	err = client.Delete[*batchv1.Job](ctx, r.client, key, metav1.DeleteOptions{
