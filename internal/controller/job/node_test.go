@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,12 +21,21 @@ type fate func(pod *corev1.Pod) (code int32, after time.Duration)
 // node is a controller that does a node's work: it binds pods, runs them, ends them as their fate is, and removes deleted ones.
 type node struct {
 	client client.Client
-	fate   fate
 	stop   time.Duration // how long a deleted pod takes to end
+
+	mu   sync.Mutex // workers ask one after another: a fate may remember what it said
+	fate fate
+}
+
+// fateOf returns how a pod ends.
+func (n *node) fateOf(p *corev1.Pod) (code int32, after time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.fate(p)
 }
 
 func newNode(c client.Client, stop time.Duration, f fate) controller.Controller {
-	return controller.Controller{Name: "node", Workers: 4, Watches: []controller.Watch{{Resource: api.Pods}}, Reconciler: &node{c, f, stop}}
+	return controller.Controller{Name: "node", Workers: 4, Watches: []controller.Watch{{Resource: api.Pods}}, Reconciler: &node{client: c, fate: f, stop: stop}}
 }
 
 func always(code int32, after time.Duration) fate {
@@ -53,7 +63,7 @@ func (n *node) Reconcile(ctx context.Context, key api.Key) (time.Duration, error
 			return 0, err
 		}
 	}
-	code, after := n.fate(p)
+	code, after := n.fateOf(p)
 	if after < 0 {
 		return 0, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,20 +33,19 @@ const ns = metav1.NamespaceDefault
 
 // load is a cluster whose pods divide some work: so many thousandths of a core altogether, and so many jobs in a queue.
 type load struct {
-	c     *ct.Cluster
-	work  int64
-	queue int64
-	away  bool // the metrics APIs do not answer
-	asked int
+	c           *ct.Cluster
+	work, queue atomic.Int64
+	away        atomic.Bool // the metrics APIs do not answer
+	asked       atomic.Int64
 }
 
 func (l *load) ask(ctx context.Context, path string, query url.Values) ([]byte, error) {
-	l.asked++
-	if l.away {
+	l.asked.Add(1)
+	if l.away.Load() {
 		return nil, errors.New("no answer")
 	}
 	if strings.Contains(path, "external.metrics") {
-		return json.Marshal(external.ExternalMetricValueList{Items: []external.ExternalMetricValue{{Value: *resource.NewQuantity(l.queue, resource.DecimalSI)}}})
+		return json.Marshal(external.ExternalMetricValueList{Items: []external.ExternalMetricValue{{Value: *resource.NewQuantity(l.queue.Load(), resource.DecimalSI)}}})
 	}
 	selector, err := labels.Parse(query.Get("labelSelector"))
 	if err != nil {
@@ -63,7 +63,7 @@ func (l *load) ask(ctx context.Context, path string, query url.Values) ([]byte, 
 	}
 	list := metrics.PodMetricsList{}
 	for _, p := range running {
-		each := *resource.NewMilliQuantity(l.work/int64(len(running)), resource.DecimalSI)
+		each := *resource.NewMilliQuantity(l.work.Load()/int64(len(running)), resource.DecimalSI)
 		list.Items = append(list.Items, metrics.PodMetrics{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Timestamp: metav1.Now(), Window: metav1.Duration{Duration: time.Second},
 			Containers: []metrics.ContainerMetrics{{Name: "c", Usage: corev1.ResourceList{corev1.ResourceCPU: each}}}})
 	}
@@ -132,13 +132,13 @@ func conditions(c *ct.Cluster) string {
 func TestReplicasFollowTheLoad(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		l := begin(c, 1)
-		l.work = 50
+		l.work.Store(50)
 		l.start()
 		c.Pass(6 * time.Minute) // the pod has started long ago
 		if n := replicas(c); n != 1 {
 			t.Fatalf("%d replicas at the target, want 1", n)
 		}
-		l.work = 300
+		l.work.Store(300)
 		c.Pass(5 * time.Second)
 		if n := replicas(c); n != 4 {
 			t.Errorf("%d replicas within 5 s of more load, want 4: at first no more than that", n)
@@ -147,7 +147,7 @@ func TestReplicasFollowTheLoad(t *testing.T) {
 		if n := replicas(c); n != 6 {
 			t.Errorf("%d replicas, want 6", n)
 		}
-		l.work = 60
+		l.work.Store(60)
 		c.Pass(4 * time.Minute)
 		if n := replicas(c); n != 6 {
 			t.Errorf("%d replicas four minutes after the load is gone, want 6 still", n)
@@ -173,7 +173,7 @@ func TestReplicasFollowTheLoad(t *testing.T) {
 func TestARestartScalesNothingDownAtOnce(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		l := begin(c, 5)
-		l.work = 50
+		l.work.Store(50)
 		stop := l.start()
 		c.Pass(4 * time.Minute)
 		stop()
@@ -197,10 +197,10 @@ func TestPoliciesLimitTheRate(t *testing.T) {
 				ScaleDown: &autoscalingv2.HPAScalingRules{StabilizationWindowSeconds: new(int32), SelectPolicy: ptr.To(autoscalingv2.DisabledPolicySelect)},
 			}
 		})
-		l.work = 100
+		l.work.Store(100)
 		l.start()
 		c.Pass(6 * time.Minute)
-		l.work = 1000
+		l.work.Store(1000)
 		c.Pass(10 * time.Second)
 		if n := replicas(c); n != 3 || !strings.Contains(conditions(c), "ScalingLimited=True:ScaleUpLimit") {
 			t.Errorf("%d replicas, want 3; %s", n, conditions(c))
@@ -209,7 +209,7 @@ func TestPoliciesLimitTheRate(t *testing.T) {
 		if n := replicas(c); n != 4 {
 			t.Errorf("%d replicas a minute later, want 4", n)
 		}
-		l.work = 0
+		l.work.Store(0)
 		c.Pass(30 * time.Minute)
 		if n := replicas(c); n != 4 {
 			t.Errorf("%d replicas although scaling down is disabled", n)
@@ -220,16 +220,17 @@ func TestPoliciesLimitTheRate(t *testing.T) {
 func TestFailures(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		l := begin(c, 3)
-		l.away = true
+		l.away.Store(true)
 		l.start()
 		c.Pass(time.Hour)
 		if n := replicas(c); n != 3 || !strings.Contains(conditions(c), "ScalingActive=False:FailedGetResourceMetric") {
 			t.Errorf("%d replicas; %s", n, conditions(c))
 		}
-		if l.asked > 250 {
-			t.Errorf("asked %d times in an hour", l.asked)
+		if n := l.asked.Load(); n > 250 {
+			t.Errorf("asked %d times in an hour", n)
 		}
-		l.away, l.work = false, 300
+		l.away.Store(false)
+		l.work.Store(300)
 		c.Pass(time.Minute)
 		if n := replicas(c); n != 6 {
 			t.Errorf("%d replicas once there are metrics, want 6", n)
@@ -245,7 +246,7 @@ func TestFailures(t *testing.T) {
 func TestTwoAutoscalersOfTheSamePods(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		l := begin(c, 2)
-		l.work = 100
+		l.work.Store(100)
 		l.start()
 		c.Pass(10 * time.Second)
 		second := ct.Get[*autoscalingv2.HorizontalPodAutoscaler](c, ns, "web").DeepCopy()
@@ -281,18 +282,18 @@ func TestScaleToZeroAndBack(t *testing.T) {
 			h.Spec.Metrics = []autoscalingv2.MetricSpec{{Type: autoscalingv2.ExternalMetricSourceType, External: &autoscalingv2.ExternalMetricSource{
 				Metric: autoscalingv2.MetricIdentifier{Name: "queue"}, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, AverageValue: ptr.To(resource.MustParse("10"))}}}}
 		})
-		l.queue = 20
+		l.queue.Store(20)
 		l.start()
 		c.Pass(6 * time.Minute)
 		if n := replicas(c); n != 2 {
 			t.Fatalf("%d replicas for 20 jobs, want 2", n)
 		}
-		l.queue = 0
+		l.queue.Store(0)
 		c.Pass(6 * time.Minute)
 		if n := replicas(c); n != 0 || !strings.Contains(conditions(c), "ScaledToZero=True:ScaledToZero") {
 			t.Fatalf("%d replicas; %s; want zero by its own doing", n, conditions(c))
 		}
-		l.queue = 25
+		l.queue.Store(25)
 		c.Pass(5 * time.Second)
 		if n := replicas(c); n != 3 || !strings.Contains(conditions(c), "ScaledToZero=False") {
 			t.Errorf("%d replicas for 25 jobs, want 3; %s", n, conditions(c))
