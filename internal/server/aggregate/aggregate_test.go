@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,10 +285,12 @@ func TestBackendsThatDoNotAnswer(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	s := start(t)
-	code, asked := http.StatusOK, ""
+	var code atomic.Int32
+	var asked atomic.Value // a check asks several times at once
+	code.Store(http.StatusOK)
 	ca := s.backend(func(w http.ResponseWriter, r *http.Request) {
-		asked = r.URL.Path + " " + r.Header.Get("X-Remote-User") + " " + r.Header.Get("X-Remote-Group")
-		w.WriteHeader(code)
+		asked.Store(r.URL.Path + " " + r.Header.Get("X-Remote-User") + " " + r.Header.Get("X-Remote-Group"))
+		w.WriteHeader(int(code.Load()))
 	})
 	s.register(ca, true)
 	service, err := client.Get[*apiregistrationv1.APIService](t.Context(), s.c, api.Key{Name: "v1.fish.example.com"})
@@ -297,12 +300,12 @@ func TestCheck(t *testing.T) {
 	if err := s.a.Check(t.Context(), service); err != nil {
 		t.Error(err)
 	}
-	code = http.StatusForbidden
+	code.Store(http.StatusForbidden)
 	if err := s.a.Check(t.Context(), service); err == nil || !strings.Contains(err.Error(), "failing or missing response from https://fish.sea.svc:") || !strings.Contains(err.Error(), "bad status from") || !strings.HasSuffix(err.Error(), ": 403") {
 		t.Error(err)
 	}
-	if asked != "/apis/fish.example.com/v1 system:kube-aggregator system:masters" {
-		t.Errorf("asked %s", asked)
+	if asked.Load() != "/apis/fish.example.com/v1 system:kube-aggregator system:masters" {
+		t.Errorf("asked %s", asked.Load())
 	}
 	service.Spec.CABundle = s.keys.CAPEM()
 	if err := s.a.Check(t.Context(), service); err == nil || !strings.Contains(err.Error(), "x509") {
