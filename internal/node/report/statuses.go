@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"maps"
 	"log/slog"
 	"sync"
 
@@ -101,6 +102,7 @@ func (s *Statuses) write(ctx context.Context, batch []*pod.Worker) (failed []*po
 	var reported []*corev1.PodStatus
 	for _, w := range batch {
 		if p, status := w.StatusObject(); p != nil {
+			p.Annotations = maps.Clone(p.Annotations) // the front door takes obsolete ones out of what it is given
 			objs, of, reported = append(objs, p), append(of, w), append(reported, status)
 		}
 	}
