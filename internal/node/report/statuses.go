@@ -2,8 +2,8 @@ package report
 
 import (
 	"context"
-	"maps"
 	"log/slog"
+	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
