@@ -7,10 +7,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/node/command"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/server/stream"
 )
 
 // commands starts containerd with one running container and returns what runs commands in it.
@@ -56,10 +55,13 @@ func streamed(t *testing.T, r *command.Runtime, container, script string, in io.
 		t.Fatalf("URL %q, %v", address, err)
 	}
 	// The executor dials by itself: a proxy stands where the API server is.
-	proxy := httptest.NewServer(&httputil.ReverseProxy{
-		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(&url.URL{Scheme: u.Scheme, Host: u.Host}) },
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return r.Dial(ctx) }},
-	})
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r2 *http.Request) {
+		to := *r2.URL
+		to.Scheme, to.Host = u.Scheme, u.Host
+		if err := stream.Relay(w, r2, stream.Target{URL: &to, Dial: r.Dial}); err != nil {
+			t.Log(err)
+		}
+	}))
 	defer proxy.Close()
 	at, err := url.Parse(proxy.URL + u.Path)
 	if err != nil {
@@ -71,7 +73,7 @@ func streamed(t *testing.T, r *command.Runtime, container, script string, in io.
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: out})
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: io.Discard}) // two writers of one buffer would race
 	var ended interface{ ExitStatus() int }
 	switch {
 	case err == nil:

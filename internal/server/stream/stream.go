@@ -16,7 +16,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"time"
 )
 
 // Protocols of the WebSocket side.
@@ -129,20 +131,53 @@ func writeSwitch(w io.Writer, header http.Header) error {
 	return bw.Flush()
 }
 
-// join copies between two connections, whose first bytes may be buffered, until one ends; then it closes both and waits for
-// the other direction.
+// lingering is how long a client may take to close its side once it has been given everything.
+const lingering = 5 * time.Second
+
+// join copies between a client's connection a and the backend's, b, whose first bytes may be buffered, until the backend ends or the client
+// goes; then it closes both. What the backend said before it ended reaches the client, also when the client is still writing: the backend's
+// refusal of that is no reason to stop reading it, and closing a connection with bytes that nobody has read makes the other side
+// throw away what it has not read yet (RFC 9112, section 9.6).
 func join(ctx context.Context, a net.Conn, fromA io.Reader, b net.Conn, fromB io.Reader) error {
-	stop := context.AfterFunc(ctx, func() { _, _ = a.Close(), b.Close() })
+	closeBoth := func() { _, _ = a.Close(), b.Close() }
+	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
-	errs := make(chan error, 2)
-	pipe := func(dst net.Conn, src io.Reader) {
-		_, err := io.Copy(dst, src)
-		errs <- err
+	gone := make(chan error, 1)
+	go func() {
+		from := &source{Reader: fromA}
+		if _, _ = io.Copy(b, from); from.err == nil { // the backend takes nothing any longer
+			_, _ = io.Copy(io.Discard, from)
+		}
+		_ = b.Close() // the client has gone, and what it wanted with it
+		gone <- from.err
+	}()
+	_, err := io.Copy(a, fromB)
+	if half, ok := a.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
+		_ = a.SetReadDeadline(time.Now().Add(lingering))
+	} else {
+		closeBoth()
 	}
-	go pipe(b, fromA)
-	go pipe(a, fromB)
-	err := <-errs
-	_, _ = a.Close(), b.Close()
-	<-errs
-	return err
+	left := <-gone
+	closeBoth()
+	for _, e := range []error{err, left} {
+		if e != nil && !errors.Is(e, io.EOF) && !errors.Is(e, io.ErrClosedPipe) && !errors.Is(e, net.ErrClosed) && !errors.Is(e, os.ErrDeadlineExceeded) {
+			return e // how else one ends is how streams end
+		}
+	}
+	return nil
+}
+
+// source is a reader that remembers how it ended.
+type source struct {
+	io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (s *source) Read(b []byte) (int, error) {
+	n, err := s.Reader.Read(b)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
 }
