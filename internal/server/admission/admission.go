@@ -44,6 +44,8 @@ type Attributes struct {
 	Options runtime.Object
 	User    user.Info // nil for what a server does on its own behalf before it serves, and in tests
 	DryRun  bool
+	// Refused says that the write fails whatever Validate says, as there is such an object already. Plugins judge it, and charge nothing.
+	Refused bool
 	// Deadline is when all who are asked over the network must have answered; the zero time until the first is asked.
 	Deadline time.Time
 

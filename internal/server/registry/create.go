@@ -132,7 +132,7 @@ func (r *Registry) freeName(res *api.Resource, namespace, base string) string {
 }
 
 // prepareCreate defaults, admits, prepares and validates obj in place; a Service gets its addresses and ports, which have still to
-// be taken. That there is such an object already is found out before admission charges quotas for it.
+// be taken.
 func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api.Object, opts creation) error {
 	if err := creatable(res, obj); err != nil {
 		return err
@@ -178,26 +178,28 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if errs := res.Validate(obj); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}
-	if _, exists := r.Table(res).Get(res.Key(api.KeyOf(obj))); exists {
-		return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
-	}
-	if len(opts.DryRun) == 0 {
+	refusal := r.refusal(res, obj)
+	if len(opts.DryRun) == 0 && refusal == nil {
 		if err := r.roomFor(essential(ctx, res, "", nil)); err != nil { // before admission charges quotas
 			return err
 		}
 	}
 	warn(ctx, res, obj, nil, "")
-	return r.approve(ctx, attrs)
-}
-
-// approve asks admission about a new object as it will be stored. That it was stored before is looked at afterwards, as in Kubernetes: policies
-// have the first word.
-func (r *Registry) approve(ctx context.Context, a *admission.Attributes) error {
-	if err := r.admission.Validate(ctx, a); err != nil {
+	attrs.Refused = refusal != nil
+	if err := r.admission.Validate(ctx, attrs); err != nil {
 		return err
 	}
-	if a.Object.GetResourceVersion() != "" {
+	return refusal
+}
+
+// refusal returns why a new object is refused for its name or its version, or nil. It is found out before admission validates, which charges nothing
+// then, and said afterwards, as in Kubernetes: who is refused by a policy does not learn which names are taken.
+func (r *Registry) refusal(res *api.Resource, obj api.Object) error {
+	if obj.GetResourceVersion() != "" {
 		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	if _, exists := r.Table(res).Get(res.Key(api.KeyOf(obj))); exists {
+		return apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
 	}
 	return nil
 }

@@ -87,7 +87,10 @@ type counter struct {
 
 func (*counter) Name() string                                       { return "counter" }
 func (*counter) Admit(context.Context, *admission.Attributes) error { return nil }
-func (p *counter) Validate(context.Context, *admission.Attributes) error {
+func (p *counter) Validate(_ context.Context, a *admission.Attributes) error {
+	if a.Refused {
+		return nil
+	}
 	p.mu.Lock()
 	p.n++
 	p.mu.Unlock()

@@ -137,6 +137,12 @@ func TestBootstrapAndEscalation(t *testing.T) {
 	})
 }
 
+// versioned returns a pod that was stored before.
+func versioned(p *corev1.Pod) *corev1.Pod {
+	p.ResourceVersion = "1"
+	return p
+}
+
 func TestQuotaAtTheFrontDoor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t)
@@ -161,6 +167,8 @@ func TestQuotaAtTheFrontDoor(t *testing.T) {
 			{pod("a", "cpu", "1"), "", list("pods", "1", "requests.cpu", "1")},
 			{pod("b"), `pods "b" is forbidden: failed quota: q: must specify requests.cpu for: c`, list("pods", "1")},
 			{pod("c", "cpu", "1500m"), `pods "c" is forbidden: exceeded quota: q, requested: requests.cpu=1500m, used: requests.cpu=1, limited: requests.cpu=2`, list("pods", "1")},
+			{versioned(pod("z", "cpu", "1")), "resourceVersion should not be set", list("pods", "1", "requests.cpu", "1")},
+			{pod("a", "cpu", "1"), `pods "a" already exists`, list("pods", "1", "requests.cpu", "1")},
 			{pod("d", "cpu", "1"), "", list("pods", "2", "requests.cpu", "2")},
 			{service("s", corev1.ServiceTypeClusterIP), "", list("services.nodeports", "0")},
 			{service("n", corev1.ServiceTypeNodePort), "", list("services.nodeports", "1")},
@@ -180,7 +188,7 @@ func TestQuotaAtTheFrontDoor(t *testing.T) {
 		}
 		for _, s := range steps {
 			_, err := c.Create(t.Context(), s.obj)
-			if s.says == "" && err != nil || s.says != "" && (err == nil || !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), s.says)) {
+			if s.says == "" && err != nil || s.says != "" && (err == nil || strings.Contains(s.says, "quota") != apierrors.IsForbidden(err) || !strings.Contains(err.Error(), s.says)) {
 				t.Errorf("%s: %v", s.obj.GetName(), err)
 			}
 			check(s.obj.GetName(), s.used)

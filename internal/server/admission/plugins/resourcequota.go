@@ -32,7 +32,7 @@ func (ResourceQuota) Admit(context.Context, *admission.Attributes) error { retur
 
 // Validate implements admission.Plugin.
 func (p ResourceQuota) Validate(ctx context.Context, a *admission.Attributes) error {
-	if a.Key.Namespace == "" || !charged(a) || a.Operation == admission.Create && a.Object.GetResourceVersion() != "" { // that is refused
+	if a.Key.Namespace == "" || !charged(a) || a.Refused {
 		return nil
 	}
 	var quotas []*corev1.ResourceQuota

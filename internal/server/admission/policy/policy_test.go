@@ -317,3 +317,21 @@ func deployment(replicas int32) *appsv1.Deployment {
 		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
 	}}
 }
+
+// TestPoliciesHaveTheFirstWord: who is refused by a policy does not learn which names are taken.
+func TestPoliciesHaveTheFirstWord(t *testing.T) {
+	c := start(t)
+	clienttest.Create(t, c, configMap("there", "a", "b", "c", "d"))
+	c.add(short)
+	ctx, _ := ann()
+	stored := configMap("none", "a", "b", "c", "d")
+	stored.ResourceVersion = "1"
+	for _, cm := range []*corev1.ConfigMap{configMap("there", "a", "b", "c", "d"), stored} {
+		if _, err := c.Create(ctx, cm); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "2 entries in "+cm.Name) {
+			t.Errorf("%s: %v", cm.Name, err)
+		}
+	}
+	if _, err := c.Create(ctx, configMap("there", "a", "b")); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("what the policy allows: %v", err)
+	}
+}
