@@ -223,7 +223,10 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	if err := Bootstrap(ctx, p.Client, initial); err != nil {
 		return err
 	}
-	return authz.Bootstrap(ctx, p.Client)
+	if err := authz.Bootstrap(ctx, p.Client); err != nil {
+		return err
+	}
+	return p.RBAC.Fresh(ctx, p.Store) // controllers write at once, as what these roles allow
 }
 
 // everywhere lists the controllers that every server runs, whether it leads or not: what they write depends on the server.

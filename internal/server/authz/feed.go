@@ -14,6 +14,10 @@ import (
 	"github.com/knarr-io/knarr/internal/store"
 )
 
+func rbacResources() []*api.Resource {
+	return []*api.Resource{api.Roles, api.ClusterRoles, api.RoleBindings, api.ClusterRoleBindings}
+}
+
 // Run keeps the index equal to the RBAC objects in s until ctx is cancelled. It calls ready once it knows them all.
 func (z *RBAC) Run(ctx context.Context, s *store.Store, ready func()) error {
 	select {
@@ -21,11 +25,10 @@ func (z *RBAC) Run(ctx context.Context, s *store.Store, ready func()) error {
 	case <-ctx.Done():
 		return nil
 	}
-	resources := []*api.Resource{api.Roles, api.ClusterRoles, api.RoleBindings, api.ClusterRoleBindings}
 	var loaded sync.WaitGroup
-	loaded.Add(len(resources))
+	loaded.Add(len(rbacResources()))
 	g, ctx := errgroup.WithContext(ctx)
-	for _, res := range resources {
+	for _, res := range rbacResources() {
 		t := s.Table(res.Table())
 		if t == nil {
 			return fmt.Errorf("the store has no table for %s", res.Plural)
@@ -37,18 +40,46 @@ func (z *RBAC) Run(ctx context.Context, s *store.Store, ready func()) error {
 	return g.Wait()
 }
 
+// Fresh returns when the index knows every RBAC object that s holds at the call: the index follows the store, so that a write that
+// has returned may still be on its way into it.
+func (z *RBAC) Fresh(ctx context.Context, s *store.Store) error {
+	for _, res := range rbacResources() {
+		var newest int64
+		s.Table(res.Table()).Snapshot().Ascend("", "", func(r *store.Revision) bool {
+			newest = max(newest, r.Rev)
+			return true
+		})
+		for {
+			z.mu.RLock()
+			followed, news := z.followed[res], z.news
+			z.mu.RUnlock()
+			if followed >= newest {
+				break
+			}
+			select {
+			case <-news:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
 // follow keeps the index equal to one table.
 func (z *RBAC) follow(ctx context.Context, t *store.Table, res *api.Resource, loaded func()) error {
 	for {
 		w, snap := t.WatchNow()
 		var all []api.Object
+		var newest int64
 		snap.Ascend("", "", func(r *store.Revision) bool {
-			all = append(all, r.Object)
+			all, newest = append(all, r.Object), max(newest, r.Rev)
 			return true
 		})
 		z.replace(res, all)
+		z.reached(res, newest)
 		loaded()
-		err := z.take(ctx, w)
+		err := z.take(ctx, w, res)
 		w.Stop()
 		switch {
 		case ctx.Err() != nil:
@@ -60,20 +91,32 @@ func (z *RBAC) follow(ctx context.Context, t *store.Table, res *api.Resource, lo
 }
 
 // take applies changes until the watch ends.
-func (z *RBAC) take(ctx context.Context, w *store.Watcher) error {
+func (z *RBAC) take(ctx context.Context, w *store.Watcher, res *api.Resource) error {
 	for {
 		events, err := w.Next(ctx)
 		if err != nil {
 			return err
 		}
+		var newest int64
 		for i := range events {
+			newest = max(newest, events[i].Revision.Rev)
 			if events[i].Type == store.Deleted {
 				z.Remove(events[i].Revision.Object)
 			} else {
 				z.Set(events[i].Revision.Object)
 			}
 		}
+		z.reached(res, newest)
 	}
+}
+
+// reached notes that the index holds the objects of res up to rev.
+func (z *RBAC) reached(res *api.Resource, rev int64) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.followed[res] = max(z.followed[res], rev)
+	close(z.news)
+	z.news = make(chan struct{})
 }
 
 // replace makes objs all the objects of res that the index knows.

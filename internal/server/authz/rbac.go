@@ -22,6 +22,9 @@ type RBAC struct {
 	roles    map[roleKey]*ruleSet
 	bindings map[roleKey]*binding
 	grants   map[subject]*grants
+
+	followed map[*api.Resource]int64 // the newest revision of each kind that the index has taken in
+	news     chan struct{}           // closed, and made anew, when followed grows
 }
 
 // roleKey names a role or a binding; those of the cluster have no namespace.
@@ -66,7 +69,8 @@ type binding struct {
 
 // NewRBAC returns an RBAC that knows no roles yet and so allows nothing.
 func NewRBAC() *RBAC {
-	return &RBAC{roles: map[roleKey]*ruleSet{}, bindings: map[roleKey]*binding{}, grants: map[subject]*grants{}}
+	return &RBAC{roles: map[roleKey]*ruleSet{}, bindings: map[roleKey]*binding{}, grants: map[subject]*grants{},
+		followed: map[*api.Resource]int64{}, news: make(chan struct{})}
 }
 
 // Set takes a new or changed Role, ClusterRole, RoleBinding or ClusterRoleBinding into account. Other objects are ignored.
