@@ -59,7 +59,7 @@ lint: ## gofmt, go vet, staticcheck
 
 .PHONY: unit
 unit: ## unit tests and simulated clusters, with the race detector
-	$(GO) test -race $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+	build/verdict $(GO) test -race $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
 
 # How long each fuzz target runs, and in which packages.
 FUZZTIME ?= 30s
@@ -72,7 +72,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s), or those of FUZZ_PACKAGES
 
 .PHONY: e2e
 e2e: deps-test build ## end-to-end tests on real containerd (as root)
-	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) $(GO) test $(TEST_TAGS) -count=1 -timeout 40m -p 1 $(E2E_PACKAGES)
+	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) build/verdict $(GO) test $(TEST_TAGS) -count=1 -timeout 40m -p 1 $(E2E_PACKAGES)
 
 # Packages with tests that need root, real namespaces or a real runtime.
 E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test cmd | xargs -n1 dirname | sort -u | sed 's|^|./|')
@@ -120,8 +120,8 @@ lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulat
 
 .PHONY: clients-test aggregated-test
 clients-test: build ## Helm, an operator on controller-runtime and a client of five minor versions ago, unmodified (compiling takes minutes the first time)
-	cd test/clients && CGO_ENABLED=0 $(GO) test -count=1 .
-	cd test/clients/old && CGO_ENABLED=0 $(GO) test -count=1 .
+	cd test/clients && CGO_ENABLED=0 ../../build/verdict $(GO) test -count=1 .
+	cd test/clients/old && CGO_ENABLED=0 ../../../build/verdict $(GO) test -count=1 .
 aggregated-test: ## an aggregated API server, unmodified, behind Knarr (compiling takes minutes the first time)
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
 

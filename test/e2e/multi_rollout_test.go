@@ -55,6 +55,7 @@ func TestRollingUpdateOverThreeNodesWhileAnAgentRestarts(t *testing.T) {
 		n.start(t)
 		t.Logf("the agent was away or not Ready for %v", time.Since(began).Round(time.Millisecond))
 		kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=180s")
+		t.Logf("the rollout took %v", time.Since(began).Round(time.Millisecond))
 		for _, l := range loads {
 			l.onlyFromWithin(t, 60*time.Second, step.version) // old pods answer on old connections until their hook is over
 		}
