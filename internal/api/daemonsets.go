@@ -7,6 +7,8 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
+
+	"github.com/knarr-io/knarr/internal/api/rollout"
 )
 
 // DaemonSets are apps/v1 daemon sets.
@@ -51,11 +53,12 @@ var DaemonSets = declare(kind[appsv1.DaemonSet, apps.DaemonSet, appsv1.DaemonSet
 	},
 	warnings: func(d, old *apps.DaemonSet) []string {
 		if old == nil {
-			return templateWarnings(&d.Spec.Template, nil, "spec", "template")
+			return append(templateWarnings(&d.Spec.Template, nil, "spec", "template"), rollout.Warnings(d.Annotations, nil, false)...)
 		}
+		out := rollout.Warnings(d.Annotations, old.Annotations, false)
 		if d.Spec.TemplateGeneration == old.Spec.TemplateGeneration {
-			return nil
+			return out
 		}
-		return templateWarnings(&d.Spec.Template, &old.Spec.Template, "spec", "template")
+		return append(templateWarnings(&d.Spec.Template, &old.Spec.Template, "spec", "template"), out...)
 	},
 })

@@ -9,6 +9,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
 	"k8s.io/kubernetes/pkg/features"
+
+	"github.com/knarr-io/knarr/internal/api/rollout"
 )
 
 // StatefulSets are apps/v1 stateful sets.
@@ -65,9 +67,12 @@ func statefulSetWarnings(s, old *apps.StatefulSet) []string {
 	claims := field.NewPath("spec", "volumeClaimTemplates")
 	switch {
 	case old == nil:
-		out = templateWarnings(&s.Spec.Template, nil, "spec", "template")
+		out = append(templateWarnings(&s.Spec.Template, nil, "spec", "template"), rollout.Warnings(s.Annotations, nil, false)...)
 	case s.Generation != old.Generation:
 		out = templateWarnings(&s.Spec.Template, &old.Spec.Template, "spec", "template")
+	}
+	if old != nil {
+		out = append(out, rollout.Warnings(s.Annotations, old.Annotations, false)...)
 	}
 	for i, claim := range s.Spec.VolumeClaimTemplates {
 		at := claims.Index(i)

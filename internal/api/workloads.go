@@ -14,6 +14,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/knarr-io/knarr/internal/api/rollout"
 )
 
 // Deployments are apps/v1 deployments.
@@ -60,12 +62,13 @@ var Deployments = declare(kind[appsv1.Deployment, apps.Deployment, appsv1.Deploy
 	},
 	warnings: func(d, old *apps.Deployment) []string {
 		if old == nil {
-			return append(nameWarning(d.Name, "Pod names and hostnames"), templateWarnings(&d.Spec.Template, nil, "spec", "template")...)
+			out := append(nameWarning(d.Name, "Pod names and hostnames"), templateWarnings(&d.Spec.Template, nil, "spec", "template")...)
+			return append(out, rollout.Warnings(d.Annotations, nil, true)...)
 		}
 		if d.Generation == old.Generation {
 			return nil
 		}
-		return templateWarnings(&d.Spec.Template, &old.Spec.Template, "spec", "template")
+		return append(templateWarnings(&d.Spec.Template, &old.Spec.Template, "spec", "template"), rollout.Warnings(d.Annotations, old.Annotations, true)...)
 	},
 })
 

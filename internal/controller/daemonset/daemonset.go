@@ -26,6 +26,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/pace"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
@@ -52,13 +53,15 @@ func New(c client.Client) controller.Controller {
 	selector := func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.DaemonSet).Spec.Selector }
 	owners, archive := workload.NewOwners(kind.GroupKind(), selector), workload.NewOwners(kind.GroupKind(), selector)
 	history := &workload.History{Client: c, Kind: kind, Owners: archive}
+	users := podconfig.NewUsers(func(o api.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.DaemonSet).Spec.Template })
 	fits := newFits()
 	const mine = "of DaemonSets"
 	return controller.Controller{
 		Name:    "daemonset",
 		Workers: 5,
-		Watches: []controller.Watch{
+		Watches: append([]controller.Watch{
 			{Resource: api.DaemonSets, Keys: func(e client.Event) []api.Key {
+				users.Note(e)
 				fits.note(e)
 				archive.OwnerKeys(e)
 				return owners.OwnerKeys(e)
@@ -66,7 +69,7 @@ func New(c client.Client) controller.Controller {
 			{Resource: api.Pods, Keys: owners.OwnedKeys},
 			{Resource: api.ControllerRevisions, Keys: archive.OwnedKeys},
 			{Resource: api.Nodes, Keys: fits.nodeKeys},
-		},
+		}, users.Watches()...),
 		Writes: append([]controller.Write{
 			controller.Sets(api.DaemonSets, "status"),
 			controller.Creates(api.Pods).Of(mine),
@@ -154,17 +157,21 @@ func (r *reconciler) observe(ctx context.Context, ds *appsv1.DaemonSet) (obs obs
 	if err != nil {
 		return obs, nil, controller.Terminal(err)
 	}
-	place := workload.PlaceIn(revisions, data)
+	config, err := podconfig.Of(ctx, r.client, ds, &ds.Spec.Template)
+	if err != nil {
+		return obs, nil, err
+	}
+	place := workload.PlaceIn(revisions, data, config)
 	current := place.Current()
 	if current != nil {
-		current, err = r.history.Renumber(ctx, current, place.Number)
+		current, err = r.history.Renumber(ctx, current, place.Number, config)
 	} else {
-		current, err = r.create(ctx, ds, &obs, data, place.Number)
+		current, err = r.create(ctx, ds, &obs, data, config, place.Number)
 	}
 	if err != nil {
 		return obs, nil, err
 	}
-	obs.hash = hashOf(current)
+	obs.hash, obs.byHash = hashOf(current), config != nil && config.Hash != ""
 	for _, rev := range place.Same {
 		obs.same = append(obs.same, hashOf(rev))
 	}
@@ -172,16 +179,16 @@ func (r *reconciler) observe(ctx context.Context, ds *appsv1.DaemonSet) (obs obs
 }
 
 // create stores the revision of ds's template.
-func (r *reconciler) create(ctx context.Context, ds *appsv1.DaemonSet, obs *observed, data []byte, number int64) (*appsv1.ControllerRevision, error) {
+func (r *reconciler) create(ctx context.Context, ds *appsv1.DaemonSet, obs *observed, data []byte, config *podconfig.Now, number int64) (*appsv1.ControllerRevision, error) {
 	was := int32(0)
 	if obs.collisions != nil {
 		was = *obs.collisions
 	}
 	rev, n, err := r.history.Create(ctx, ds, was, func(collisions int32) *appsv1.ControllerRevision {
 		if collisions == was {
-			return newRevision(ds, data, number, obs.collisions)
+			return newRevision(ds, data, config, number, obs.collisions)
 		}
-		return newRevision(ds, data, number, &collisions)
+		return newRevision(ds, data, config, number, &collisions)
 	})
 	if n != was {
 		obs.collisions = &n

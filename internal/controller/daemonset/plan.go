@@ -26,6 +26,7 @@ type observed struct {
 	pods     []*corev1.Pod // those the set controls and those nobody controls
 	hash     string        // of the revision in force; new pods have it as a label
 	same     []string      // further hashes under which the same template was kept
+	byHash   bool          // pods roll with what they use, so that those of the same template may be of another revision
 	// collisions is how many names of revisions were taken; nil before the first.
 	collisions *int32
 	// holds says of pods that have failed when they may be replaced; one that is not there may be at once.
@@ -235,5 +236,5 @@ func (s *step) updated(p *corev1.Pod) bool {
 		return true
 	}
 	generation := generationOf(s.ds)
-	return generation != "" && p.Labels[generationLabel] == generation
+	return !s.obs.byHash && generation != "" && p.Labels[generationLabel] == generation
 }

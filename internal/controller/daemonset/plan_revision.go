@@ -5,13 +5,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
-// newRevision returns the revision of ds's template, whose data is data.
-func newRevision(ds *appsv1.DaemonSet, data []byte, number int64, collisions *int32) *appsv1.ControllerRevision {
+// newRevision returns the revision of ds's template, whose data is data, for pods that use config, where they roll with that.
+func newRevision(ds *appsv1.DaemonSet, data []byte, config *podconfig.Now, number int64, collisions *int32) *appsv1.ControllerRevision {
 	rev := workload.NewRevision(ds, *metav1.NewControllerRef(ds, setKind()), &ds.Spec.Template, data)
-	hash := workload.TemplateHash(&ds.Spec.Template, collisions)
+	t := &ds.Spec.Template
+	if config != nil {
+		t = podconfig.Named(t, config.Hash)
+	}
+	hash := workload.TemplateHash(t, collisions)
+	workload.LabelConfig(rev, config)
 	rev.Name, rev.Revision = workload.RevisionName(ds.Name, hash), number
 	rev.Labels[appsv1.DefaultDaemonSetUniqueLabelKey] = hash
 	return rev

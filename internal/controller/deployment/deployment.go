@@ -24,10 +24,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/api"
+	spec "github.com/knarr-io/knarr/internal/api/rollout"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/ownership"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
@@ -45,14 +47,18 @@ type reconciler struct {
 func New(c client.Client) controller.Controller {
 	kind := appsv1.SchemeGroupVersion.WithKind("Deployment")
 	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.Deployment).Spec.Selector })
+	users := podconfig.NewUsers(func(o api.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.Deployment).Spec.Template })
 	return controller.Controller{
 		Name:    "deployment",
 		Workers: 5,
-		Watches: []controller.Watch{
-			{Resource: api.Deployments, Keys: owners.OwnerKeys},
+		Watches: append([]controller.Watch{
+			{Resource: api.Deployments, Keys: func(e client.Event) []api.Key {
+				users.Note(e)
+				return owners.OwnerKeys(e)
+			}},
 			// A pod that ends shows in its ReplicaSet's status.terminatingReplicas, so pods need not be watched.
 			{Resource: api.ReplicaSets, Keys: owners.OwnedKeys},
-		},
+		}, users.Watches()...),
 		Writes: []controller.Write{
 			controller.Sets(api.Deployments, "status"),
 			controller.Sets(api.Deployments, "metadata", "annotations", revisionAnnotation),
@@ -60,6 +66,7 @@ func New(c client.Client) controller.Controller {
 			controller.Deletes(api.ReplicaSets).Of("of Deployments"),
 			controller.Sets(api.ReplicaSets, "spec").Of("of Deployments"),
 			controller.Sets(api.ReplicaSets, "metadata", "annotations").Of("of Deployments"),
+			controller.Sets(api.ReplicaSets, "metadata", "labels", spec.ConfigHash).Of("of Deployments"),
 			controller.Sets(api.ReplicaSets, "metadata", "ownerReferences").Of("of Deployments"),
 		},
 		Reconciler: &reconciler{client: c},
@@ -79,7 +86,11 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	act := plan(d, observed{replicaSets: sets, running: r.running(ctx, d, sets)}, time.Now())
+	obs := observed{replicaSets: sets, running: r.running(ctx, d, sets)}
+	if obs.config, err = podconfig.Of(ctx, r.client, d, &d.Spec.Template); err != nil {
+		return 0, err
+	}
+	act := plan(d, obs, time.Now())
 	stale, err := r.apply(ctx, d, act)
 	if err != nil {
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -195,7 +206,7 @@ func (r *reconciler) exists(ctx context.Context, d *appsv1.Deployment, want *app
 	if err != nil {
 		return false, err
 	}
-	if metav1.IsControlledBy(rs, d) && sameTemplate(&d.Spec.Template, &rs.Spec.Template) {
+	if metav1.IsControlledBy(rs, d) && sameTemplate(&d.Spec.Template, &rs.Spec.Template) && rs.Labels[spec.ConfigHash] == want.Labels[spec.ConfigHash] {
 		return true, nil
 	}
 	status := *d.Status.DeepCopy()
@@ -212,6 +223,10 @@ func (r *reconciler) update(ctx context.Context, u update) (ok bool, err error) 
 	_, err = client.Mutate(ctx, r.client, api.KeyOf(u.old), "", func(o *appsv1.ReplicaSet) bool {
 		if ok = o.UID == u.old.UID && o.Generation == u.old.Generation && o.DeletionTimestamp == nil; ok {
 			o.Annotations = u.new.Annotations
+			if hash := u.new.Labels[spec.ConfigHash]; hash != "" {
+				o.Labels = clone(o.Labels)
+				o.Labels[spec.ConfigHash] = hash
+			}
 			o.Spec.Replicas = u.new.Spec.Replicas
 			o.Spec.MinReadySeconds = u.new.Spec.MinReadySeconds
 		}

@@ -242,7 +242,7 @@ func TestHistoryLimit(t *testing.T) {
 func TestHashCollision(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		d := ct.Make(c, web(1))
-		other := newReplicaSet(d)
+		other := newReplicaSet(d, "")
 		other.OwnerReferences = nil
 		other.Labels = map[string]string{"app": "stranger"}
 		other.Spec.Selector = ct.Selector("stranger")

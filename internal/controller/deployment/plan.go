@@ -9,6 +9,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+
+	spec "github.com/knarr-io/knarr/internal/api/rollout"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 )
 
 // observed is what a plan is made from.
@@ -16,6 +19,8 @@ type observed struct {
 	replicaSets []*appsv1.ReplicaSet
 	// running has the UIDs of the ReplicaSets whose pods still have containers to run or stop. It matters for Recreate only.
 	running map[types.UID]bool
+	// config is what the ConfigMaps and Secrets of the template hold, where pods roll with them; nil where they do not.
+	config *podconfig.Now
 }
 
 // actions is what to do about a Deployment, in this order.
@@ -47,6 +52,7 @@ type rollout struct {
 	now    time.Time
 	fresh  *set   // the ReplicaSet with the Deployment's template; nil if there is none
 	old    []*set // the others, oldest first
+	config string // what fresh is to be labelled with; "" leaves it
 	status appsv1.DeploymentStatus
 	act    actions
 }
@@ -54,12 +60,15 @@ type rollout struct {
 // plan decides the next step of d.
 func plan(d *appsv1.Deployment, obs observed, now time.Time) actions {
 	r := &rollout{d: d, now: now, status: *d.Status.DeepCopy()}
+	if obs.config != nil {
+		r.config = obs.config.Hash
+	}
 	sets := slices.Clone(obs.replicaSets)
 	slices.SortStableFunc(sets, olderFirst)
+	present := presentOf(d, sets, obs.config)
 	for _, rs := range sets {
 		s := &set{ReplicaSet: rs, size: *rs.Spec.Replicas}
-		// Should several have the template (left behind by an older version), the oldest is it.
-		if r.fresh == nil && sameTemplate(&rs.Spec.Template, &d.Spec.Template) {
+		if rs == present {
 			r.fresh = s
 		} else {
 			r.old = append(r.old, s)
@@ -116,7 +125,7 @@ func (r *rollout) ensureFresh() {
 	if r.fresh != nil {
 		return
 	}
-	rs := newReplicaSet(r.d)
+	rs := newReplicaSet(r.d, r.config)
 	r.fresh = &set{ReplicaSet: rs, isNew: true}
 	r.fresh.resize(r.freshSize())
 	r.setProgress(true, reasonNewReplicaSet, "Created new replica set %q", rs.Name)
@@ -131,6 +140,10 @@ func (r *rollout) finish(progress bool) {
 		if s == r.fresh {
 			annotateFresh(rs, r.d, revision, s.isNew)
 			rs.Spec.MinReadySeconds = r.d.Spec.MinReadySeconds
+			if r.config != "" {
+				rs.Labels = clone(rs.Labels)
+				rs.Labels[spec.ConfigHash] = r.config
+			}
 			r.act.revision = rs.Annotations[revisionAnnotation]
 			if !s.isNew && r.condition(appsv1.DeploymentProgressing) == nil {
 				r.setProgress(true, reasonFoundNewReplicaSet, "Found new replica set %q", rs.Name)

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	spec "github.com/knarr-io/knarr/internal/api/rollout"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
@@ -43,9 +45,49 @@ func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
 	return apiequality.Semantic.DeepEqual(&x, &y)
 }
 
-// newReplicaSet builds the ReplicaSet for d's template, with no pods yet.
-func newReplicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
-	hash := workload.TemplateHash(&d.Spec.Template, d.Status.CollisionCount)
+// presentOf returns which of sets, oldest first, has d's template and, where pods roll with what they use, was made for what that holds
+// now; nil if there is none. The latest one of the template that was not made for anything is taken to be: opting in rolls nothing, nor
+// does data that was missing and has come. As long as data is missing, the latest one stays.
+func presentOf(d *appsv1.Deployment, sets []*appsv1.ReplicaSet, config *podconfig.Now) *appsv1.ReplicaSet {
+	var oldest, latest, right *appsv1.ReplicaSet
+	labelled := false
+	for _, rs := range sets {
+		if !sameTemplate(&rs.Spec.Template, &d.Spec.Template) {
+			continue
+		}
+		if oldest == nil {
+			oldest = rs
+		}
+		if latest == nil || newerRevision(rs, latest) {
+			latest = rs
+		}
+		hash := rs.Labels[spec.ConfigHash]
+		labelled = labelled || hash != ""
+		if config != nil && hash != "" && hash == config.Hash && right == nil {
+			right = rs
+		}
+	}
+	switch {
+	case !labelled:
+		return oldest // should several have the template (left behind by an older version), the oldest is it
+	case config == nil || config.Hash == "":
+		return latest
+	case right == nil && latest.Labels[spec.ConfigHash] == "":
+		return latest
+	}
+	return right
+}
+
+func newerRevision(a, b *appsv1.ReplicaSet) bool {
+	ra, errA := revisionOf(a)
+	rb, errB := revisionOf(b)
+	return errA == nil && (errB != nil || ra > rb)
+}
+
+// newReplicaSet builds the ReplicaSet for d's template, with no pods yet. config is what its pods' ConfigMaps and Secrets hold, where they
+// roll with that.
+func newReplicaSet(d *appsv1.Deployment, config string) *appsv1.ReplicaSet {
+	hash := workload.TemplateHash(podconfig.Named(&d.Spec.Template, config), d.Status.CollisionCount)
 	t := *d.Spec.Template.DeepCopy()
 	t.Labels = clone(t.Labels)
 	t.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash

@@ -2,21 +2,29 @@ package statefulset
 
 import (
 	"bytes"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/rollout"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
 // hashLabel has the hash in a revision's name.
 const hashLabel = "controller.kubernetes.io/hash"
 
-// newRevision returns the revision of set's template, whose data is data.
-func newRevision(set *appsv1.StatefulSet, data []byte, number int64, collisions int32) *appsv1.ControllerRevision {
+// newRevision returns the revision of set's template, whose data is data, for pods that use config, where they roll with that.
+func newRevision(set *appsv1.StatefulSet, data []byte, config *podconfig.Now, number int64, collisions int32) *appsv1.ControllerRevision {
 	rev := workload.NewRevision(set, controllerRef(set, setKind()), &set.Spec.Template, data)
-	hash := workload.DataHash(data, collisions)
+	hashed := data
+	if config != nil {
+		hashed = slices.Concat(data, []byte(config.Hash))
+	}
+	hash := workload.DataHash(hashed, collisions)
+	workload.LabelConfig(rev, config)
 	rev.Name, rev.Revision = workload.RevisionName(set.Name, hash), number
 	rev.Labels[hashLabel] = hash
 	return rev
@@ -25,6 +33,12 @@ func newRevision(set *appsv1.StatefulSet, data []byte, number int64, collisions 
 func revisionFrom(rev *appsv1.ControllerRevision) (revision, error) {
 	template, err := workload.TemplateOf(rev)
 	return revision{rev.Name, template}, err
+}
+
+// madeFor reports whether a revision was made for config, or for nothing that is known.
+func madeFor(rev *appsv1.ControllerRevision, config *podconfig.Now) bool {
+	hash := rev.Labels[rollout.ConfigHash]
+	return config == nil || config.Hash == "" || hash == "" || hash == config.Hash
 }
 
 // means reports whether a revision keeps the template of set in other words: one that was written before a field and its default

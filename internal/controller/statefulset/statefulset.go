@@ -25,6 +25,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/pace"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
@@ -51,19 +52,21 @@ func New(c client.Client) controller.Controller {
 	selector := func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.StatefulSet).Spec.Selector }
 	owners, archive := workload.NewOwners(kind.GroupKind(), selector), workload.NewOwners(kind.GroupKind(), selector)
 	history := &workload.History{Client: c, Kind: kind, Owners: archive}
+	users := podconfig.NewUsers(func(o api.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.StatefulSet).Spec.Template })
 	const mine = "of StatefulSets"
 	return controller.Controller{
 		Name:    "statefulset",
 		Workers: 5,
-		Watches: []controller.Watch{
+		Watches: append([]controller.Watch{
 			{Resource: api.StatefulSets, Keys: func(e client.Event) []api.Key {
+				users.Note(e)
 				archive.OwnerKeys(e)
 				return owners.OwnerKeys(e)
 			}},
 			{Resource: api.Pods, Keys: owners.OwnedKeys},
 			{Resource: api.ControllerRevisions, Keys: archive.OwnedKeys},
 			{Resource: api.PersistentVolumeClaims, Keys: claimKeys},
-		},
+		}, users.Watches()...),
 		Writes: append([]controller.Write{
 			controller.Sets(api.StatefulSets, "status"),
 			controller.Creates(api.Pods).Of(mine),
@@ -177,16 +180,20 @@ func (r *reconciler) revise(ctx context.Context, set *appsv1.StatefulSet, revisi
 	if err != nil {
 		return controller.Terminal(err)
 	}
-	place := workload.PlaceIn(revisions, data)
+	config, err := podconfig.Of(ctx, r.client, set, &set.Spec.Template)
+	if err != nil {
+		return err
+	}
+	place := workload.PlaceIn(revisions, data, config)
 	latest := place.Current()
-	switch {
-	case latest != nil:
-		latest, err = r.history.Renumber(ctx, latest, place.Number)
-	case len(revisions) > 0 && means(set, revisions[len(revisions)-1], data):
-		latest = revisions[len(revisions)-1]
-	default:
+	if n := len(revisions); latest == nil && n > 0 && madeFor(revisions[n-1], config) && means(set, revisions[n-1], data) {
+		latest, place.Number = revisions[n-1], revisions[n-1].Revision
+	}
+	if latest != nil {
+		latest, err = r.history.Renumber(ctx, latest, place.Number, config)
+	} else {
 		latest, obs.collisions, err = r.history.Create(ctx, set, obs.collisions, func(collisions int32) *appsv1.ControllerRevision {
-			return newRevision(set, data, place.Number, collisions)
+			return newRevision(set, data, config, place.Number, collisions)
 		})
 	}
 	if err != nil {

@@ -12,9 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/rollout"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/ownership"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 )
 
 // History reads and writes the ControllerRevisions of owners of one kind.
@@ -31,6 +33,7 @@ func (h *History) Writes(only string) []controller.Write {
 		controller.Deletes(api.ControllerRevisions).Of(only),
 		controller.Sets(api.ControllerRevisions, "revision").Of(only),
 		controller.Sets(api.ControllerRevisions, "metadata", "ownerReferences").Of(only),
+		controller.Sets(api.ControllerRevisions, "metadata", "labels", rollout.ConfigHash).Of(only),
 	}
 }
 
@@ -89,24 +92,39 @@ func (h *History) Create(ctx context.Context, owner api.Object, collisions int32
 		if err != nil {
 			return nil, collisions, err // gone meanwhile: the next try creates it
 		}
-		if metav1.IsControlledBy(there, owner) && bytes.Equal(there.Data.Raw, want.Data.Raw) {
+		if metav1.IsControlledBy(there, owner) && bytes.Equal(there.Data.Raw, want.Data.Raw) && there.Labels[rollout.ConfigHash] == want.Labels[rollout.ConfigHash] {
 			return there, collisions, nil
 		}
 	}
 }
 
-// Renumber gives a revision another number.
-func (h *History) Renumber(ctx context.Context, rev *appsv1.ControllerRevision, number int64) (*appsv1.ControllerRevision, error) {
-	if rev.Revision == number {
+// Renumber gives a revision another number, and notes what it was made for, if config says so.
+func (h *History) Renumber(ctx context.Context, rev *appsv1.ControllerRevision, number int64, config *podconfig.Now) (*appsv1.ControllerRevision, error) {
+	right := func(r *appsv1.ControllerRevision) bool {
+		return r.Revision == number && (config == nil || config.Hash == "" || r.Labels[rollout.ConfigHash] == config.Hash)
+	}
+	if right(rev) {
 		return rev, nil
 	}
 	return client.Mutate(ctx, h.Client, api.KeyOf(rev), "", func(r *appsv1.ControllerRevision) bool {
-		changed := r.UID == rev.UID && r.Revision != number
-		if changed {
-			r.Revision = number
+		if r.UID != rev.UID || right(r) {
+			return false
 		}
-		return changed
+		r.Revision = number
+		LabelConfig(r, config)
+		return true
 	})
+}
+
+// LabelConfig notes on a revision what it is made for, if config says so.
+func LabelConfig(rev *appsv1.ControllerRevision, config *podconfig.Now) {
+	if config == nil || config.Hash == "" {
+		return
+	}
+	if rev.Labels == nil {
+		rev.Labels = map[string]string{}
+	}
+	rev.Labels[rollout.ConfigHash] = config.Hash
 }
 
 // Remove deletes revisions. Those that are gone already, perhaps with a successor of the same name, are no error.

@@ -35,7 +35,7 @@ func TestHistoryCreatesAdoptsAndReleases(t *testing.T) {
 	if other, n, err := h.Create(t.Context(), rs, 0, build("web-", `{"a":2}`)); err != nil || n != 1 || other.Name != "web-1" {
 		t.Errorf("another of the same name: %v, %d collisions, %v", other, n, err)
 	}
-	if got, err := h.Renumber(t.Context(), first, 7); err != nil || got.Revision != 7 {
+	if got, err := h.Renumber(t.Context(), first, 7, nil); err != nil || got.Revision != 7 {
 		t.Errorf("renumbered: %v, %v", got, err)
 	}
 

@@ -17,6 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/dump"
 	"k8s.io/apimachinery/pkg/util/rand"
+
+	"github.com/knarr-io/knarr/internal/api/rollout"
+	"github.com/knarr-io/knarr/internal/controller/podconfig"
 )
 
 // TemplateHash names a template, as Kubernetes does, so that a cluster that moves keeps its names. collisions tells templates apart that
@@ -120,15 +123,21 @@ func (p Place) Current() *appsv1.ControllerRevision {
 	return p.Same[len(p.Same)-1]
 }
 
-// PlaceIn finds data among revisions.
-func PlaceIn(revisions []*appsv1.ControllerRevision, data []byte) Place {
+// PlaceIn finds data among revisions. config is what the pods' ConfigMaps and Secrets hold, where they roll with that: a revision that was
+// made for something else is another one.
+func PlaceIn(revisions []*appsv1.ControllerRevision, data []byte, config *podconfig.Now) Place {
 	p := Place{Number: 1}
 	revisions = slices.Clone(revisions)
 	SortRevisions(revisions)
+	var same []*appsv1.ControllerRevision
 	for _, r := range revisions {
 		if bytes.Equal(r.Data.Raw, data) {
-			p.Same = append(p.Same, r)
-		} else {
+			same = append(same, r)
+		}
+	}
+	p.Same = madeFor(same, config)
+	for _, r := range revisions {
+		if !slices.Contains(p.Same, r) {
 			p.Others = append(p.Others, r)
 			p.Number = max(p.Number, r.Revision+1)
 		}
@@ -137,4 +146,28 @@ func PlaceIn(revisions []*appsv1.ControllerRevision, data []byte) Place {
 		p.Number = max(p.Number, c.Revision)
 	}
 	return p
+}
+
+// madeFor returns those of revisions of one template, lowest number first, that were made for config. The latest one that was not made for
+// anything is taken to be: opting in rolls nothing, nor does data that was missing and has come. As long as data is missing, the latest
+// one stays.
+func madeFor(same []*appsv1.ControllerRevision, config *podconfig.Now) []*appsv1.ControllerRevision {
+	labelled := func(r *appsv1.ControllerRevision) bool { return r.Labels[rollout.ConfigHash] != "" }
+	if !slices.ContainsFunc(same, labelled) {
+		return same
+	}
+	latest := same[len(same)-1:]
+	if config == nil || config.Hash == "" {
+		return latest
+	}
+	var right []*appsv1.ControllerRevision
+	for _, r := range same {
+		if r.Labels[rollout.ConfigHash] == config.Hash {
+			right = append(right, r)
+		}
+	}
+	if right == nil && !labelled(latest[0]) {
+		return latest
+	}
+	return right
 }

@@ -83,7 +83,7 @@ func TestPlaceInHistory(t *testing.T) {
 			r.Data.Raw = []byte(data)
 			all = append(all, r)
 		}
-		p := PlaceIn(all, []byte("v"))
+		p := PlaceIn(all, []byte("v"), nil)
 		current, others := "none", []string{}
 		if c := p.Current(); c != nil {
 			current = fmt.Sprint(c.Revision)
