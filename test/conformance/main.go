@@ -43,6 +43,7 @@ type settings struct {
 	others  string // the list of tests without that tag that pass
 	doc     string // the document to write
 	update  bool
+	missing bool
 }
 
 func main() {
@@ -87,6 +88,7 @@ func flags() (s settings) {
 	flag.StringVar(&s.focus, "focus", `\[Conformance\]`, "regular expression of the tests to run")
 	flag.StringVar(&s.skip, "skip", "", "regular expression of tests not to run")
 	flag.BoolVar(&s.all, "all", false, "run the tests that wait for a feature, too")
+	flag.BoolVar(&s.missing, "missing", false, "leave out the conformance tests that are on the list of those that pass: with -update, after a feature came")
 	flag.BoolVar(&s.smoke, "smoke", false, "run a sample of the tests that pass")
 	flag.IntVar(&s.procs, "procs", 6, "tests at the same time; most of what they do is wait")
 	flag.DurationVar(&s.timeout, "timeout", 3*time.Hour, "end of the whole run")

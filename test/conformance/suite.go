@@ -51,7 +51,7 @@ func choose(s settings, tests []string, passing map[string]bool) selection {
 		return sel
 	}
 	for _, name := range tests {
-		if waitsFor(name) != "" && !passing[name] {
+		if waitsFor(name) != "" && !passing[name] || s.missing && passing[name] {
 			sel.skip = append(sel.skip, anchored(name))
 		}
 	}
