@@ -244,7 +244,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 	all := []controller.Controller{
 		clusterroleaggregation.New(as("clusterrole-aggregation-controller")),
 		resourcequota.New(as("resourcequota-controller")),
-		deployment.New(as("deployment-controller")),
+		deployment.New(as("deployment-controller"), p.figures("deployment-controller")),
 		replicaset.New(as("replicaset-controller")),
 		replicaset.NewReplicationControllers(as("replication-controller")),
 		statefulset.New(as("statefulset-controller")),
@@ -293,11 +293,15 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 const autoscalerAccount = "horizontal-pod-autoscaler"
 
 func (p *Plane) autoscaler(c *client.Local) controller.Controller {
-	cfg := podautoscaler.Config{Rescale: c.Rescale}
-	if p.cfg.Ask != nil {
-		cfg.Ask = func(ctx context.Context, path string, query url.Values) ([]byte, error) {
-			return p.cfg.Ask(ctx, controllerAccount(autoscalerAccount), path, query)
-		}
+	return podautoscaler.New(c, podautoscaler.Config{Rescale: c.Rescale, Ask: p.figures(autoscalerAccount)})
+}
+
+// figures returns how a controller asks the metrics APIs, as its service account; nil where there are none.
+func (p *Plane) figures(account string) func(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	if p.cfg.Ask == nil {
+		return nil
 	}
-	return podautoscaler.New(c, cfg)
+	return func(ctx context.Context, path string, query url.Values) ([]byte, error) {
+		return p.cfg.Ask(ctx, controllerAccount(account), path, query)
+	}
 }

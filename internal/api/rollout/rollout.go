@@ -25,7 +25,18 @@ const (
 	ConfigHash = "knarr.io/config-hash"
 	// State is an annotation: how far the roll-out of the ReplicaSet has come.
 	State = "knarr.io/rollout-state"
+	// Traffic is an annotation: which Services lead to the ReplicaSet's pods; all, where it is missing.
+	Traffic = "knarr.io/traffic"
 )
+
+// What may stand in the Traffic annotation.
+const (
+	PreviewOnly = "preview" // Services with the annotation Preview
+	Off         = "off"     // none
+)
+
+// Preview, "true" on a Service, gives it the pods that are to come in a blue/green roll-out, where there are any.
+const Preview = "knarr.io/rollout-preview"
 
 // What may stand in the Action annotation.
 const (

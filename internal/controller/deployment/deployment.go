@@ -31,6 +31,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/ownership"
 	"github.com/knarr-io/knarr/internal/controller/podconfig"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
+	"github.com/knarr-io/knarr/internal/controller/rollout"
 	"github.com/knarr-io/knarr/internal/controller/workload"
 )
 
@@ -41,10 +42,11 @@ const soon = time.Millisecond
 
 type reconciler struct {
 	client client.Client
+	ask    rollout.Ask
 }
 
-// New declares the Deployment controller.
-func New(c client.Client) controller.Controller {
+// New declares the Deployment controller. ask reads metrics, for roll-outs that depend on them; nil where there are none.
+func New(c client.Client, ask rollout.Ask) controller.Controller {
 	kind := appsv1.SchemeGroupVersion.WithKind("Deployment")
 	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*appsv1.Deployment).Spec.Selector })
 	users := podconfig.NewUsers(func(o api.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.Deployment).Spec.Template })
@@ -58,10 +60,15 @@ func New(c client.Client) controller.Controller {
 			}},
 			// A pod that ends shows in its ReplicaSet's status.terminatingReplicas, so pods need not be watched.
 			{Resource: api.ReplicaSets, Keys: owners.OwnedKeys},
+			{Resource: api.Jobs, Keys: rollout.JobKeys},
 		}, users.Watches()...),
 		Writes: []controller.Write{
 			controller.Sets(api.Deployments, "status"),
 			controller.Sets(api.Deployments, "metadata", "annotations", revisionAnnotation),
+			controller.Sets(api.Deployments, "metadata", "annotations", spec.Action),
+			controller.Sets(api.Deployments, "metadata", "annotations", spec.State),
+			controller.Sets(api.Deployments, "metadata", "annotations", spec.Traffic),
+			controller.Creates(api.Jobs).Of("of roll-outs"),
 			controller.Creates(api.ReplicaSets).Of("of Deployments"),
 			controller.Deletes(api.ReplicaSets).Of("of Deployments"),
 			controller.Sets(api.ReplicaSets, "spec").Of("of Deployments"),
@@ -69,7 +76,7 @@ func New(c client.Client) controller.Controller {
 			controller.Sets(api.ReplicaSets, "metadata", "labels", spec.ConfigHash).Of("of Deployments"),
 			controller.Sets(api.ReplicaSets, "metadata", "ownerReferences").Of("of Deployments"),
 		},
-		Reconciler: &reconciler{client: c},
+		Reconciler: &reconciler{client: c, ask: ask},
 	}
 }
 
@@ -91,6 +98,13 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		return 0, err
 	}
 	act := plan(d, obs, time.Now())
+	if n := act.needs; n != nil {
+		if obs.job, err = rollout.LookAtJob(ctx, r.client, d, n.set, n.strategy, n.state); err != nil {
+			return 0, err
+		}
+		obs.readings = rollout.Read(ctx, r.client, r.ask, n.set, n.strategy.Checks)
+		act = plan(d, obs, time.Now())
+	}
 	stale, err := r.apply(ctx, d, act)
 	if err != nil {
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -100,6 +114,9 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	}
 	if stale {
 		return soon, nil
+	}
+	if n := act.needs; n != nil && n.runJob && n.set.UID != "" {
+		return act.after, rollout.RunJob(ctx, r.client, d, n.set, n.strategy, n.state)
 	}
 	return act.after, nil
 }
@@ -163,7 +180,7 @@ func (r *reconciler) apply(ctx context.Context, d *appsv1.Deployment, act action
 			msg := fmt.Sprintf("Failed to create new replica set %q: %v", act.create.Name, err)
 			events = append(events, event.Warning(d, reasonCreateError, "%s", msg))
 			failed := failedCreate(d, msg, time.Now())
-			return false, errors.Join(err, r.writeStatus(ctx, d, failed, ""))
+			return false, errors.Join(err, r.writeStatus(ctx, d, failed, "", false))
 		}
 		if n := *act.create.Spec.Replicas; n > 0 {
 			events = append(events, event.Normal(d, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", created.GetName(), n))
@@ -193,7 +210,8 @@ func (r *reconciler) apply(ctx context.Context, d *appsv1.Deployment, act action
 			return false, err
 		}
 	}
-	return false, r.writeStatus(ctx, d, act.status, act.revision)
+	events = append(events, act.events...)
+	return false, r.writeStatus(ctx, d, act.status, act.revision, act.seen)
 }
 
 // exists handles a new ReplicaSet whose name is taken: by itself, because it was made a moment ago, or by another template with
@@ -215,7 +233,7 @@ func (r *reconciler) exists(ctx context.Context, d *appsv1.Deployment, want *app
 		n = *status.CollisionCount + 1
 	}
 	status.CollisionCount = &n
-	return true, r.writeStatus(ctx, d, status, "")
+	return true, r.writeStatus(ctx, d, status, "", false)
 }
 
 // update stores u.new unless the spec of the ReplicaSet changed since u.old was read.
@@ -238,11 +256,20 @@ func (r *reconciler) update(ctx context.Context, u update) (ok bool, err error) 
 	return ok, err
 }
 
-// writeStatus stores status and, unless empty, the revision annotation. Like Kubernetes it writes the annotation together
-// with the status, because a write to the Deployment itself would begin a new generation.
-func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus, revision string) error {
+// writeStatus stores status and, unless empty, the revision annotation; if seen, it takes the action that was asked for away. Like Kubernetes
+// it writes annotations together with the status, because a write to the Deployment itself would begin a new generation.
+func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus, revision string, seen bool) error {
+	annotations := func(o *appsv1.Deployment) map[string]string {
+		// What is asked for meanwhile is not what has been seen to.
+		out := keptOff(o.Annotations, seen && o.Annotations[spec.Action] == d.Annotations[spec.Action])
+		if revision != "" && out[revisionAnnotation] != revision {
+			out = clone(out)
+			out[revisionAnnotation] = revision
+		}
+		return out
+	}
 	current := func(o *appsv1.Deployment) bool {
-		return apiequality.Semantic.DeepEqual(o.Status, status) && (revision == "" || o.Annotations[revisionAnnotation] == revision)
+		return apiequality.Semantic.DeepEqual(o.Status, status) && apiequality.Semantic.DeepEqual(o.Annotations, annotations(o))
 	}
 	if current(d) {
 		return nil
@@ -251,13 +278,7 @@ func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, stat
 		if current(o) {
 			return false
 		}
-		o.Status = status
-		if revision != "" {
-			if o.Annotations == nil {
-				o.Annotations = map[string]string{}
-			}
-			o.Annotations[revisionAnnotation] = revision
-		}
+		o.Status, o.Annotations = status, annotations(o)
 		return true
 	})
 }

@@ -19,7 +19,7 @@ const ns = metav1.NamespaceDefault
 
 // start runs the controllers that a rollout needs; pods take 2 s to be ready and 1 s to stop.
 func start(c *ct.Cluster) (stop func()) {
-	return c.Start(New(c.Client), replicaset.New(c.Client), ct.Kubelet(c.Client, 2*time.Second, time.Second))
+	return c.Start(New(c.Client, nil), replicaset.New(c.Client), ct.Kubelet(c.Client, 2*time.Second, time.Second))
 }
 
 // web is a Deployment as a user writes it: everything else is defaulted.

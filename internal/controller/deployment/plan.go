@@ -11,7 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	spec "github.com/knarr-io/knarr/internal/api/rollout"
+	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/podconfig"
+	"github.com/knarr-io/knarr/internal/controller/rollout"
 )
 
 // observed is what a plan is made from.
@@ -21,6 +23,9 @@ type observed struct {
 	running map[types.UID]bool
 	// config is what the ConfigMaps and Secrets of the template hold, where pods roll with them; nil where they do not.
 	config *podconfig.Now
+	// job and readings are what a roll-out with steps has asked for, once a plan has said that it needs them.
+	job      rollout.Job
+	readings []rollout.Reading
 }
 
 // actions is what to do about a Deployment, in this order.
@@ -31,6 +36,9 @@ type actions struct {
 	status   appsv1.DeploymentStatus
 	revision string        // the Deployment's revision annotation; "" leaves it
 	after    time.Duration // another look is due then, for the progress deadline
+	needs    *needs        // of a roll-out with steps; nil where there are none
+	seen     bool          // the action that the Deployment asks for is to be taken away
+	events   []event.Event
 }
 
 // update changes annotations, size or minReadySeconds of a ReplicaSet.
@@ -46,20 +54,21 @@ type set struct {
 
 func (s *set) active() bool { return s.size > 0 }
 
-// rollout is one plan in the making.
-type rollout struct {
+// progress is one plan in the making.
+type progress struct {
 	d      *appsv1.Deployment
 	now    time.Time
 	fresh  *set   // the ReplicaSet with the Deployment's template; nil if there is none
 	old    []*set // the others, oldest first
 	config string // what fresh is to be labelled with; "" leaves it
+	steps  steps
 	status appsv1.DeploymentStatus
 	act    actions
 }
 
 // plan decides the next step of d.
 func plan(d *appsv1.Deployment, obs observed, now time.Time) actions {
-	r := &rollout{d: d, now: now, status: *d.Status.DeepCopy()}
+	r := &progress{d: d, now: now, status: *d.Status.DeepCopy()}
 	if obs.config != nil {
 		r.config = obs.config.Hash
 	}
@@ -74,11 +83,19 @@ func plan(d *appsv1.Deployment, obs observed, now time.Time) actions {
 			r.old = append(r.old, s)
 		}
 	}
+	r.findSteps()
 	switch {
 	case d.DeletionTimestamp != nil:
 		r.finish(false)
-		r.act.update = nil
+		r.act.update, r.act.events = nil, nil
 		return r.act
+	case r.steps.state != nil && (r.fresh != nil || !d.Spec.Paused):
+		r.step(obs)
+		r.replicaFailure()
+		r.finish(false)
+		if r.steps.decision.State.Phase == rollout.Promoted {
+			r.cleanUp()
+		}
 	case d.Spec.Paused || r.scaled():
 		r.pauseCondition()
 		r.scale()
@@ -99,7 +116,7 @@ func plan(d *appsv1.Deployment, obs observed, now time.Time) actions {
 }
 
 // all returns the old sets and the new one.
-func (r *rollout) all() []*set {
+func (r *progress) all() []*set {
 	if r.fresh == nil {
 		return slices.Clone(r.old)
 	}
@@ -107,7 +124,7 @@ func (r *rollout) all() []*set {
 }
 
 // scaled reports whether the Deployment's size changed since its ReplicaSets were sized.
-func (r *rollout) scaled() bool {
+func (r *progress) scaled() bool {
 	return slices.ContainsFunc(r.all(), func(s *set) bool {
 		n, ok := annotatedSize(s.ReplicaSet, desiredAnnotation)
 		return s.active() && ok && n != *r.d.Spec.Replicas
@@ -121,7 +138,7 @@ func (s *set) resize(n int32) {
 }
 
 // ensureFresh plans the new ReplicaSet if it does not exist.
-func (r *rollout) ensureFresh() {
+func (r *progress) ensureFresh() {
 	if r.fresh != nil {
 		return
 	}
@@ -133,7 +150,7 @@ func (r *rollout) ensureFresh() {
 
 // finish turns the decided sizes into writes and computes the status. progress asks for an estimate whether the rollout gets
 // on.
-func (r *rollout) finish(progress bool) {
+func (r *progress) finish(progress bool) {
 	revision := r.nextRevision()
 	for _, s := range r.all() {
 		rs := s.ReplicaSet.DeepCopy()
@@ -153,6 +170,7 @@ func (r *rollout) finish(progress bool) {
 			rs.Spec.Replicas = &s.size
 			annotateSize(rs, r.d)
 		}
+		r.noteSteps(s, rs)
 		switch {
 		case s.isNew:
 			r.act.create = rs
@@ -160,15 +178,18 @@ func (r *rollout) finish(progress bool) {
 			r.act.update = append(r.act.update, update{s.ReplicaSet, rs})
 		}
 	}
+	slices.SortStableFunc(r.act.update, trafficFirst)
 	r.count()
 	if progress {
 		r.estimateProgress()
 	}
+	r.stepConditions()
+	r.act.seen = r.seen()
 	r.act.status = r.status
 }
 
 // cleanUp removes old, empty ReplicaSets beyond the revision history limit, lowest revision first.
-func (r *rollout) cleanUp() {
+func (r *progress) cleanUp() {
 	limit := r.d.Spec.RevisionHistoryLimit
 	if limit == nil || *limit == maxInt32 {
 		return

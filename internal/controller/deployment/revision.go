@@ -30,7 +30,7 @@ const maxHistory = 2000
 func own(key string) bool {
 	switch key {
 	case corev1.LastAppliedConfigAnnotation, revisionAnnotation, revisionHistoryAnnotation, desiredAnnotation, maxAnnotation,
-		appsv1.DeprecatedRollbackTo:
+		appsv1.DeprecatedRollbackTo, spec.How, spec.OnConfigChange, spec.Action, spec.State, spec.Traffic:
 		return true
 	}
 	return false
@@ -118,7 +118,7 @@ func revisionOf(rs *appsv1.ReplicaSet) (int64, error) {
 }
 
 // nextRevision is one more than the highest revision of the old ReplicaSets.
-func (r *rollout) nextRevision() int64 {
+func (r *progress) nextRevision() int64 {
 	highest := int64(0)
 	for _, s := range r.old {
 		if n, err := revisionOf(s.ReplicaSet); err == nil {

@@ -36,7 +36,7 @@ func complete(d *appsv1.Deployment, status *appsv1.DeploymentStatus) bool {
 }
 
 // condition returns the planned condition of type t, or nil.
-func (r *rollout) condition(t appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
+func (r *progress) condition(t appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
 	return conditionOf(&r.status, t)
 }
 
@@ -73,7 +73,7 @@ func newCondition(t appsv1.DeploymentConditionType, status corev1.ConditionStatu
 }
 
 // setProgress sets the Progressing condition of a Deployment that has a progress deadline.
-func (r *rollout) setProgress(ok bool, reason, format string, args ...any) {
+func (r *progress) setProgress(ok bool, reason, format string, args ...any) {
 	if !hasDeadline(r.d) {
 		return
 	}
@@ -95,7 +95,7 @@ func failedCreate(d *appsv1.Deployment, message string, now time.Time) appsv1.De
 
 // pauseCondition notes in the Progressing condition that the Deployment was paused or resumed, so that the time it stood
 // still does not count against its deadline. A missed deadline is not overwritten.
-func (r *rollout) pauseCondition() {
+func (r *progress) pauseCondition() {
 	cond := r.condition(appsv1.DeploymentProgressing)
 	if !hasDeadline(r.d) || cond != nil && cond.Reason == reasonTimedOut {
 		return
@@ -110,7 +110,7 @@ func (r *rollout) pauseCondition() {
 }
 
 // count fills the numbers of the status and the Available condition.
-func (r *rollout) count() {
+func (r *progress) count() {
 	st := &r.status
 	st.ObservedGeneration = r.d.Generation
 	st.Replicas, st.UpdatedReplicas, st.ReadyReplicas, st.AvailableReplicas = 0, 0, 0, 0
@@ -144,7 +144,7 @@ func (r *rollout) count() {
 
 // estimateProgress compares the counted status with the stored one and sets Progressing: done, getting on, or stuck for longer
 // than the deadline. It also passes on why pods cannot be made.
-func (r *rollout) estimateProgress() {
+func (r *progress) estimateProgress() {
 	defer r.replicaFailure()
 	if !hasDeadline(r.d) {
 		dropCondition(&r.status, appsv1.DeploymentProgressing)
@@ -181,7 +181,7 @@ func advanced(was, is *appsv1.DeploymentStatus) bool {
 		is.ReadyReplicas > was.ReadyReplicas || is.AvailableReplicas > was.AvailableReplicas
 }
 
-func (r *rollout) timedOut(cond *appsv1.DeploymentCondition) bool {
+func (r *progress) timedOut(cond *appsv1.DeploymentCondition) bool {
 	switch {
 	case cond == nil || cond.Reason == reasonAvailable:
 		return false
@@ -191,12 +191,12 @@ func (r *rollout) timedOut(cond *appsv1.DeploymentCondition) bool {
 	return cond.LastUpdateTime.Add(r.deadlineLength()).Before(r.now)
 }
 
-func (r *rollout) deadlineLength() time.Duration {
+func (r *progress) deadlineLength() time.Duration {
 	return time.Duration(*r.d.Spec.ProgressDeadlineSeconds) * time.Second
 }
 
 // deadline asks for another look when the deadline has passed.
-func (r *rollout) deadline() {
+func (r *progress) deadline() {
 	cond := r.condition(appsv1.DeploymentProgressing)
 	if cond == nil || cond.Reason == reasonTimedOut || complete(r.d, &r.status) {
 		return
@@ -206,7 +206,7 @@ func (r *rollout) deadline() {
 }
 
 // replicaFailure copies the ReplicaFailure condition of the new ReplicaSet, else of an old one.
-func (r *rollout) replicaFailure() {
+func (r *progress) replicaFailure() {
 	sets := r.all()
 	slices.Reverse(sets)
 	for _, s := range sets {

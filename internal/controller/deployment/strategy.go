@@ -59,7 +59,7 @@ func activeOf(sets []*set) []*set {
 }
 
 // freshSize is how large the new ReplicaSet may be now: its size and what the surge leaves room for.
-func (r *rollout) freshSize() int32 {
+func (r *progress) freshSize() int32 {
 	want := *r.d.Spec.Replicas
 	if r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return want
@@ -74,7 +74,7 @@ func (r *rollout) freshSize() int32 {
 
 // rolling replaces pods gradually: first the new ReplicaSet grows as far as the surge allows, then the old ones shrink as far as
 // availability allows, each in a step of its own.
-func (r *rollout) rolling() {
+func (r *progress) rolling() {
 	r.ensureFresh()
 	want := *r.d.Spec.Replicas
 	if r.fresh.size > want {
@@ -95,7 +95,7 @@ func (r *rollout) rolling() {
 
 // shrinkOld takes pods from the old ReplicaSets, oldest first: those that are not available at once, the others while the number
 // of available pods stays above the minimum. It reports whether it took any.
-func (r *rollout) shrinkOld() bool {
+func (r *progress) shrinkOld() bool {
 	old := activeOf(r.old)
 	if len(old) == 0 {
 		return false
@@ -129,7 +129,7 @@ func (r *rollout) shrinkOld() bool {
 }
 
 // recreate ends all old pods before it makes the first new one.
-func (r *rollout) recreate(running map[types.UID]bool) {
+func (r *progress) recreate(running map[types.UID]bool) {
 	if old := activeOf(r.old); len(old) > 0 {
 		for _, s := range old {
 			s.resize(0)
@@ -150,7 +150,7 @@ func (r *rollout) recreate(running map[types.UID]bool) {
 
 // scale spreads a new size of the Deployment over its ReplicaSets, while it is paused or in the middle of a rollout, in proportion
 // to their sizes. Giving all of it to one would push the rollout on, or back.
-func (r *rollout) scale() {
+func (r *progress) scale() {
 	want := *r.d.Spec.Replicas
 	if s := r.onlyOne(); s != nil {
 		s.resize(want)
@@ -199,7 +199,7 @@ func (r *rollout) scale() {
 }
 
 // share is how much s grows or shrinks for its part of the Deployment to stay the same.
-func (r *rollout) share(s *set) int32 {
+func (r *progress) share(s *set) int32 {
 	if *r.d.Spec.Replicas == 0 {
 		return -s.size
 	}
@@ -214,7 +214,7 @@ func (r *rollout) share(s *set) int32 {
 }
 
 // onlyOne returns the only active ReplicaSet, the newest if none is active, nil if there are several.
-func (r *rollout) onlyOne() *set {
+func (r *progress) onlyOne() *set {
 	switch act := activeOf(r.all()); {
 	case len(act) == 1:
 		return act[0]
@@ -229,7 +229,7 @@ func (r *rollout) onlyOne() *set {
 }
 
 // saturated reports whether the new ReplicaSet has all the pods, all available, and was meant to.
-func (r *rollout) saturated() bool {
+func (r *progress) saturated() bool {
 	if r.fresh == nil {
 		return false
 	}

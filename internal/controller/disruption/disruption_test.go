@@ -49,7 +49,7 @@ func makeDeployment(c *ct.Cluster, replicas int32) {
 
 // start runs the controllers between a Deployment and its pods.
 func start(c *ct.Cluster) (stop func()) {
-	return c.Start(New(c.Client), deployment.New(c.Client), replicaset.New(c.Client), ct.Kubelet(c.Client, time.Second, 5*time.Second))
+	return c.Start(New(c.Client), deployment.New(c.Client, nil), replicaset.New(c.Client), ct.Kubelet(c.Client, time.Second, 5*time.Second))
 }
 
 func TestFollowsDeployment(t *testing.T) {

@@ -42,6 +42,7 @@ func NewEndpoints(c client.Client) controller.Controller {
 		Watches: []controller.Watch{
 			{Resource: api.Services},
 			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { return podKeys(c, e) }},
+			{Resource: api.ReplicaSets, Keys: func(e client.Event) []api.Key { return trafficKeys(c, e) }},
 			{Resource: api.Endpoints},
 		},
 		Writes:     declare(api.Endpoints, "of Services with a selector", "subsets"),
@@ -67,6 +68,7 @@ func (r *endpointsReconciler) Reconcile(ctx context.Context, key api.Key) (time.
 	if err != nil {
 		return 0, err
 	}
+	pods = reachable(ctx, r.client, svc, pods)
 	old, err := client.Get[*corev1.Endpoints](ctx, r.client, key)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return 0, err

@@ -48,6 +48,7 @@ func New(c client.Client) controller.Controller {
 		Watches: []controller.Watch{
 			{Resource: api.Services},
 			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { return podKeys(c, e) }},
+			{Resource: api.ReplicaSets, Keys: func(e client.Event) []api.Key { return trafficKeys(c, e) }},
 			{Resource: api.Nodes, Keys: func(e client.Event) []api.Key { return nodeKeys(c, e) }},
 			{Resource: api.EndpointSlices, Keys: sliceKeys},
 		},
@@ -158,6 +159,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
+	pods = reachable(ctx, r.client, svc, pods)
 	all, err := client.List[*discoveryv1.EndpointSlice](ctx, r.client, client.ListOptions{
 		Namespace: svc.Namespace, Index: client.IndexService, Value: svc.Namespace + "/" + svc.Name})
 	if err != nil {

@@ -187,7 +187,7 @@ func TestDependentsOfWhatWentWhileNobodyLooked(t *testing.T) {
 func TestDeploymentGoesWithAllItMade(t *testing.T) {
 	for _, policy := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {
 		ct.Run(t, func(c *ct.Cluster) {
-			c.Start(New(c.Client), deployment.New(c.Client), replicaset.New(c.Client), ct.Kubelet(c.Client, 0, 3*time.Second))
+			c.Start(New(c.Client), deployment.New(c.Client, nil), replicaset.New(c.Client), ct.Kubelet(c.Client, 0, 3*time.Second))
 			n := int32(20)
 			ct.Make(c, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"},
 				Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: ct.Selector("web"), Template: ct.Template("web", "v1")}})
