@@ -55,6 +55,9 @@ var Builtin = []*Resource{
 	Leases,
 	// discovery.k8s.io/v1
 	EndpointSlices,
+	// flowcontrol.apiserver.k8s.io/v1
+	FlowSchemas,
+	PriorityLevelConfigurations,
 	// networking.k8s.io/v1
 	IngressClasses,
 	Ingresses,

@@ -195,6 +195,13 @@ func TestValidateCreate(t *testing.T) {
 		{"webhook with a condition that is none", strings.Replace(goodWebhook, "object.metadata.name != 'x'", "1 + 1", 1), []string{
 			`webhooks[0].matchConditions[0].expression: Invalid value: "1 + 1": must evaluate to bool but got int`,
 		}},
+		{"flow schema", goodFlowSchema, nil},
+		{"flow schema before all others", strings.Replace(goodFlowSchema, "distinguisherMethod:", "matchingPrecedence: 1\n  distinguisherMethod:", 1), []string{
+			`spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1`,
+		}},
+		{"priority level that is exempt", `{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: PriorityLevelConfiguration, metadata: {name: a}, spec: {type: Exempt}}`, []string{
+			"spec.type: Invalid value: \"Exempt\": must be 'Exempt' if and only if `name` is 'exempt'",
+		}},
 		{"runtime class", `{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: a}}`, []string{`handler: Required value`}},
 	}
 	for _, c := range cases {

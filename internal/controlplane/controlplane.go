@@ -34,6 +34,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/disruption"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
 	"github.com/knarr-io/knarr/internal/controller/eventttl"
+	"github.com/knarr-io/knarr/internal/controller/flowcontrol"
 	"github.com/knarr-io/knarr/internal/controller/frontproxy"
 	"github.com/knarr-io/knarr/internal/controller/garbagecollector"
 	"github.com/knarr-io/knarr/internal/controller/job"
@@ -218,6 +219,9 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	if err := plugins.BootstrapPriorityClasses(ctx, p.Client); err != nil {
 		return err
 	}
+	if err := flowcontrol.Bootstrap(ctx, p.Client); err != nil {
+		return fmt.Errorf("making the standard priority levels and flow schemas: %w", err)
+	}
 	initial := p.cfg.Initial
 	initial.Several = p.cfg.Several != nil && p.cfg.Several()
 	if err := Bootstrap(ctx, p.Client, initial); err != nil {
@@ -278,6 +282,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 	served := func() *api.Catalog { return p.Registry.Served().Now() }
 	all = append(all, policycheck.New(as("validatingadmissionpolicy-status-controller"), served))
 	definitions := crdcontroller.Config{Catalog: served, Several: p.cfg.Several}
+	all = append(all, flowcontrol.New(c.As(apiServer)))
 	all = append(all, crdcontroller.New(c.As(apiServer), definitions), crdcontroller.NewCleanup(c.As(apiServer), definitions))
 	all = append(all, apiservice.NewRegistration(c.As(apiServer), groupVersions()), apiservice.NewAvailability(c.As(apiServer), p.Aggregator.Check))
 	if p.cfg.Name != "" {

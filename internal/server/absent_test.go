@@ -23,7 +23,7 @@ func TestAbsentKinds(t *testing.T) {
 	f := start(t)
 	for path, kind := range map[string]string{
 		"/apis/resource.k8s.io/v1/namespaces/default/resourceclaims": "ResourceClaim",
-		"/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas":          "FlowSchema",
+		"/apis/resource.k8s.io/v1/deviceclasses":                     "DeviceClass",
 	} {
 		for _, accept := range []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf,application/json", "application/json" + asTable + ",application/json"} {
 			if a := f.do("GET", path, "", "Accept", accept); a.Code != 200 || !strings.Contains(a.Body, kind+"List") && !strings.Contains(a.Body, `"rows":[]`) {

@@ -19,13 +19,6 @@ import (
 // that go through many kinds (kubectl cluster-info dump, kubectl apply --prune) stop at the first error. Whoever wants to write
 // one is told that the kind is absent. A kind that has been declared in package api is served, whatever stands here.
 var absent = map[schema.GroupVersion][]kindOf{
-	{Group: "admissionregistration.k8s.io", Version: "v1"}: {
-		{"mutatingadmissionpolicies", "MutatingAdmissionPolicy", false},
-		{"mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false},
-		{"validatingadmissionpolicies", "ValidatingAdmissionPolicy", false},
-		{"validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false}},
-	{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {
-		{"flowschemas", "FlowSchema", false}, {"prioritylevelconfigurations", "PriorityLevelConfiguration", false}},
 	{Group: "resource.k8s.io", Version: "v1"}: {
 		{"deviceclasses", "DeviceClass", false}, {"devicetaintrules", "DeviceTaintRule", false}, {"resourceclaims", "ResourceClaim", true},
 		{"resourceclaimtemplates", "ResourceClaimTemplate", true}, {"resourceslices", "ResourceSlice", false}},
