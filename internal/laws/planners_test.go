@@ -15,7 +15,7 @@ import (
 func planning(path string) bool {
 	name, dir := filepath.Base(path), filepath.ToSlash(filepath.Dir(path))
 	return !strings.HasSuffix(name, "_test.go") && (strings.HasPrefix(name, "plan") ||
-		strings.HasPrefix(dir, "internal/scheduler/placement") || strings.HasPrefix(dir, "internal/node/lifecycle"))
+		strings.HasPrefix(dir, "internal/scheduler/placement") || strings.HasPrefix(dir, "internal/server/fair/queueing") || strings.HasPrefix(dir, "internal/node/lifecycle"))
 }
 
 // world is what a planner may not reach, by package; nil means all of it.

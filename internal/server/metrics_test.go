@@ -55,7 +55,7 @@ func TestMetricsAreKubernetes(t *testing.T) {
 		`apiserver_response_sizes_count{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} 1`,
 		`apiserver_longrunning_requests{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="WATCH",version="v1"} 0`,
 		`apiserver_client_certificate_expiration_seconds_count 0`,
-		`apiserver_current_inflight_requests{request_kind="readOnly"} 0`,
+		`apiserver_current_inflight_requests{request_kind="readOnly"} 1`,
 		`kubernetes_build_info{`,
 		`go_goroutines `, `process_cpu_seconds_total `, `process_resident_memory_bytes `,
 	} {

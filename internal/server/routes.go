@@ -17,6 +17,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/connect"
 	"github.com/knarr-io/knarr/internal/server/discovery"
 	"github.com/knarr-io/knarr/internal/server/documents"
+	"github.com/knarr-io/knarr/internal/server/fair"
 	"github.com/knarr-io/knarr/internal/server/gate"
 	"github.com/knarr-io/knarr/internal/server/openapi"
 	"github.com/knarr-io/knarr/internal/server/review"
@@ -26,7 +27,7 @@ import (
 )
 
 // routes wires up who answers what.
-func routes(cfg Config, g *gate.Gate) route.Table {
+func routes(cfg Config, g *gate.Gate, f *fair.Fairness) route.Table {
 	connector := connect.New(connect.Config{Registry: cfg.Registry, Streams: cfg.Streams, Dial: cfg.Dial})
 	stored := verbs.New(verbs.Config{
 		Registry: cfg.Registry, Authorizer: cfg.Authorizer, Issuer: cfg.Issuer, Connect: connector.Serve,
@@ -53,7 +54,7 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 			verbs.BindingResource: stored.Bindings,
 		},
 		Resources: stored.Serve,
-		Paths:     paths(cfg, g),
+		Paths:     paths(cfg, g, f),
 	}
 	library := documents.New(documents.Config{
 		Foreign: func() (any, []discovery.Foreign, []openapi.Foreign) {
@@ -69,7 +70,7 @@ func routes(cfg Config, g *gate.Gate) route.Table {
 }
 
 // paths are those outside resources that are no documents.
-func paths(cfg Config, g *gate.Gate) map[string]call.Handler {
+func paths(cfg Config, g *gate.Gate, f *fair.Fairness) map[string]call.Handler {
 	m := map[string]call.Handler{
 		"/metrics":             known(route.Reading(g.Metrics())),
 		"/metrics/slis":        known(route.Reading(g.SLIs())),
@@ -80,6 +81,9 @@ func paths(cfg Config, g *gate.Gate) map[string]call.Handler {
 		"/debug/pprof/trace":   route.Reading(http.HandlerFunc(pprof.Trace)),
 		// Symbols are looked up with POST as well.
 		"/debug/pprof/symbol": func(c *call.Call) error { pprof.Symbol(c.W, c.R); return nil },
+	}
+	for name, h := range f.Dumps() {
+		m["/debug/api_priority_and_fairness/"+name] = route.Reading(h)
 	}
 	for p, h := range cfg.Handlers {
 		m[p] = func(c *call.Call) error { return h(c.W, c.R) }

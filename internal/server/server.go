@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -10,10 +11,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apimachinery/pkg/version"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/aggregate"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/connect"
+	"github.com/knarr-io/knarr/internal/server/fair"
 	"github.com/knarr-io/knarr/internal/server/gate"
 	"github.com/knarr-io/knarr/internal/server/registry"
 	"github.com/knarr-io/knarr/internal/server/route"
@@ -49,9 +52,8 @@ type Config struct {
 	// other path outside resources. An error is answered as an API status.
 	Handlers map[string]func(w http.ResponseWriter, r *http.Request) error
 
-	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
-	// and 200 as in Kubernetes.
-	MaxReads, MaxWrites int
+	// Seats is how many requests are served at a time, not counting exempt ones, watches and streams; 0 means gate.Seats.
+	Seats int
 	// Metrics is the registry behind /metrics, to which others add their figures; nil stands for one of the server's own.
 	Metrics *prometheus.Registry
 	Log     *slog.Logger
@@ -81,13 +83,17 @@ func New(cfg Config) *Server {
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
+	fairness := fair.New(fair.Config{
+		Seats: cmp.Or(cfg.Seats, gate.Seats), Metrics: cfg.Metrics,
+		Schemas: cfg.Registry.Table(api.FlowSchemas), Levels: cfg.Registry.Table(api.PriorityLevelConfigurations),
+	})
 	g := gate.New(gate.Config{
-		Authenticator: cfg.Authenticator, Authorizer: cfg.Authorizer, Ready: cfg.Ready,
-		MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites, Metrics: cfg.Metrics, Served: cfg.Registry.Served().Now, Next: table.Serve, Log: cfg.Log,
+		Authenticator: cfg.Authenticator, Authorizer: cfg.Authorizer, Ready: cfg.Ready, Fairness: fairness, Sizes: newSizes(cfg.Registry),
+		Metrics: cfg.Metrics, Served: cfg.Registry.Served().Now, Next: table.Serve, Log: cfg.Log,
 	})
 	cfg.Metrics.MustRegister(objectCounts{cfg.Registry}, built(cfg.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	*table = routes(cfg, g)
+	*table = routes(cfg, g, fairness)
 	return &Server{gate: g}
 }
 

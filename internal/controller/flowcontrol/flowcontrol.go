@@ -29,18 +29,25 @@ type reconciler struct{ client client.Client }
 func New(c client.Client) controller.Controller {
 	all := func(client.Event) []api.Key { return []api.Key{{Name: "all"}} } // they depend on each other
 	return controller.Controller{
-		Name:    "priority-and-fairness-config",
-		Watches: []controller.Watch{{Resource: api.FlowSchemas, Keys: all}, {Resource: api.PriorityLevelConfigurations, Keys: all}},
-		Writes: []controller.Write{
-			controller.Creates(api.FlowSchemas), controller.Creates(api.PriorityLevelConfigurations),
-			controller.Deletes(api.FlowSchemas), controller.Deletes(api.PriorityLevelConfigurations),
-			controller.Sets(api.FlowSchemas, "spec"), controller.Sets(api.PriorityLevelConfigurations, "spec"),
-			controller.Sets(api.FlowSchemas, "metadata", "annotations", flowcontrolv1.AutoUpdateAnnotationKey),
-			controller.Sets(api.PriorityLevelConfigurations, "metadata", "annotations", flowcontrolv1.AutoUpdateAnnotationKey),
-			controller.Sets(api.FlowSchemas, "status"),
-		},
+		Name:       "priority-and-fairness-config",
+		Watches:    []controller.Watch{{Resource: api.FlowSchemas, Keys: all}, {Resource: api.PriorityLevelConfigurations, Keys: all}},
+		Writes:     writes(),
 		Reconciler: &reconciler{c},
 	}
+}
+
+func writes() []controller.Write {
+	out := []controller.Write{controller.Sets(api.FlowSchemas, "status")}
+	for res, spec := range map[*api.Resource][]string{
+		api.FlowSchemas:                 {"priorityLevelConfiguration", "matchingPrecedence", "distinguisherMethod", "rules"},
+		api.PriorityLevelConfigurations: {"type", "limited", "exempt"},
+	} {
+		out = append(out, controller.Creates(res), controller.Deletes(res), controller.Sets(res, "metadata", "annotations", flowcontrolv1.AutoUpdateAnnotationKey))
+		for _, field := range spec {
+			out = append(out, controller.Sets(res, "spec", field))
+		}
+	}
+	return out
 }
 
 // Bootstrap makes the objects that are missing, and brings the others up to date.

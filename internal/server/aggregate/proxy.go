@@ -32,6 +32,7 @@ func (b *backend) serve(c *call.Call) error {
 		http.Error(c.W, b.broken.Error(), http.StatusInternalServerError)
 		return nil
 	}
+	c.HasBegun() // the time that it takes from now on is another server's
 	b.pass(c)
 	return nil
 }

@@ -25,6 +25,9 @@ type Call struct {
 	// Accept is the form of the answer: JSON until [Call.Negotiate] has chosen.
 	Accept wire.Accepted
 
+	// Begun is called when a watch has sent what it begins with: from then on it costs next to nothing. nil for all else.
+	Begun func()
+
 	Decoder *wire.Decoder
 	Log     *slog.Logger
 
@@ -33,6 +36,13 @@ type Call struct {
 
 // Handler answers a call, or returns the error to answer with.
 type Handler func(c *Call) error
+
+// HasBegun calls Begun.
+func (c *Call) HasBegun() {
+	if c.Begun != nil {
+		c.Begun()
+	}
+}
 
 // Negotiate chooses the form of the answer by the Accept header. offers reports whether a transformation is on offer; nil
 // offers none.

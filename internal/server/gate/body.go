@@ -50,7 +50,7 @@ func leaveBody(c *call.Call) {
 	c.W.Header().Set("Connection", "close")
 }
 
-// receive reads the body of a request that may go on, before it gets a slot: a body that trickles in must keep nobody else out. It
+// receive reads the body of a request that may go on, before it gets a seat: a body that trickles in must keep nobody else out. It
 // returns what gives the body's memory back.
 func (g *Gate) receive(c *call.Call) (release func(), err error) {
 	if c.Target.Connects() || c.R.Body == nil || c.R.Body == http.NoBody {
@@ -60,7 +60,7 @@ func (g *Gate) receive(c *call.Call) (release func(), err error) {
 	counted := !exempt(c.Target.User)
 	release = func() {
 		if held > 0 {
-			g.limits.bodies.give(who, held)
+			g.bodies.give(who, held)
 		}
 	}
 	full := errors.New("no room for the body")
@@ -68,7 +68,7 @@ func (g *Gate) receive(c *call.Call) (release func(), err error) {
 		if !counted {
 			return nil
 		}
-		if !g.limits.bodies.take(who, n) {
+		if !g.bodies.take(who, n) {
 			return full
 		}
 		held += n
@@ -76,7 +76,7 @@ func (g *Gate) receive(c *call.Call) (release func(), err error) {
 	})
 	switch {
 	case errors.Is(err, full):
-		err = errTooMany(c.Target)
+		err = errTooMany(c.Target, 1)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errSlowBody()
 	}

@@ -70,7 +70,7 @@ func TestBodyWithin(t *testing.T) {
 // What bodies hold is given back, and one user cannot fill the memory that is set apart for them.
 func TestBodiesShareMemory(t *testing.T) {
 	g := open(func(*call.Call) error { return nil })
-	g.limits.bodies = newShare(1 << 20)
+	g.bodies = newShare(1 << 20)
 	send := func(size int) int {
 		w := httptest.NewRecorder()
 		g.ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/namespaces/a/configmaps", strings.NewReader(strings.Repeat("x", size))))
@@ -82,7 +82,7 @@ func TestBodiesShareMemory(t *testing.T) {
 	if code := send(900 << 10); code != http.StatusTooManyRequests {
 		t.Errorf("900 kB of 1 MB: %d", code)
 	}
-	if n := g.limits.bodies.taken(); n != 0 {
+	if n := g.bodies.taken(); n != 0 {
 		t.Errorf("%d bytes are not given back", n)
 	}
 }

@@ -2,7 +2,7 @@
 // for it.
 //
 // What flows through it: an HTTP request becomes a call (package call), gets its user (authenticate.go), the right to go on
-// (authorize.go), a bound on its time and a slot (limit.go), and goes on to [Config.Next]; what was answered is counted
+// (authorize.go), a bound on its time, and seats (share.go), and goes on to [Config.Next]; what was answered is counted
 // (metrics.go). What must stay true: nothing but health is given to someone who is not authenticated and authorized; a body is
 // not read before its sender is known to be allowed to send it. Tests: TestHealth, TestHalfSentBodies (internal/server).
 package gate
@@ -25,6 +25,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/call"
+	"github.com/knarr-io/knarr/internal/server/fair"
 	"github.com/knarr-io/knarr/internal/server/request"
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
@@ -36,9 +37,10 @@ type Config struct {
 	Authorizer authz.Authorizer
 	// Ready are the checks of /readyz, in order. /livez and /healthz report that the process answers.
 	Ready []Check
-	// MaxReads and MaxWrites bound how many requests are served at a time, not counting watches and streams; 0 means 400
-	// and 200 as in Kubernetes.
-	MaxReads, MaxWrites int
+	// Fairness decides who is served at once, who waits and who is refused; nil stands for one that knows the mandatory levels alone.
+	Fairness *fair.Fairness
+	// Sizes tell how much lists go through; nil: nothing.
+	Sizes fair.Sizes
 	// Served says which resources there are: the others' names make no labels. nil: the built-in ones.
 	Served func() *api.Catalog
 	// Metrics is the registry behind /metrics.
@@ -52,15 +54,22 @@ type Config struct {
 type Gate struct {
 	cfg     Config
 	decoder *wire.Decoder
-	limits  *limits
+	bodies  *share
+	flight  flight
 	metrics *metrics
 	failing sync.Map // names of health checks that failed when they were last asked
 }
 
 // New returns a Gate.
 func New(cfg Config) *Gate {
-	g := &Gate{cfg: cfg, decoder: wire.NewDecoder(api.Scheme), limits: newLimits(cfg.MaxReads, cfg.MaxWrites)}
-	g.metrics = newMetrics(cfg.Metrics, g.limits)
+	if cfg.Fairness == nil {
+		cfg.Fairness = fair.New(fair.Config{Seats: Seats})
+	}
+	if cfg.Sizes == nil {
+		cfg.Sizes = sizeless{}
+	}
+	g := &Gate{cfg: cfg, decoder: wire.NewDecoder(api.Scheme), bodies: newShare(bodyBytes)}
+	g.metrics = newMetrics(cfg.Metrics, &g.flight)
 	g.metrics.served = cfg.Served
 	if cfg.Served == nil {
 		g.metrics.served = api.BuiltinCatalog
@@ -109,6 +118,7 @@ func (g *Gate) serve(c *call.Call) error {
 	defer cancel()
 	c.Target.Info.Manager = managerOf(c.R.UserAgent())
 	c.R = c.R.WithContext(warning.WithWarningRecorder(request.With(ctx, &c.Target.Info), &call.Warnings{Header: c.W.Header()}))
+	place := g.classify(c)
 	if err := g.authorize(c); err != nil {
 		return err
 	}
@@ -118,11 +128,11 @@ func (g *Gate) serve(c *call.Call) error {
 	}
 	defer forget()
 	arrived()
-	release, err := g.limits.acquire(c.Target)
+	seat, err := g.enter(c, place)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer seat.leave()
 	defer g.metrics.begin(c)()
 	return g.cfg.Next(c)
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,7 +34,7 @@ type metrics struct {
 // place are the labels that say what a request was about.
 var place = []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
 
-func newMetrics(into *prometheus.Registry, l *limits) *metrics {
+func newMetrics(into *prometheus.Registry, f *flight) *metrics {
 	labels := func(more ...string) []string { return append(slices.Clone(place), more...) }
 	m := &metrics{
 		registry: into,
@@ -64,11 +65,11 @@ func newMetrics(into *prometheus.Registry, l *limits) *metrics {
 		health: newHealthMetrics(),
 	}
 	m.registry.MustRegister(m.requests, m.terminated, m.seconds, m.slo, m.sizes, m.longRunning, m.certificate)
-	for kind, slots := range map[string]*share{"readOnly": l.reads, "mutating": l.writes} {
+	for kind, n := range map[string]*atomic.Int64{"readOnly": &f.reads, "mutating": &f.writes} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apiserver_current_inflight_requests", Help: "Requests being served, without watches and streams.",
 			ConstLabels: prometheus.Labels{"request_kind": kind},
-		}, func() float64 { return float64(slots.taken()) }))
+		}, func() float64 { return float64(n.Load()) }))
 	}
 	return m
 }

@@ -97,6 +97,7 @@ func (v *Verbs) watchNothing(c *call.Call) error {
 	if err := out.flush(); err != nil {
 		return nil
 	}
+	c.HasBegun()
 	ctx, cancel := context.WithTimeout(c.R.Context(), life(opts))
 	defer cancel()
 	<-ctx.Done()

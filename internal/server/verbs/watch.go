@@ -103,6 +103,7 @@ func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.Li
 	if err := o.flush(); err != nil {
 		return nil
 	}
+	o.c.HasBegun()
 	for {
 		events, err := o.next(ctx, w, opts.AllowWatchBookmarks)
 		switch {
