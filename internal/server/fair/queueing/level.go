@@ -12,7 +12,7 @@
 //
 // What must stay true: a level never serves more seats than it has, except one request that is wider than all of them, alone; a free
 // seat is never kept from a request that fits, unless a wider one's turn has come; queues that are busy get the same. Tests:
-// TestSeatsAreNeverOverdrawn, TestQueuesGetTheSame, TestWideRequestsAreServed, TestUpstream (test/fairness).
+// TestSeatsAreNeverOverdrawn, TestQueuesGetTheSame, TestWideRequestsAreServed.
 package queueing
 
 import (
