@@ -117,7 +117,7 @@ func (f *fixture) quiet(of *request.Info, n int) time.Duration {
 // TestQuietUserIsServed: a user on hundreds of connections cannot starve another of the same level.
 func TestQuietUserIsServed(t *testing.T) {
 	within(t, 60, func(f *fixture) {
-		stop := f.flood(300, func(int) *request.Info { return someone("noisy") }, 1, 50*ms)
+		stop := f.flood(150, func(int) *request.Info { return someone("noisy") }, 1, 50*ms)
 		time.Sleep(time.Second)
 		if waited := f.quiet(someone("quiet"), 100); waited > 500*ms { // the noisy one waits for seconds
 			f.Errorf("waited for %s", waited)
@@ -131,10 +131,10 @@ func TestQuietUserIsServed(t *testing.T) {
 // TestHeartbeatsAreServed: whatever users and service accounts do, a node's heartbeat does not wait.
 func TestHeartbeatsAreServed(t *testing.T) {
 	within(t, 60, func(f *fixture) {
-		users := f.flood(150, func(i int) *request.Info { return someone(fmt.Sprint("user", i)) }, 1, 100*ms)
+		users := f.flood(150, func(i int) *request.Info { return someone(fmt.Sprint("user", i)) }, 1, 500*ms)
 		accounts := f.flood(150, func(i int) *request.Info {
 			return someone(fmt.Sprint("system:serviceaccount:a:b", i), "system:serviceaccounts")
-		}, 1, 100*ms)
+		}, 1, 500*ms)
 		time.Sleep(30 * time.Second) // everything that can be borrowed is
 		if waited := f.quiet(heartbeat("node"), 100); waited > 0 {
 			f.Errorf("waited for %s", waited)
@@ -148,7 +148,7 @@ func TestHeartbeatsAreServed(t *testing.T) {
 func TestListsDoNotStarveGets(t *testing.T) {
 	within(t, 60, func(f *fixture) {
 		p := f.Classify(someone("lister"))
-		stop := f.flood(200, func(int) *request.Info { return someone("lister") }, p.MaxWidth(), 500*ms)
+		stop := f.flood(60, func(int) *request.Info { return someone("lister") }, p.MaxWidth(), 500*ms)
 		time.Sleep(time.Second)
 		if waited := f.quiet(someone("quiet"), 50); waited > time.Second {
 			f.Errorf("waited for %s", waited)
@@ -167,12 +167,12 @@ func TestSeatsAreGivenBack(t *testing.T) {
 			return l.queue.Seats()
 		}
 		account := someone("system:serviceaccount:a:b", "system:serviceaccounts")
-		stop := f.flood(250, func(int) *request.Info { return someone("noisy") }, 1, 50*ms)
+		stop := f.flood(250, func(int) *request.Info { return someone("noisy") }, 1, 500*ms)
 		time.Sleep(40 * time.Second)
 		if n := seats(someone("noisy")); n < 100 {
 			f.Errorf("borrowed up to %d", n)
 		}
-		back := f.flood(250, func(int) *request.Info { return account }, 1, 50*ms)
+		back := f.flood(250, func(int) *request.Info { return account }, 1, 500*ms)
 		time.Sleep(40 * time.Second)
 		if n := seats(account); n < 100 {
 			f.Errorf("got back %d of 100", n)
