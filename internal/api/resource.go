@@ -118,6 +118,9 @@ type Resource struct {
 	Encode func(obj Object) ([]byte, error)
 	Decode func(data []byte) (Object, error)
 
+	// Packing, if set, makes objects small in the store's table.
+	Packing *Packing
+
 	// Dynamic is what only resources have that are declared while the server runs; all zero for the built-in ones.
 	Dynamic
 

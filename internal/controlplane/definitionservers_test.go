@@ -76,6 +76,9 @@ func breakSchema(t *testing.T, backend store.Backend, key string) {
 		t.Fatalf("%d objects are at %s; %v", len(found), key, err)
 	}
 	obj, err := api.CustomResourceDefinitions.Decode(found[0].Value)
+	if err == nil {
+		obj, err = api.CustomResourceDefinitions.Whole(obj)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

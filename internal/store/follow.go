@@ -142,7 +142,7 @@ func (s *Store) applyAll(rev int64, changes []Change) {
 			continue
 		}
 		objects[i], tables[i] = s.object(t, c, rev), t
-		if !slices.ContainsFunc(freezes, func(f freeze) bool { return f.table == t }) {
+		if !t.spec.Compact && !slices.ContainsFunc(freezes, func(f freeze) bool { return f.table == t }) {
 			states, upTo := t.history.freeze(t.spec.Encode)
 			freezes = append(freezes, freeze{t, states, upTo})
 		}

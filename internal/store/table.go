@@ -19,6 +19,8 @@ type Spec struct {
 	// Share, if set, makes an object that nobody else has yet share what it says twice. It writes nothing but the object itself: what
 	// is behind its pointers, maps and slices may be shared with others already.
 	Share func(Object)
+	// Compact says that objects take no more memory than their stored form does: the history keeps them as they are.
+	Compact bool
 	// History is how many changes are kept for watches that begin in the past; 0 means 8192.
 	History int
 }

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -49,6 +50,45 @@ func BeginDeletion(crd *apiextensionsv1.CustomResourceDefinition, now metav1.Tim
 		return c.Type == apiextensionsv1.Terminating
 	})
 	crd.Status.Conditions = append(conditions, terminating)
+}
+
+// KeepSame puts the schemas of was in place of those of def that say the same in another order.
+func KeepSame(def, was *apiextensionsv1.CustomResourceDefinition) {
+	def.Spec.Versions = slices.Clone(def.Spec.Versions)
+	for i := range def.Spec.Versions {
+		v := &def.Spec.Versions[i]
+		at := slices.IndexFunc(was.Spec.Versions, func(w apiextensionsv1.CustomResourceDefinitionVersion) bool { return w.Name == v.Name })
+		if at >= 0 && sameSchema(v.Schema, was.Spec.Versions[at].Schema) {
+			v.Schema = was.Spec.Versions[at].Schema
+		}
+	}
+}
+
+func sameSchema(a, b *apiextensionsv1.CustomResourceValidation) bool {
+	if a == nil || b == nil || a.OpenAPIV3Schema == nil || b.OpenAPIV3Schema == nil {
+		return false
+	}
+	if name, err := Name(a.OpenAPIV3Schema); err == nil {
+		if other, err := Name(b.OpenAPIV3Schema); err == nil && name == other {
+			return true
+		}
+	}
+	x, err := internalSchema(a.OpenAPIV3Schema)
+	if err != nil {
+		return false
+	}
+	y, err := internalSchema(b.OpenAPIV3Schema)
+	return err == nil && apiequality.Semantic.DeepEqual(x, y)
+}
+
+// internalSchema returns a schema as upstream's internal type.
+func internalSchema(s *apiextensionsv1.JSONSchemaProps) (*apiextensions.JSONSchemaProps, error) {
+	s, err := Schema(s)
+	if err != nil {
+		return nil, err
+	}
+	out := &apiextensions.JSONSchemaProps{}
+	return out, apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(s, out, nil)
 }
 
 // WithoutSchemas returns a copy of a definition that has no schemas. It shares all else.

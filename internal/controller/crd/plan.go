@@ -12,6 +12,8 @@ import (
 	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	packing "github.com/knarr-io/knarr/internal/api/definition"
 )
 
 type (
@@ -116,6 +118,9 @@ func nonStructural(def *definition) *condition {
 	if def.Spec.PreserveUnknownFields {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "preserveUnknownFields"), true, "must be false"))
 	}
+	if !def.Spec.PreserveUnknownFields {
+		return nil // validation refuses schemas that are not structural where fields are pruned, and has always done so
+	}
 	for i, v := range def.Spec.Versions {
 		if v.Schema == nil || v.Schema.OpenAPIV3Schema == nil {
 			continue
@@ -136,6 +141,10 @@ func nonStructural(def *definition) *condition {
 }
 
 func structuralOf(props *apiextensionsv1.JSONSchemaProps) (*structural.Structural, error) {
+	props, err := packing.Schema(props)
+	if err != nil {
+		return nil, err
+	}
 	in := &apiextensions.JSONSchemaProps{}
 	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(props, in, nil); err != nil {
 		return nil, err

@@ -69,6 +69,7 @@ func TestConditions(t *testing.T) {
 		"unstructured": {func(d *definition) { d.Spec.PreserveUnknownFields = true }, true,
 			"NamesAccepted=True/NoConflicts Established=True/InitialNamesAccepted NonStructuralSchema=True/Violations"},
 		"a schema that cannot be read": {func(d *definition) {
+			d.Spec.PreserveUnknownFields = true
 			d.Spec.Versions[0].Schema = &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
 				Type: "array", Items: &apiextensionsv1.JSONSchemaPropsOrArray{JSONSchemas: []apiextensionsv1.JSONSchemaProps{{}}}}}
 		}, false, "NamesAccepted=True/NoConflicts Established=False/Installing NonStructuralSchema=Unknown/StructuralError"},

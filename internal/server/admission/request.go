@@ -94,6 +94,8 @@ func (a *Attributes) In(ctx context.Context, catalog *api.Catalog, obj runtime.O
 	switch {
 	case kind.Kind != a.Resource.Kind: // the kinds of subresources have one version
 		return obj, nil
+	case kind == a.Resource.GroupVersionKind && a.Resource.Packing != nil:
+		return a.Resource.Whole(obj.(api.Object))
 	case kind == a.Resource.GroupVersionKind && !a.Resource.Unstructured: // custom resources that are deleted are as they are stored
 		return obj, nil
 	}

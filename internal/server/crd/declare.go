@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/knarr-io/knarr/internal/api"
+	packing "github.com/knarr-io/knarr/internal/api/definition"
 )
 
 // definition is what the versions of one kind share.
@@ -63,7 +64,11 @@ func (f *Forms) Declare(def *apiextensionsv1.CustomResourceDefinition, converter
 // Edition names what a definition says: another one where a client could see a difference in what it defines.
 func Edition(def *apiextensionsv1.CustomResourceDefinition) string {
 	h := sha256.New()
-	spec, err := def.Spec.Marshal()
+	outline, err := packing.Outline(def)
+	if err != nil {
+		fmt.Fprintf(h, "%s %v", def.ResourceVersion, err)
+	}
+	spec, err := outline.Spec.Marshal()
 	names, err2 := json.Marshal(def.Status.AcceptedNames)
 	if err := errors.Join(err, err2); err != nil {
 		fmt.Fprintf(h, "%s %v", def.ResourceVersion, err)

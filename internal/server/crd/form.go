@@ -14,6 +14,8 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+
+	packing "github.com/knarr-io/knarr/internal/api/definition"
 )
 
 // Forms are the compiled schemas in use, by content. The zero value is ready for use.
@@ -25,8 +27,8 @@ type Forms struct {
 // form is what objects of one version may hold. Each part is compiled when it is first asked for, and kept as long as a resource
 // has the form.
 type form struct {
-	id    string // names the content of the schema
-	props *apiextensionsv1.JSONSchemaProps
+	id    string                           // names the content of the schema
+	props *apiextensionsv1.JSONSchemaProps // may be packed
 	// loose forms keep fields that their schema does not name (spec.preserveUnknownFields of definitions that began as v1beta1).
 	loose bool
 
@@ -70,11 +72,11 @@ func nameOf(props *apiextensionsv1.JSONSchemaProps, loose bool) string {
 	h := sha256.New()
 	fmt.Fprintln(h, loose, props != nil)
 	if props != nil {
-		b, err := props.Marshal()
+		name, err := packing.Name(props)
 		if err != nil {
 			fmt.Fprintf(h, "%v %p", err, props) // nothing else has this name
 		}
-		h.Write(b)
+		fmt.Fprintln(h, name)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
@@ -95,6 +97,10 @@ func newForm(id string, props *apiextensionsv1.JSONSchemaProps, loose bool) *for
 
 // internalProps returns a schema as upstream's internal type, which may share memory with it.
 func internalProps(props *apiextensionsv1.JSONSchemaProps) (*apiextensions.JSONSchemaProps, error) {
+	props, err := packing.Schema(props)
+	if err != nil {
+		return nil, err
+	}
 	out := &apiextensions.JSONSchemaProps{}
 	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(props, out, nil); err != nil {
 		return nil, fmt.Errorf("reading the schema: %w", err)

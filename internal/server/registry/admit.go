@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/request"
 )
@@ -16,6 +18,17 @@ func (r *Registry) Admit(ctx context.Context, a *admission.Attributes) error {
 		return err
 	}
 	return r.admission.Validate(ctx, a)
+}
+
+// admit lets admission change the object that is created, and packs what has come of it.
+func (r *Registry) admit(ctx context.Context, a *admission.Attributes) error {
+	if err := r.admission.Admit(ctx, a); err != nil {
+		return err
+	}
+	if err := a.Resource.Pack(a.Object); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
 }
 
 // admissionsAtOnce bounds how many objects of a batch are admitted at the same time.

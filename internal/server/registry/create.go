@@ -144,7 +144,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 		Operation: admission.Create, Resource: res, Key: api.KeyOf(obj), Object: obj,
 		Options: &opts.CreateOptions, User: request.From(ctx).User, DryRun: len(opts.DryRun) > 0,
 	}
-	if err := r.admission.Admit(ctx, attrs); err != nil {
+	if err := r.admit(ctx, attrs); err != nil {
 		return err
 	}
 	if obj.GetName() == "" && obj.GetGenerateName() != "" { // admission may have set one

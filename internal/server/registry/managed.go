@@ -26,7 +26,17 @@ func (r *Registry) record(ctx context.Context, res *api.Resource, sub string, cu
 	if manager == "" {
 		manager = unnamed
 	}
-	out, err := r.managers.Update(res, res.GroupVersion(), sub, current, obj, manager, r.recordAll)
+	was, now := current, obj // what is packed is one value for those who manage it
+	var err error
+	if res.Packing != nil {
+		if was, err = res.Outline(current); err != nil {
+			return err
+		}
+		if now, err = res.Outline(obj); err != nil {
+			return err
+		}
+	}
+	out, err := r.managers.Update(res, res.GroupVersion(), sub, was, now, manager, r.recordAll)
 	if err != nil {
 		return err
 	}

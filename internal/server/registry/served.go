@@ -34,7 +34,7 @@ func spec(res *api.Resource) store.Spec {
 			return o, err
 		},
 		Indexes: map[string]func(store.Object) []string{},
-		History: res.History,
+		History: res.History, Compact: res.Packing != nil,
 	}
 	for name, values := range res.Indexes {
 		out.Indexes[name] = func(o store.Object) []string { return values(o) }

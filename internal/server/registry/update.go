@@ -158,6 +158,9 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 			}
 		}
 	}
+	if err := res.Pack(obj); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
 	if !opts.Applied {
 		if err := r.record(ctx, res, cmp.Or(opts.recordAs, sub), current, obj, opts.FieldManager); err != nil {
 			return err

@@ -52,11 +52,11 @@ func (v *Verbs) list(c *call.Call) error {
 // sendList answers with a list in the form the client asked for.
 func sendList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error {
 	switch f := c.Accept.Format; {
-	case f == wire.Protobuf && c.Target.Foreign():
+	case f == wire.Protobuf && (c.Target.Foreign() || c.Target.Res.Packing != nil):
 		return messageList(c, c.Target.ListKind(), meta, len(revs), func(i int) (runtime.Object, error) {
-			return c.Target.Res.Versioned(revs[i].Object, c.Target.GV())
+			return shown(c, revs[i].Object)
 		})
-	case f == wire.YAML || f == wire.CBOR || f == wire.JSON && (c.Pretty() || c.Target.Foreign()):
+	case f == wire.YAML || f == wire.CBOR || f == wire.JSON && (c.Pretty() || c.Target.Foreign() || c.Target.Res.Packing != nil):
 		return streamList(c, c.Target.ListKind(), meta, revs)
 	}
 	return fastList(c, revs, meta)

@@ -26,12 +26,21 @@ func sendObject(c *call.Call, code int, obj api.Object, rev *store.Revision) err
 		c.Send(code, c.Accept.Format.MediaType(), b)
 		return nil
 	}
-	out, err := c.Target.Res.Versioned(obj, c.Target.GV())
+	out, err := shown(c, obj)
 	if err != nil {
 		return err
 	}
 	c.Document(code, out, gvk)
 	return nil
+}
+
+// shown returns an object as clients see it, in the target's version.
+func shown(c *call.Call, obj api.Object) (api.Object, error) {
+	out, err := c.Target.Res.Versioned(obj, c.Target.GV())
+	if err != nil {
+		return nil, err
+	}
+	return c.Target.Res.Whole(out)
 }
 
 // own returns revisions of the target's table as they are in the version of its resource: those given but for custom resources that have
@@ -62,8 +71,11 @@ func own(c *call.Call, revs []*store.Revision) ([]*store.Revision, error) {
 // same.
 func itemBytes(c *call.Call, rev *store.Revision) ([]byte, error) {
 	gvk := c.Target.Kind()
-	if c.Target.Foreign() {
-		obj, err := c.Target.Res.Versioned(rev.Object, gvk.GroupVersion())
+	if p := c.Target.Res.Packing; p != nil && c.Accept.Format == wire.JSON {
+		return p.JSON(wire.Named(rev.Object, gvk).(api.Object)) // is not kept: it would be as large as what is packed
+	}
+	if c.Target.Foreign() || c.Target.Res.Packing != nil {
+		obj, err := shown(c, rev.Object)
 		if err != nil {
 			return nil, err
 		}

@@ -82,7 +82,7 @@ func (v *Verbs) patcher(c *call.Call, kind types.PatchType, body []byte, validat
 	gvk := c.Target.Kind()
 	warned := false
 	return func(current api.Object) (api.Object, error) {
-		versioned, err := c.Target.Res.Versioned(current, gvk.GroupVersion())
+		versioned, err := shown(c, current)
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +154,7 @@ func (v *Verbs) applier(c *call.Call, kind types.PatchType, body []byte, opts me
 		var live api.Object
 		if current != nil {
 			var err error
-			if live, err = c.Target.Res.Versioned(current, gvk.GroupVersion()); err != nil {
+			if live, err = shown(c, current); err != nil {
 				return nil, err
 			}
 		} else if applied.GetUID() != "" {

@@ -182,7 +182,11 @@ func includeObjects(c *call.Call, table *metav1.Table) error {
 		case include == metav1.IncludeNone && !initial:
 			row.Object = runtime.RawExtension{}
 		case include == metav1.IncludeObject:
-			row.Object.Object = wire.Named(row.Object.Object, c.Target.Kind())
+			whole, err := c.Target.Res.Whole(row.Object.Object.(api.Object))
+			if err != nil {
+				return err
+			}
+			row.Object.Object = wire.Named(whole, c.Target.Kind())
 		default:
 			row.Object.Object = call.Partial(m, c.Accept.As.Version)
 		}

@@ -110,6 +110,9 @@ func (k *paramKind) versioned(ctx context.Context, objs []api.Object) ([]runtime
 	out := make([]runtime.Object, len(own))
 	for i, o := range own {
 		v, err := k.res.Versioned(o, k.gvk.GroupVersion())
+		if err == nil {
+			v, err = k.res.Whole(v)
+		}
 		if err != nil {
 			return nil, err
 		}
