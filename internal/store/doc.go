@@ -81,5 +81,6 @@
 //   - An object that was encoded here is not decoded again, and is never shared while somebody may change it: TestWritersOfTheSameBytes.
 //   - A watch that resumes gets all of a batch or is told to begin anew: TestResume, TestRestart, TestAWatchDoesNotResumeInAnotherServersBatch,
 //     TestAWatchOfAnOpenedTableNeverMissesAPart.
+//   - Who is promised each change learns when some are no longer known: TestReloadTellsTheDifferenceInOrder.
 //   - A table comes in without a gap: TestTablesComeAndGoUnderLoad, TestATableIsOpenedWholeThoughTheCopyIsLoadedAnew.
 package store

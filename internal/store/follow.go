@@ -62,6 +62,7 @@ func (s *Store) load(ctx context.Context) (rev, settled int64, err error) {
 	defer s.mu.Unlock()
 	for t := range present {
 		t.cutHistory(floor)
+		t.reloading = true
 	}
 	for _, o := range s.openings {
 		o.lost = true
@@ -78,7 +79,7 @@ func (s *Store) load(ctx context.Context) (rev, settled int64, err error) {
 				t.apply(r.Key, nil, rev, true)
 			}
 		}
-		t.changed = rev // at the latest
+		t.changed, t.reloading = rev, false // at the latest
 	}
 	s.reached(rev)
 	return rev, settled, nil

@@ -36,6 +36,8 @@ type Table struct {
 	history  history
 	watchers map[*Watcher]struct{}
 	dropped  atomic.Bool
+	// reloading says that what is applied is the difference to what was loaded anew.
+	reloading bool
 	// byIndex holds the watchers that asked for one value of one index.
 	byIndex map[string]map[string]map[*Watcher]struct{}
 }
@@ -189,7 +191,7 @@ func (t *Table) apply(key string, obj Object, rev int64, batch bool) {
 	if obj == nil && old == nil {
 		return
 	}
-	e := Event{Type: Modified, Old: old, batch: batch}
+	e := Event{Type: Modified, Old: old, batch: batch, Reloaded: t.reloading}
 	t.snap, t.changed = nil, max(t.changed, rev)
 	if obj == nil {
 		e.Type = Deleted

@@ -22,6 +22,10 @@ type Event struct {
 	Revision *Revision // the new state; for Deleted the last one, at the revision of the deletion
 	Old      *Revision // the state before, nil for Added
 
+	// Reloaded says that the event is a difference that was found when everything was loaded anew: what happened in between, and how often, is not
+	// known. Who needs states only goes on; who promises to tell each change cannot.
+	Reloaded bool
+
 	// batch says that other objects changed at the same revision. A watch that resumes from that revision gets all of it
 	// again: a client cannot tell how far into the batch it had come.
 	batch bool

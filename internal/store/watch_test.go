@@ -229,6 +229,9 @@ func TestReloadTellsTheDifferenceInOrder(t *testing.T) {
 	var got []string
 	for _, e := range events {
 		got = append(got, fmt.Sprint(e.Revision.Key, "/", e.Type))
+		if !e.Reloaded {
+			t.Errorf("the difference in %s does not say that it is one", e.Revision.Key)
+		}
 	}
 	want := fmt.Sprintf("[replaced/%d replaced/%d zzz/%d changed/%d deleted/%d]", store.Deleted, store.Added, store.Added, store.Modified, store.Deleted)
 	if err != nil || fmt.Sprint(got) != want {
@@ -255,6 +258,9 @@ func TestReloadTellsTheDifferenceInOrder(t *testing.T) {
 	}
 	again.Stop()
 	commit(t, s, write(s, configMap("next", "", 1), 0)) // life goes on
+	if events, err := w.Next(ctx); err != nil || len(events) != 1 || events[0].Reloaded {
+		t.Errorf("told of a write after the reload: %v, %v", events, err)
+	}
 }
 
 func TestUnreadableObjectsAreNotShown(t *testing.T) {

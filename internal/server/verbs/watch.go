@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -144,8 +145,16 @@ func (o *feed) next(ctx context.Context, w *registry.Watch, bookmarks bool) ([]s
 	return w.Next(ctx)
 }
 
+// errReloaded ends a watch whose changes are no longer all known.
+func errReloaded() error {
+	return apierrors.NewResourceExpired("too old resource version: the store's history has been compacted before it was read; list anew")
+}
+
 // events appends events to the buffer, converted together where they have to be.
 func (o *feed) events(events []store.Event) error {
+	if slices.ContainsFunc(events, func(e store.Event) bool { return e.Reloaded }) {
+		return errReloaded() // clients are told each change, or to begin anew
+	}
 	var converted []*store.Revision
 	if o.c.Target.Res.Convert != nil {
 		revs := make([]*store.Revision, len(events))
