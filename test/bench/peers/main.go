@@ -58,6 +58,7 @@ func phases() []phase {
 		{"start", "process start to ready API", both, measureStart},
 		{"plane", "a control plane without nodes: memory, idle CPU, writes, lists, watches", both, measurePlane},
 		{"storms", "many writers of one object", both, measureStorms},
+		{"crds", "1,000 definitions of custom resources, objects with rules", both, measureDefinitions},
 		{"pods-100", "20 Deployments on 100 nodes to all Ready", systems(), measurePods100},
 		{"pods-1000", "20 Deployments on 1,000 nodes to all Ready", systems(), measurePods1000},
 	}
@@ -71,7 +72,7 @@ func main() {
 	var inside bool
 	flag.StringVar(&b.knarr, "knarr", "bin/knarr", "the knarr executable")
 	flag.StringVar(&b.peers, "peers", "bin/peers", "directory with etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and kwok-stages.yaml")
-	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, storms, pods-100, pods-1000")
+	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, storms, crds, pods-100, pods-1000")
 	flag.StringVar(&which, "systems", "", "comma-separated systems: "+strings.Join(systems(), ", "))
 	flag.StringVar(&file, "json", "peers.json", "where all samples and the machine are written")
 	flag.StringVar(&from, "from", "", "comma-separated JSON files of earlier runs whose samples count too; -runs 0 only shows them")
@@ -164,7 +165,7 @@ func (b *bench) fits(phase, system string) bool {
 func (b *bench) prepare(only, which []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(phases(), func(p phase) bool { return p.name == name }) {
-			return fmt.Errorf("-only %q: there are start, plane, storms, pods-100 and pods-1000", name)
+			return fmt.Errorf("-only %q: there are start, plane, storms, crds, pods-100 and pods-1000", name)
 		}
 	}
 	for _, name := range which {

@@ -11,28 +11,36 @@ type row struct {
 }
 
 const (
-	rowStart           = "process start to ready API"
-	rowEmptyRSS        = "RSS, nothing in it"
-	rowEmptyAnonymous  = "of it anonymous, nothing in it"
-	rowIdleCPU         = "idle CPU over 60 s"
-	rowConfigMaps1     = "ConfigMaps created, 1 client"
-	rowConfigMaps32    = "ConfigMaps created, 32 clients"
-	rowConfigMapCPU    = "CPU for one of them"
-	rowPods1           = "pods created, 1 client"
-	rowPods32          = "pods created, 32 clients"
-	rowPodCPU          = "CPU for one of those"
-	rowListJSON        = "list of 10,000 pods, JSON"
-	rowListJSONCPU     = "CPU for a pod of it"
-	rowListProtobuf    = "the same list, protobuf"
-	rowListProtobufCPU = "CPU for a pod of that one"
-	rowListCached      = "the same, protobuf, resourceVersion=0"
-	rowListPages       = "the same, JSON, pages of 500"
-	rowWatch100        = "events told to 100 watchers"
-	rowWatch1000       = "events told to 1,000 watchers"
-	rowWatchCPU        = "CPU for one of these events"
-	rowStorm8          = "8 writers patching one object"
-	rowStorm64         = "64 writers patching one object"
-	rowFlat            = "the CPU for a pod, 1,000 nodes to 100"
+	rowStart            = "process start to ready API"
+	rowEmptyRSS         = "RSS, nothing in it"
+	rowEmptyAnonymous   = "of it anonymous, nothing in it"
+	rowIdleCPU          = "idle CPU over 60 s"
+	rowConfigMaps1      = "ConfigMaps created, 1 client"
+	rowConfigMaps32     = "ConfigMaps created, 32 clients"
+	rowConfigMapCPU     = "CPU for one of them"
+	rowPods1            = "pods created, 1 client"
+	rowPods32           = "pods created, 32 clients"
+	rowPodCPU           = "CPU for one of those"
+	rowListJSON         = "list of 10,000 pods, JSON"
+	rowListJSONCPU      = "CPU for a pod of it"
+	rowListProtobuf     = "the same list, protobuf"
+	rowListProtobufCPU  = "CPU for a pod of that one"
+	rowListCached       = "the same, protobuf, resourceVersion=0"
+	rowListPages        = "the same, JSON, pages of 500"
+	rowWatch100         = "events told to 100 watchers"
+	rowWatch1000        = "events told to 1,000 watchers"
+	rowWatchCPU         = "CPU for one of these events"
+	rowStorm8           = "8 writers patching one object"
+	rowStorm64          = "64 writers patching one object"
+	rowDefined          = "1,000 definitions to served and in OpenAPI"
+	rowDefinedCPU       = "CPU until then"
+	rowDefinedRSS       = "RSS that they add"
+	rowDefinedAnonymous = "of it anonymous, definitions"
+	rowFirstCall        = "first kubectl get with them, no cache"
+	rowRuledCreated     = "objects with 20 CEL rules created, 16 clients"
+	rowRuledChanged     = "those patched, 16 clients"
+	rowRuledList        = "list of 10,000 of them, JSON"
+	rowFlat             = "the CPU for a pod, 1,000 nodes to 100"
 )
 
 // podRows are the rows of one load of pods.
@@ -86,5 +94,13 @@ func rows() []row {
 		{what: rowWatch100, unit: "events/s"},
 		{what: rowWatch1000, unit: "events/s"},
 		{what: rowWatchCPU, unit: "µs", less: true},
+		{what: rowDefined, unit: "s", less: true},
+		{what: rowDefinedCPU, unit: "s", less: true, goal: 10},
+		{what: rowDefinedRSS, unit: "MB", less: true, goal: 10},
+		{what: rowDefinedAnonymous, unit: "MB", less: true},
+		{what: rowFirstCall, unit: "ms", less: true},
+		{what: rowRuledCreated, unit: "/s", goal: 5},
+		{what: rowRuledChanged, unit: "/s", goal: 5},
+		{what: rowRuledList, unit: "objects/s", goal: 20},
 	}
 }
