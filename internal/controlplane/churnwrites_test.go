@@ -20,11 +20,10 @@ import (
 
 // written is one change as the store's backend took it.
 type written struct {
-	rev  int64
-	key  string // below the prefix of the resource
-	n    string // what the object says; of the object that was there, where it is deleted
-	typ  string // as a watch tells it
-	seen string // uid, so that messages tell lives of one name apart
+	rev int64
+	key string // below the prefix of the resource
+	n   string // what the object says; of the object that was there, where it is deleted
+	typ string // as a watch tells it
 }
 
 // recorder is a backend that keeps what it was given.
