@@ -10,10 +10,7 @@ type wait struct {
 
 // waits is in the order in which a test is looked up: the first that matches is what it waits for. An entry goes when its feature comes.
 var waits = []wait{
-	{"API priority and fairness", regexp.MustCompile(`API priority and fairness`)},
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
-	{"Ingress", regexp.MustCompile(`Ingress`)},
-	{"DynamicResourceAllocation", regexp.MustCompile(`DRA|Dynamic Resource|ResourceSlice|ResourceClaim`)},
 	{"resizing of running pods", regexp.MustCompile(`Pod InPlace Resize`)},
 }
 
