@@ -73,6 +73,12 @@ var Builtin = []*Resource{
 	ClusterRoles,
 	RoleBindings,
 	Roles,
+	// resource.k8s.io/v1
+	DeviceClasses,
+	DeviceTaintRules,
+	ResourceClaims,
+	ResourceClaimTemplates,
+	ResourceSlices,
 	// scheduling.k8s.io/v1
 	PriorityClasses,
 	// storage.k8s.io/v1

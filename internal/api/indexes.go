@@ -9,17 +9,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 )
 
 // Indexes of the shared copy.
 const (
 	// IndexOwner holds objects of every resource by the UID of each of their owner references.
 	IndexOwner = "owner"
-	// IndexNode holds pods and pod certificate requests by spec.nodeName.
+	// IndexNode holds pods, pod certificate requests and resource slices by spec.nodeName.
 	IndexNode = "node"
 	// IndexJob holds pods by the UID of the Job that controls them, as long as it has not done with them: they run, are ending, or have
 	// the finalizer by which Jobs count (KEP-2307). Pods with that finalizer and without a controller are at [NoJob].
 	IndexJob = "job"
+	// IndexClaim holds pods by NAMESPACE/NAME of each ResourceClaim that they use, of their own or made for them.
+	IndexClaim = "claim"
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
 	IndexService = "service"
 	// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
@@ -55,6 +58,18 @@ func nodeOfPod(o Object) []string {
 		return []string{n}
 	}
 	return nil
+}
+
+func claimsOfPod(o Object) []string {
+	pod := o.(*corev1.Pod)
+	if len(pod.Spec.ResourceClaims) == 0 {
+		return nil
+	}
+	var out []string
+	for name := range resourceclaim.PodClaims(pod) {
+		out = append(out, pod.Namespace+"/"+name)
+	}
+	return out
 }
 
 func jobOfPod(o Object) []string {

@@ -388,6 +388,9 @@ func TestResetFields(t *testing.T) {
 		{CertificateSigningRequests, "approval", "status.conditions", "status.certificate spec.request"},
 		{PodCertificateRequests, "", "metadata.labels spec.signerName", "status.certificateChain"},
 		{PodCertificateRequests, "status", "status.certificateChain", "metadata.labels spec.signerName"},
+		{ResourceClaims, "", "metadata.labels spec.devices", "status.allocation"},
+		{ResourceClaims, "status", "status.allocation", "metadata.labels spec.devices"},
+		{DeviceTaintRules, "status", "status.conditions", "metadata.labels spec.taint"},
 		{PodDisruptionBudgets, "status", "status.currentHealthy metadata.labels", "spec.minAvailable"},
 	} {
 		filters := tc.res.Resets(tc.sub)
@@ -412,7 +415,8 @@ func TestAnswersDeleted(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "csidrivers csinodes namespaces persistentvolumeclaims persistentvolumes pods podtemplates resourcequotas serviceaccounts services " +
+	want := "csidrivers csinodes deviceclasses namespaces persistentvolumeclaims persistentvolumes pods podtemplates resourceclaims resourceclaimtemplates resourcequotas " +
+		"resourceslices serviceaccounts services " +
 		"storageclasses volumeattachments volumeattributesclasses"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
@@ -428,7 +432,7 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities leases mutatingadmissionpolicies mutatingadmissionpolicybindings " +
+	want := "apiservices clustertrustbundles csidrivers csinodes csistoragecapacities devicetaintrules leases mutatingadmissionpolicies mutatingadmissionpolicybindings " +
 		"mutatingwebhookconfigurations podcertificaterequests poddisruptionbudgets runtimeclasses storageversionmigrations validatingadmissionpolicies validatingadmissionpolicybindings " +
 		"validatingwebhookconfigurations volumeattachments"
 	if strings.Join(got, " ") != want {

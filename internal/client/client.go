@@ -67,12 +67,14 @@ type ListOptions struct {
 
 // Indexes of the shared copy.
 const (
-	// IndexNode holds pods and pod certificate requests by spec.nodeName.
+	// IndexNode holds pods, pod certificate requests and resource slices by spec.nodeName.
 	IndexNode = api.IndexNode
 	// IndexOwner holds objects by the UID of each of their owner references.
 	IndexOwner = api.IndexOwner
 	// IndexJob holds pods by the UID of the Job that has not done with them.
 	IndexJob = api.IndexJob
+	// IndexClaim holds pods by NAMESPACE/NAME of each ResourceClaim that they use.
+	IndexClaim = api.IndexClaim
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
 	IndexService = api.IndexService
 )

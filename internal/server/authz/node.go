@@ -8,7 +8,9 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
 )
@@ -54,6 +56,12 @@ func (n *Node) Authorize(_ context.Context, a *Attributes) (Decision, string, er
 	if !ok || !a.IsResource {
 		return NoOpinion, "", nil
 	}
+	if a.Group == resourcev1.GroupName && a.Resource == "resourceslices" { // by its own rules alone
+		if why := n.narrowSlices(name, a); why != "" {
+			return NoOpinion, why, nil
+		}
+		return Allow, "", nil
+	}
 	if !n.rules.allow(a) {
 		return NoOpinion, "", nil
 	}
@@ -88,6 +96,10 @@ func (n *Node) narrow(node string, a *Attributes) string {
 		return n.narrowPods(node, a)
 	case resource{"certificates.k8s.io", "podcertificaterequests", ""}:
 		return n.narrowRequests(node, a)
+	case resource{resourcev1.GroupName, "resourceclaims", ""}:
+		if !n.find(node, func(p *corev1.Pod) bool { return p.Namespace == a.Namespace && usesDevicesOf(p, a.Name) }) {
+			return fmt.Sprintf("no relationship found between node %q and this object", node)
+		}
 	}
 	return ""
 }
@@ -132,6 +144,29 @@ func (n *Node) narrowRequests(node string, a *Attributes) string {
 		if !ok || string(obj.(*certificatesv1.PodCertificateRequest).Spec.NodeName) != node {
 			return fmt.Sprintf("no relationship found between node %q and this object", node)
 		}
+	}
+	return ""
+}
+
+// narrowSlices: the drivers of a node say through its agent's identity which devices it has (KEP-4381). What is created, and each one of
+// a collection that is deleted, the NodeRestriction admission plugin looks at.
+func (n *Node) narrowSlices(node string, a *Attributes) string {
+	switch {
+	case a.Subresource != "":
+		return "cannot authorize ResourceSlice subresources"
+	case a.Verb == "create":
+		return ""
+	case a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection":
+		if only(a, resourcev1.ResourceSliceSelectorNodeName) != node {
+			return "can only list/watch/deletecollection resourceslices with nodeName field selector"
+		}
+	case a.Verb == "get" || a.Verb == "update" || a.Verb == "patch" || a.Verb == "delete":
+		obj, ok := n.cluster.Get(api.ResourceSlices, api.Key{Name: a.Name})
+		if !ok || ptr.Deref(obj.(*resourcev1.ResourceSlice).Spec.NodeName, "") != node {
+			return fmt.Sprintf("no relationship found between node %q and this object", node)
+		}
+	default:
+		return "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection"
 	}
 	return ""
 }

@@ -6,6 +6,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,7 +15,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 )
 
-// pods is a cluster for tests, with one volume bound to claim shop/data, and requests of-NODE of each node.
+// pods is a cluster for tests, with one volume bound to claim shop/data, and requests and slices of-NODE of each node.
 type pods []*corev1.Pod
 
 func (l pods) PodsOn(node string, visit func(*corev1.Pod) bool) {
@@ -28,6 +29,9 @@ func (l pods) PodsOn(node string, visit func(*corev1.Pod) bool) {
 func (l pods) Get(res *api.Resource, key api.Key) (api.Object, bool) {
 	if res == api.PodCertificateRequests && strings.HasPrefix(key.Name, "of-") {
 		return &certificatesv1.PodCertificateRequest{Spec: certificatesv1.PodCertificateRequestSpec{NodeName: types.NodeName(strings.TrimPrefix(key.Name, "of-"))}}, true
+	}
+	if res == api.ResourceSlices && strings.HasPrefix(key.Name, "of-") {
+		return &resourcev1.ResourceSlice{Spec: resourcev1.ResourceSliceSpec{NodeName: new(strings.TrimPrefix(key.Name, "of-"))}}, true
 	}
 	if res != api.PersistentVolumes || key.Name != "pv" {
 		return nil, false
@@ -54,6 +58,8 @@ func TestNode(t *testing.T) {
 					{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("kube-root-ca.crt")}}}}}},
 				{Name: "scratch", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}},
 			}
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "a", ResourceClaimName: new("gpu")}, {Name: "b", ResourceClaimTemplateName: new("t")}}
+			p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "b", ResourceClaimName: new("till-1-b-x")}}
 			p.Spec.InitContainers = []corev1.Container{{Env: []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref("env")}}}}}}
 			p.Spec.Containers = []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("settings")}}}}}
 		}),
@@ -129,6 +135,22 @@ func TestNode(t *testing.T) {
 		{"list certificates.k8s.io/podcertificaterequests /", "", false},
 		{"update certificates.k8s.io/podcertificaterequests/status shop/of-n1", "", false},
 		{"delete certificates.k8s.io/podcertificaterequests shop/of-n1", "", false},
+		{"get resource.k8s.io/resourceclaims shop/gpu", "", true},
+		{"get resource.k8s.io/resourceclaims shop/till-1-b-x", "", true},
+		{"get resource.k8s.io/resourceclaims shop/other", "", false},
+		{"get resource.k8s.io/resourceclaims bank/gpu", "", false},
+		{"list resource.k8s.io/resourceclaims shop/", "", false},
+		{"update resource.k8s.io/resourceclaims/status shop/gpu", "", false},
+		{"create resource.k8s.io/resourceslices /", "", true},
+		{"get resource.k8s.io/resourceslices /of-n1", "", true},
+		{"update resource.k8s.io/resourceslices /of-n1", "", true},
+		{"delete resource.k8s.io/resourceslices /of-n2", "", false},
+		{"patch resource.k8s.io/resourceslices /none", "", false},
+		{"watch resource.k8s.io/resourceslices /", "spec.nodeName=n1", true},
+		{"deletecollection resource.k8s.io/resourceslices /", "spec.nodeName=n1", true},
+		{"deletecollection resource.k8s.io/resourceslices /", "spec.nodeName=n2", false},
+		{"list resource.k8s.io/resourceslices /", "", false},
+		{"escalate resource.k8s.io/resourceslices /of-n1", "", false},
 		{"watch /services /", "", true},
 		{"create /events shop/", "", true},
 		{"get /metrics", "", false},

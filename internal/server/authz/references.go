@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 )
 
 // usesSecret tells whether a pod needs the secret called name on its node.
@@ -61,6 +62,16 @@ func usesClaim(p *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
 		return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == name || v.Ephemeral != nil && p.Name+"-"+v.Name == name
 	})
+}
+
+// usesDevicesOf reports whether a pod uses the ResourceClaim called name, of its own or made for it.
+func usesDevicesOf(p *corev1.Pod, name string) bool {
+	for claim := range resourceclaim.PodClaims(p) {
+		if claim == name {
+			return true
+		}
+	}
+	return false
 }
 
 // anyEnv tells whether one of the pod's containers takes a variable, or all of them, from what one or all look for.

@@ -33,12 +33,6 @@ func New(cfg Config) *Verbs { return &Verbs{cfg: cfg} }
 // Serve answers a call of a stored resource.
 func (v *Verbs) Serve(c *call.Call) error {
 	catalog := v.cfg.Registry.Served().Now()
-	if _, served := catalog.Find(c.Target.GV().WithResource(c.Target.Resource)); !served {
-		if c.Target.Res = findAbsent(c.Target.GV(), c.Target.Resource); c.Target.Res != nil {
-			c.Target.Known = true
-			return v.absent(c)
-		}
-	}
 	if err := resolve(catalog, c.Target); err != nil {
 		return err
 	}

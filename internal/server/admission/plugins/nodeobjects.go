@@ -6,8 +6,11 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/utils/ptr"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
 )
 
@@ -53,6 +56,18 @@ func restrictRequest(a *admission.Attributes, node string) error {
 	}
 	if want := "system:node:" + node; csr.Subject.CommonName != want {
 		return forbidden(a, "can only create a node CSR with CN=%s", want)
+	}
+	return nil
+}
+
+// restrictSlice holds a node to its own devices, when it adds some and when it deletes many at once; all else the Node authorizer looks at.
+func restrictSlice(a *admission.Attributes, node string) error {
+	own := func(obj api.Object) bool { return ptr.Deref(obj.(*resourcev1.ResourceSlice).Spec.NodeName, "") == node }
+	switch {
+	case a.Operation == admission.Create && !own(a.Object):
+		return forbidden(a, "can only create ResourceSlice with the same NodeName as the requesting node")
+	case a.Operation == admission.Delete && !own(a.Old):
+		return forbidden(a, "can only delete ResourceSlice with the same NodeName as the requesting node")
 	}
 	return nil
 }

@@ -58,6 +58,8 @@ func (p NodeRestriction) Admit(ctx context.Context, a *admission.Attributes) err
 		return restrictRequest(a, node)
 	case api.PodCertificateRequests:
 		return p.podCertificate(ctx, a, node)
+	case api.ResourceSlices:
+		return restrictSlice(a, node)
 	}
 	return nil
 }

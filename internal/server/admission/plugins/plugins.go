@@ -54,6 +54,7 @@ func Default(cfg Config) admission.Chain {
 		PodTopologyLabels{cfg.Reader},
 		Certificates{Authorizer: cfg.Authorizer},
 		DefaultIngressClass{cfg.Reader},
+		DeviceAccess{Reader: cfg.Reader, Authorizer: cfg.Authorizer},
 		RBACEscalation{Reader: cfg.Reader, RBAC: cfg.RBAC, Authorizer: cfg.Authorizer},
 	}
 	return append(append(chain, cfg.Configured...), ResourceQuota{Reader: cfg.Reader, Quotas: cfg.Quotas})
