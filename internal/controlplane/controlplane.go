@@ -46,6 +46,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/podgc"
 	"github.com/knarr-io/knarr/internal/controller/policycheck"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
+	"github.com/knarr-io/knarr/internal/controller/resourceclaim"
 	"github.com/knarr-io/knarr/internal/controller/resourcequota"
 	"github.com/knarr-io/knarr/internal/controller/rootca"
 	"github.com/knarr-io/knarr/internal/controller/serviceaccount"
@@ -256,6 +257,8 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		job.New(as("job-controller")),
 		job.NewOrphans(as("job-controller")),
 		cronjob.New(as("cronjob-controller")),
+		resourceclaim.New(as("resource-claim-controller")),
+		resourceclaim.NewUsers(as("resource-claim-controller")),
 		ttlafterfinished.New(as("ttl-after-finished-controller")),
 		p.autoscaler(as(autoscalerAccount)),
 		disruption.New(as("disruption-controller")),
