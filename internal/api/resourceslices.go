@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
@@ -66,23 +67,6 @@ func dropSliceFields(s *resource.ResourceSlice, old *resource.ResourceSliceSpec)
 	if old == nil {
 		old = &resource.ResourceSliceSpec{}
 	}
-	groups := func(d *resource.Device) bool {
-		for _, c := range d.ConsumesCounters {
-			if len(c.CompatibilityGroups) > 0 {
-				return true
-			}
-		}
-		return false
-	}
-	lists := func(d *resource.Device) bool {
-		for _, a := range d.Attributes {
-			if a.BoolValues != nil || a.IntValues != nil || a.StringValues != nil || a.VersionValues != nil {
-				return true
-			}
-		}
-		return false
-	}
-	allocatable := func(d *resource.Device) bool { return len(d.NodeAllocatableResources) > 0 }
 	had := func(uses func(*resource.Device) bool) bool {
 		for i := range old.Devices {
 			if uses(&old.Devices[i]) {
@@ -99,16 +83,16 @@ func dropSliceFields(s *resource.ResourceSlice, old *resource.ResourceSliceSpec)
 	}
 	devices := make([]resource.Device, len(s.Spec.Devices))
 	copy(devices, s.Spec.Devices)
-	keepGroups, keepLists, keepAllocatable := had(groups), had(lists), had(allocatable)
+	keepGroups, keepLists, keepAllocatable := had(hasGroups), had(hasLists), had(hasAllocatable)
 	for i := range devices {
 		d := &devices[i]
-		if !keepGroups && groups(d) {
+		if !keepGroups && hasGroups(d) {
 			d.ConsumesCounters = append([]resource.DeviceCounterConsumption(nil), d.ConsumesCounters...)
 			for j := range d.ConsumesCounters {
 				d.ConsumesCounters[j].CompatibilityGroups = nil
 			}
 		}
-		if !keepLists && lists(d) {
+		if !keepLists && hasLists(d) {
 			d.Attributes = maps.Clone(d.Attributes)
 			for name, a := range d.Attributes {
 				a.BoolValues, a.IntValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
@@ -123,3 +107,20 @@ func dropSliceFields(s *resource.ResourceSlice, old *resource.ResourceSliceSpec)
 		s.Spec.Devices = devices
 	}
 }
+
+// hasGroups, hasLists and hasAllocatable report whether a device has the fields of DRADeviceCompatibilityGroups, DRAListTypeAttributes and
+// DRANodeAllocatableResources.
+func hasGroups(d *resource.Device) bool {
+	return slices.ContainsFunc(d.ConsumesCounters, func(c resource.DeviceCounterConsumption) bool { return len(c.CompatibilityGroups) > 0 })
+}
+
+func hasLists(d *resource.Device) bool {
+	for _, a := range d.Attributes {
+		if a.BoolValues != nil || a.IntValues != nil || a.StringValues != nil || a.VersionValues != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func hasAllocatable(d *resource.Device) bool { return len(d.NodeAllocatableResources) > 0 }
