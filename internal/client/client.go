@@ -18,6 +18,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/registry/claims"
 )
 
 // Client reads and writes objects. Errors are k8s.io/apimachinery/pkg/api/errors statuses (IsNotFound, IsConflict,
@@ -54,6 +55,9 @@ type Result = registry.Result
 
 // Binding assigns a pod to a node. UID, if set, must be the pod's.
 type Binding = registry.Binding
+
+// Claim is what a Binding does to one of the pod's ResourceClaims. Only [Local] carries it out.
+type Claim = claims.Claim
 
 // ListOptions narrow a List or Watch. The zero value means everything.
 type ListOptions struct {

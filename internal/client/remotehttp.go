@@ -206,6 +206,9 @@ func (r *Remote) delete(ctx context.Context, res *api.Resource, key api.Key, opt
 }
 
 func (r *Remote) bind(ctx context.Context, b Binding) (api.Object, error) {
+	if len(b.Claims) > 0 {
+		return nil, fmt.Errorf("binding pod %s: claims change in one transaction with their pod within a server alone", b.Pod)
+	}
 	binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Namespace: b.Pod.Namespace, Name: b.Pod.Name, UID: types.UID(b.UID)}, Target: corev1.ObjectReference{Kind: "Node", Name: b.Node}}
 	if _, err := r.post(ctx, r.path(api.Pods, b.Pod.Namespace, b.Pod.Name, "binding"), corev1.SchemeGroupVersion.WithKind("Binding"), binding); err != nil {
 		return nil, err

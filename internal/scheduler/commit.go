@@ -22,7 +22,7 @@ func (s *Scheduler) commit(ctx context.Context) error {
 		}
 		bindings := make([]client.Binding, len(flights))
 		for i, f := range flights {
-			bindings[i] = client.Binding{Pod: f.key, UID: string(f.pod.UID), Node: f.node}
+			bindings[i] = client.Binding{Pod: f.key, UID: string(f.pod.UID), Node: f.node, Claims: claimed(f.claims)}
 		}
 		results := s.client.BindMany(ctx, bindings)
 		for i := range results {
@@ -62,6 +62,7 @@ func (s *Scheduler) landed(flights []flight, results []client.Result) {
 		known := p != nil && p.pod.UID == f.pod.UID
 		err := results[i].Err
 		if err == nil {
+			s.boundWith(&f, results[i].Object)
 			if known { // the watch may have told already
 				s.queue.remove(f.key)
 			}
@@ -69,6 +70,9 @@ func (s *Scheduler) landed(flights []flight, results []client.Result) {
 		}
 		if !f.unknown && s.state.Assumed(f.key, f.pod.UID) && s.state.RemovePod(f.key) {
 			s.helps |= placement.PodGone
+		}
+		if !f.unknown && s.state.Devices().NotBound(f.pod.UID) {
+			s.helps |= placement.DevicesChanged
 		}
 		if !known {
 			continue // deleted or assigned by somebody else meanwhile

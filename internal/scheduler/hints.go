@@ -7,7 +7,7 @@ import (
 )
 
 // wake looks at the rejected pods after something happened. Those are taken back into the queue that a node suits now;
-// and those that could make room by preemption where a node changed or a pod went.
+// those that could make room by preemption where a node changed or a pod went, and those that wait for something else by now.
 func (s *Scheduler) wake(now time.Time) {
 	if s.helps == 0 {
 		return
@@ -33,7 +33,7 @@ func (s *Scheduler) wake(now time.Time) {
 		if p.rejection.Filters&helped == 0 {
 			continue
 		}
-		if suit := suits(p); suit || shifted && s.state.Outranks(priorityOf(p.pod)) {
+		if suit := suits(p); suit || shifted && s.state.Outranks(priorityOf(p.pod)) || s.state.Outdated(p.pod, p.rejection) {
 			s.queue.wake(p, now, suit)
 		}
 	}

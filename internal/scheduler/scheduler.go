@@ -24,6 +24,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/scheduler/devices"
 	"github.com/knarr-io/knarr/internal/scheduler/placement"
 )
 
@@ -201,7 +202,7 @@ func (s *Scheduler) round(now time.Time) {
 	s.metrics.decided(len(pods), took)
 	for i, d := range decisions {
 		if p := batch[i]; d.Node != "" {
-			flights = append(flights, flight{pod: p.pod, key: p.key, node: d.Node, began: now, entered: p.entered, attempts: p.attempts})
+			flights = append(flights, flight{pod: p.pod, key: p.key, node: d.Node, claims: d.Claims, began: now, entered: p.entered, attempts: p.attempts})
 			continue
 		}
 		s.metrics.rejected(s.name, d.Rejection, took)
@@ -223,6 +224,7 @@ type flight struct {
 	pod      *corev1.Pod
 	key      api.Key
 	node     string
+	claims   []devices.Claim
 	began    time.Time // when the attempt began
 	entered  time.Time // when the pod came into the queue
 	attempts int

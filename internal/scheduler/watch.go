@@ -31,7 +31,7 @@ type fed struct {
 }
 
 func (s *Scheduler) watched() []*source {
-	return []*source{
+	return append(s.deviceSources(), []*source{
 		{resource: api.Nodes, set: s.setNode, remove: s.removeNode, keys: s.state.NodeKeys},
 		{resource: api.Namespaces, set: s.setNamespace, keys: s.state.NamespaceKeys,
 			remove: func(key api.Key) { s.state.RemoveNamespace(key.Name) }},
@@ -39,7 +39,7 @@ func (s *Scheduler) watched() []*source {
 		{resource: api.PodDisruptionBudgets, remove: s.state.RemoveBudget, keys: s.state.BudgetKeys,
 			set: func(o api.Object) { s.state.SetBudget(o.(*policyv1.PodDisruptionBudget)) }},
 		{resource: api.Pods, set: s.setPod, remove: s.removePod, keys: s.podKeys},
-	}
+	}...)
 }
 
 // watch feeds the loop with one source's events.
@@ -195,7 +195,9 @@ func (s *Scheduler) pend(pod *corev1.Pod) {
 	}
 	old := p.pod
 	p.pod = pod
-	if !maps.Equal(old.Labels, pod.Labels) || !equality.Semantic.DeepEqual(&old.Spec, &pod.Spec) {
+	// The claims that were made for it stand in its status.
+	claims := equality.Semantic.DeepEqual(old.Status.ResourceClaimStatuses, pod.Status.ResourceClaimStatuses)
+	if !claims || !maps.Equal(old.Labels, pod.Labels) || !equality.Semantic.DeepEqual(&old.Spec, &pod.Spec) {
 		s.queue.touch(p)
 	}
 }

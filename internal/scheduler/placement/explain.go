@@ -114,6 +114,7 @@ func (st *State) Explain(pod *corev1.Pod) (suitable []string, reasons []Reason) 
 		r.Nodes = append(r.Nodes, node)
 	}
 	by, problem := st.podProblem(pod)
+	want, _ := st.devices.Wants(pod)
 	c, p := st.classOf(st.shapeOf(pod)), pinOf(pod)
 	named := st.pinned(p)
 	for _, n := range st.nodes {
@@ -127,6 +128,11 @@ func (st *State) Explain(pod *corev1.Pod) (suitable []string, reasons []Reason) 
 		v := c.check(st, n, nil)
 		if p != (pin{}) && !slices.Contains(named, n.index) && (v == nil || v.filter != &nodeUnschedulable && v.filter != &taintToleration) {
 			v = &verdict{filter: &nodeAffinity, reasons: []string{reasonNodeAffinity}}
+		}
+		if v == nil && want != nil {
+			if _, why := want.On(n.obj); why != "" {
+				v = &verdict{filter: &dynamicResources, reasons: []string{why}}
+			}
 		}
 		if v == nil {
 			suitable = append(suitable, n.obj.Name)

@@ -84,6 +84,7 @@ const (
 	ClaimChanged                        // a PersistentVolumeClaim
 	NamespaceChanged                    // the labels of a namespace
 	RoomReturned                        // room kept for a nominated pod was given up
+	DevicesChanged                      // devices came, went or were given back, or a claim or class came
 )
 
 // HelpedBy returns the filters that may decide differently after such events.

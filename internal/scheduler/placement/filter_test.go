@@ -1,15 +1,11 @@
 package placement
 
-import (
-	"testing"
-
-	corev1 "k8s.io/api/core/v1"
-)
+import "testing"
 
 func TestEveryFilterIsComplete(t *testing.T) {
 	var all FilterSet
 	for _, f := range filters() {
-		if f.Name == "" || f.Next == "" || f.Helps == 0 && f != &dynamicResources {
+		if f.Name == "" || f.Next == "" || f.Helps == 0 {
 			t.Errorf("%+v lacks a name, a next step, or the events that may help", f)
 		}
 		looks := 0
@@ -24,25 +20,12 @@ func TestEveryFilterIsComplete(t *testing.T) {
 		if setOf(f).String() != f.Name {
 			t.Errorf("the set of %s is %s", f.Name, setOf(f))
 		}
-		if f.Helps != 0 { // nothing helps who wants what nobody can give
-			all |= setOf(f)
-		}
+		all |= setOf(f)
 	}
 	if got := HelpedBy(^Events(0)); got != all {
 		t.Errorf("all events help %s, want %s", got, all)
 	}
 	if got := HelpedBy(ClaimChanged).String(); got != "VolumeBinding" {
 		t.Errorf("claims help %s", got)
-	}
-}
-
-func TestPodsThatWantDevicesWait(t *testing.T) {
-	pod := &corev1.Pod{}
-	if why := claimProblem(nil, pod); why != "" {
-		t.Errorf("a pod without claims waits: %s", why)
-	}
-	pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
-	if why := claimProblem(nil, pod); why != `resource claim "gpu" is not allocated: nothing allocates devices yet` {
-		t.Errorf("a pod that wants a device: %q", why)
 	}
 }

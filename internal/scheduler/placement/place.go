@@ -3,6 +3,8 @@ package placement
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/scheduler/devices"
 )
 
 // Decision is what became of one pod.
@@ -12,6 +14,9 @@ type Decision struct {
 	Node string
 	// Score is the node's, for explanations.
 	Score int64
+	// Claims is what binding the pod does to its ResourceClaims. Their devices are taken until State.Devices is told that the pod was bound
+	// or was not.
+	Claims []devices.Claim
 	// Rejection says why the pod was not placed. It may be shared with other pods.
 	Rejection *Rejection
 }
@@ -37,6 +42,8 @@ func (st *State) placeOne(pod *corev1.Pod) Decision {
 		d.Rejection = &Rejection{Nodes: st.live, Filters: setOf(by), PodReason: problem, Preemption: st.unhelpful()}
 		return d
 	}
+	st.devices.NotBound(pod.UID) // of an attempt whose end is not known
+	want, _ := st.devices.Wants(pod)
 	sh := st.shapeOf(pod)
 	st.hold(sh)
 	defer st.letGo(sh)
@@ -46,6 +53,10 @@ func (st *State) placeOne(pod *corev1.Pod) Decision {
 		st.Unnominate(pod.UID) // its own room is not taken
 	}
 	c := st.classOf(sh)
+	if want != nil {
+		st.placeWithDevices(&d, sh, c, nominated, want)
+		return d
+	}
 	if nominated != nil && c.check(st, nominated.node, nil) == nil {
 		d.Node = nominated.node.obj.Name
 		st.assume(pod, sh, nominated.node)
@@ -59,6 +70,15 @@ func (st *State) placeOne(pod *corev1.Pod) Decision {
 	}
 	d.Rejection = st.reject(pod, c, p, nominated)
 	return d
+}
+
+// Outdated reports whether pod, which was rejected for what it is by itself, has another reason for that now, or none.
+func (st *State) Outdated(pod *corev1.Pod, why *Rejection) bool {
+	if why.PodReason == "" || why.PodReason == reasonNoNodes {
+		return false
+	}
+	_, reason := st.podProblem(pod)
+	return reason != why.PodReason
 }
 
 // podProblem asks the filters that look at the pod alone.
@@ -87,17 +107,20 @@ func (st *State) reject(pod *corev1.Pod, c *class, p pin, nominated *nomination)
 	if shareable && c.rejection != nil && c.rejectedAt == st.logEnd() {
 		return c.rejection
 	}
-	var r *Rejection
-	if p == (pin{}) {
-		r = c.explain(st)
-	} else {
-		r = c.explainPin(st, p)
-	}
-	st.preempt(pod, c, p, r, nominated)
+	r := c.explainFor(st, p)
+	st.preempt(pod, c, p, nil, r, nominated)
 	if shareable && len(r.Victims) == 0 {
 		c.rejection, c.rejectedAt = r, st.logEnd()
 	}
 	return r
+}
+
+// explainFor is explain for a pod with this pin.
+func (c *class) explainFor(st *State, p pin) *Rejection {
+	if p == (pin{}) {
+		return c.explain(st)
+	}
+	return c.explainPin(st, p)
 }
 
 // Feasible reports whether Place would find a node for pod now, without preempting others.
@@ -109,6 +132,10 @@ func (st *State) Feasible(pod *corev1.Pod) bool {
 		return false
 	}
 	c := st.classOf(st.shapeOf(pod))
+	if want, _ := st.devices.Wants(pod); want != nil {
+		best, _ := c.bestWithDevices(st, pinOf(pod), want)
+		return best != nil
+	}
 	if p := pinOf(pod); p != (pin{}) {
 		if i, _ := c.bestFor(st, p); i >= 0 {
 			return true

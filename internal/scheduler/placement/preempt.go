@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/scheduler/devices"
 )
 
 const (
@@ -21,8 +23,8 @@ func (st *State) unhelpful() string {
 }
 
 // preempt looks for pods of lower priority whose removal lets pod be placed, notes the best choice in r, and nominates
-// the pod to that node. nominated is where it was nominated before, or nil.
-func (st *State) preempt(pod *corev1.Pod, c *class, p pin, r *Rejection, nominated *nomination) {
+// the pod to that node. nominated is where it was nominated before, or nil; want are the devices that it wants, or nil.
+func (st *State) preempt(pod *corev1.Pod, c *class, p pin, want *devices.Wants, r *Rejection, nominated *nomination) {
 	if st.options.NoPreemption {
 		return
 	}
@@ -36,7 +38,7 @@ func (st *State) preempt(pod *corev1.Pod, c *class, p pin, r *Rejection, nominat
 		r.Preemption = "not eligible due to a terminating pod on the nominated node."
 		return
 	}
-	best, outcome := st.chooseVictims(c, p)
+	best, outcome := st.chooseVictims(c, p, want)
 	if best == nil {
 		r.Preemption = fmt.Sprintf("0/%d nodes are available: %s", st.live, histogram(outcome))
 		return
@@ -111,8 +113,8 @@ func (st *State) Outranks(priority int32) bool {
 }
 
 // chooseVictims returns the least harmful set of victims, or nil and, by reason, the nodes on which there is none.
-func (st *State) chooseVictims(c *class, p pin) (*victims, map[string]int) {
-	candidates, outcome := st.candidates(c, p)
+func (st *State) chooseVictims(c *class, p pin, want *devices.Wants) (*victims, map[string]int) {
+	candidates, outcome := st.candidates(c, p, want)
 	var best *victims
 	wanted, found := max(minCandidates, len(candidates)/10), 0
 	for k := range candidates {
@@ -139,7 +141,7 @@ func (st *State) chooseVictims(c *class, p pin) (*victims, map[string]int) {
 }
 
 // candidates returns the nodes that are searched for victims, and, by reason, how many are not.
-func (st *State) candidates(c *class, p pin) (candidates []*node, outcome map[string]int) {
+func (st *State) candidates(c *class, p pin, want *devices.Wants) (candidates []*node, outcome map[string]int) {
 	outcome = map[string]int{}
 	anyLower := st.Outranks(c.example.priority)
 	consider := func(n *node) {
@@ -149,6 +151,8 @@ func (st *State) candidates(c *class, p pin) (candidates []*node, outcome map[st
 			outcome[reasonUnhelpful]++
 		case !anyLower:
 			outcome[reasonNoVictims]++
+		case want != nil && !has(n, want): // devices come free when their claims do, long after a victim has gone
+			outcome[reasonUnhelpful]++
 		default:
 			candidates = append(candidates, n)
 		}
@@ -169,6 +173,12 @@ func (st *State) candidates(c *class, p pin) (candidates []*node, outcome map[st
 		outcome[reasonUnhelpful] += others
 	}
 	return candidates, outcome
+}
+
+// has reports whether node n has the devices that a pod wants.
+func has(n *node, want *devices.Wants) bool {
+	_, why := want.On(n.obj)
+	return why == ""
 }
 
 // why is check for a node that is known not to be feasible, without looking twice.

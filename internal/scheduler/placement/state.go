@@ -7,6 +7,8 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/scheduler/devices"
 )
 
 // State is what the scheduler knows of the cluster. It is not safe for concurrent use.
@@ -33,6 +35,7 @@ type State struct {
 	namespaces map[string]labels.Set
 	claims     map[types.NamespacedName]*corev1.PersistentVolumeClaim
 	budgets    map[types.NamespacedName]*policyv1.PodDisruptionBudget
+	devices    *devices.State
 
 	log      []uint32 // changed nodes, index<<1, | 1 if the node itself changed and not only what is placed on it
 	logBase  uint64   // position of log[0]
@@ -71,6 +74,7 @@ func New(options Options) *State {
 		namespaces: map[string]labels.Set{},
 		claims:     map[types.NamespacedName]*corev1.PersistentVolumeClaim{},
 		budgets:    map[types.NamespacedName]*policyv1.PodDisruptionBudget{},
+		devices:    devices.New(),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/exchanged"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/registry/claims"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -22,19 +23,22 @@ type Binding struct {
 	Pod  api.Key
 	UID  string
 	Node string
+	// Claims are the pod's ResourceClaims that change with it.
+	Claims []claims.Claim
 }
 
 // BindMany assigns pods to nodes in as few transactions as possible, as the binding subresource does: each pod must exist, not be
 // bound and not be on its way out.
 func (r *Registry) BindMany(ctx context.Context, bindings []Binding) []Result {
-	objs := make([]*corev1.Binding, len(bindings))
+	objs, changes := make([]*corev1.Binding, len(bindings)), make([][]claims.Claim, len(bindings))
 	for i, b := range bindings {
 		objs[i] = &corev1.Binding{
 			ObjectMeta: metav1.ObjectMeta{Namespace: b.Pod.Namespace, Name: b.Pod.Name, UID: types.UID(b.UID)},
 			Target:     corev1.ObjectReference{Kind: "Node", Name: b.Node},
 		}
+		changes[i] = b.Claims
 	}
-	return r.bindAll(ctx, objs, metav1.CreateOptions{})
+	return r.bindAll(ctx, objs, changes, metav1.CreateOptions{})
 }
 
 // Bind assigns the pod that b names to a node and returns it.
@@ -42,11 +46,11 @@ func (r *Registry) Bind(ctx context.Context, b *corev1.Binding, opts metav1.Crea
 	if errs := exchanged.Validate(b); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
 	}
-	result := r.bindAll(ctx, []*corev1.Binding{b}, opts)[0]
+	result := r.bindAll(ctx, []*corev1.Binding{b}, make([][]claims.Claim, 1), opts)[0]
 	return result.Object, result.Err
 }
 
-func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, opts metav1.CreateOptions) []Result {
+func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, changes [][]claims.Claim, opts metav1.CreateOptions) []Result {
 	results := make([]Result, len(bindings))
 	r.each(len(bindings), func(i int) {
 		results[i].Err = r.Admit(ctx, &admission.Attributes{
@@ -54,21 +58,25 @@ func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, opts
 			Options: &opts, DryRun: len(opts.DryRun) > 0,
 		})
 	})
-	r.rounds(ctx, api.Pods, results, func(i int) api.Key { return api.KeyOf(bindings[i]) }, func(_ int, todo []int) (again []int) {
+	r.rounds(ctx, api.Pods, results, func(i int) api.Key { return api.KeyOf(bindings[i]) }, func(try int, todo []int) (again []int) {
 		var groups [][]store.Mutation
 		var index []int
 		for _, i := range todo {
 			if results[i].Err != nil { // not admitted
 				continue
 			}
-			m, err := r.bind(ctx, bindings[i], opts)
+			if try == 0 && r.tooEarly(changes[i]) {
+				again = append(again, i)
+				continue
+			}
+			group, err := r.bind(ctx, bindings[i], changes[i], opts)
 			switch {
 			case err != nil:
 				results[i].Err = err
 			case len(opts.DryRun) > 0:
-				results[i].Object = m.Object.(api.Object)
+				results[i].Object = group[0].Object.(api.Object)
 			default:
-				groups, index = append(groups, []store.Mutation{m}), append(index, i)
+				groups, index = append(groups, group), append(index, i)
 			}
 		}
 		for g, err := range r.store.CommitEach(ctx, groups) {
@@ -88,20 +96,20 @@ func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, opts
 	return results
 }
 
-// bind returns the mutation that sets the node and the PodScheduled condition of one pod.
-func (r *Registry) bind(ctx context.Context, b *corev1.Binding, opts metav1.CreateOptions) (store.Mutation, error) {
+// bind returns the mutations that set the node and the PodScheduled condition of one pod, and what goes with that.
+func (r *Registry) bind(ctx context.Context, b *corev1.Binding, changes []claims.Claim, opts metav1.CreateOptions) ([]store.Mutation, error) {
 	t := r.Table(api.Pods)
 	current, ok := t.Get(api.Pods.Key(api.KeyOf(b)))
 	if !ok {
-		return store.Mutation{}, apierrors.NewNotFound(api.Pods.GroupResource(), b.Name)
+		return nil, apierrors.NewNotFound(api.Pods.GroupResource(), b.Name)
 	}
 	pod := current.Object.(*corev1.Pod)
 	if err := bindable(b, pod); err != nil {
-		return store.Mutation{}, apierrors.NewConflict(api.Pods.GroupResource(), b.Name, err)
+		return nil, apierrors.NewConflict(api.Pods.GroupResource(), b.Name, err)
 	}
 	if len(opts.DryRun) == 0 {
 		if err := r.roomFor(essential(ctx, api.Pods, "binding", pod)); err != nil { // a pod that starts takes room
-			return store.Mutation{}, err
+			return nil, err
 		}
 	}
 	bound := store.Shallow(pod).(*corev1.Pod)
@@ -120,9 +128,10 @@ func (r *Registry) bind(ctx context.Context, b *corev1.Binding, opts metav1.Crea
 		Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now()}, ObservedGeneration: bound.Generation,
 	})
 	if err := r.record(ctx, api.Pods, "binding", pod, bound, opts.FieldManager); err != nil {
-		return store.Mutation{}, err
+		return nil, err
 	}
-	return store.Mutation{Table: t, Key: current.Key, Object: bound, If: current.Rev}, nil
+	more, err := r.claims(ctx, pod, changes, opts)
+	return append([]store.Mutation{{Table: t, Key: current.Key, Object: bound, If: current.Rev}}, more...), err
 }
 
 // bindable returns why a pod cannot be bound, if it cannot.
