@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/knarr-io/knarr/internal/amount"
+	"github.com/knarr-io/knarr/internal/node/devices"
 	"github.com/knarr-io/knarr/internal/node/diskuse"
 	"github.com/knarr-io/knarr/internal/node/endpoint"
 	"github.com/knarr-io/knarr/internal/node/events"
@@ -40,6 +41,8 @@ type Agent struct {
 	// upkeep is called with each heartbeat.
 	upkeep *upkeep.Keeper
 	host   *pod.Host
+	// drivers are the drivers of devices; nil on hollow nodes.
+	drivers *devices.Manager
 }
 
 // New returns an agent; [Agent.Run] runs it.
@@ -56,6 +59,14 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
+	var ready pod.Devices = noDevices{}
+	if !cfg.Hollow {
+		a.drivers, err = devices.New(devices.Settings{Client: cfg.Client, Dir: cfg.DataDir, Log: a.log, Arrived: func() { a.pods.DriverArrived() }})
+		if err != nil {
+			return nil, fmt.Errorf("node: %w", err)
+		}
+		ready = a.drivers
+	}
 	rec := events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow})
 	a.report = report.NewNode(report.Settings{
 		Name: cfg.NodeName, Client: cfg.Client, Runtime: cfg.Runtime, Events: rec, Tasks: &a.tasks, Log: a.log,
@@ -66,7 +77,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow, Node: cfg.NodeName, Events: rec})
 	a.host = &pod.Host{
-		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Prober: cfg.prober(), Probes: probe.NewMetrics(),
+		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Devices: ready, Prober: cfg.prober(), Probes: probe.NewMetrics(),
 		Ledger: ledger.New(facts.Allocatable, &a.tasks), Sources: src, Events: rec, Tasks: &a.tasks, Log: a.log,
 		Images:   images.New(images.Settings{Runtime: cfg.Runtime, Events: rec, Secrets: src, Log: a.log}),
 		Statuses: report.NewStatuses(cfg.Client, &a.tasks, a.log), Self: a.report,
@@ -94,6 +105,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.tasks.Go(func() { a.report.Beat(ctx) })
 	a.tasks.Go(func() { a.watchRuntime(ctx) })
 	a.tasks.Go(func() { a.watchPods(ctx) })
+	if a.drivers != nil {
+		a.tasks.Go(func() {
+			if err := a.drivers.Run(ctx); err != nil {
+				a.log.Error("no driver of devices can register", "err", err)
+			}
+		})
+	}
 	<-ctx.Done()
 	a.tasks.Close()
 	a.pods.Close()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/knarr-io/knarr/internal/node/cgroup"
@@ -43,6 +44,14 @@ func (noCgroups) V2() bool                                           { return tr
 func (noCgroups) PodUsage(string) (cgroup.Usage, error)              { return cgroup.Usage{}, os.ErrNotExist }
 func (noCgroups) MachineUsage() (cgroup.Usage, error)                { return cgroup.Usage{}, os.ErrNotExist }
 func (noCgroups) Processes(string, string) ([]int, error)            { return nil, os.ErrNotExist }
+
+// noDevices stands in for the drivers of devices on hollow nodes: every claim is ready.
+type noDevices struct{}
+
+func (noDevices) Prepare(context.Context, *corev1.Pod) error  { return nil }
+func (noDevices) Unprepare(context.Context, types.UID) error  { return nil }
+func (noDevices) Pods() []types.UID                           { return nil }
+func (noDevices) For(*corev1.Pod, *corev1.Container) []string { return nil }
 
 // healthy answers every probe of a hollow pod: there is no process to ask.
 type healthy struct{}

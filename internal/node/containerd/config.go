@@ -76,7 +76,8 @@ oom_score = {{.OOMScore}}
   netns_mounts_under_state_dir = true
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
-  cdi_spec_dirs = []
+  # Where drivers of devices say what a container needs to use one (CDI).
+  cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
   enable_criu = false
   # Knarr's own commands do not come here (internal/node/command); others' that leave something behind must not hang for ever.
   drain_exec_sync_io_timeout = "5s"

@@ -93,6 +93,7 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err != nil {
 		return nil, err
 	}
+	cfg.CDIDevices = w.devices(pod, c)
 	if s.Round > 0 { // by it the agent finds again which runs belong together
 		cfg.Annotations[lifecycle.AnnotationRound] = strconv.Itoa(int(s.Round))
 	}
@@ -108,6 +109,14 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 		cfg.Linux.SecurityContext.NamespaceOptions.TargetId = run.ID
 	}
 	return cfg, nil
+}
+
+// devices returns the devices of a container's claims, for the runtime.
+func (w *Worker) devices(pod *corev1.Pod, c *corev1.Container) (out []*cri.CDIDevice) {
+	for _, id := range w.host.Devices.For(pod, c) {
+		out = append(out, &cri.CDIDevice{Name: id})
+	}
+	return out
 }
 
 // ownMounts adds /etc/hosts and the termination message file, unless the container mounts something there itself.

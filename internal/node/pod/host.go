@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/knarr-io/knarr/internal/client"
@@ -29,6 +30,7 @@ type Host struct {
 	Runtime runtime.Runtime
 	Volumes Volumes
 	Cgroups Cgroups
+	Devices Devices
 	Prober  Prober
 	Probes  *probe.Metrics
 
@@ -104,6 +106,17 @@ type Cgroups interface {
 	MachineUsage() (cgroup.Usage, error)
 	// Processes are those of one container of a pod.
 	Processes(uid, container string) ([]int, error)
+}
+
+// Devices gets the devices of pods' claims ready; [devices.Manager], or nothing on hollow nodes.
+type Devices interface {
+	// Prepare gets the claims of a pod ready, Unprepare gives them back. Both may be called again.
+	Prepare(ctx context.Context, pod *corev1.Pod) error
+	Unprepare(ctx context.Context, pod types.UID) error
+	// Pods are those for which claims are ready, or were getting so.
+	Pods() []types.UID
+	// For returns the CDI ids of the devices that a container gets.
+	For(pod *corev1.Pod, c *corev1.Container) []string
 }
 
 // Prober runs probes; [probe.Prober], or one that always succeeds on hollow nodes.

@@ -68,6 +68,9 @@ func (w *Worker) trySandbox(ctx context.Context, pod *corev1.Pod, attempt uint32
 	if err := w.setupVolumes(ctx, pod, facts); err != nil {
 		return nil, "", &sandboxError{"FailedMount", err.Error()}
 	}
+	if err := w.host.Devices.Prepare(ctx, pod); err != nil {
+		return nil, "", &sandboxError{"FailedPrepareDynamicResources", "Failed to prepare dynamic resources: " + err.Error()}
+	}
 	cfg, err := w.sandboxConfig(ctx, pod, attempt)
 	if err != nil {
 		return nil, "", noSandbox(err)

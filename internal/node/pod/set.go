@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -170,6 +171,33 @@ func (s *Set) Changed(uid types.UID, id string) {
 	}
 }
 
+// DriverArrived lets the pods that have claims try again: one of them may have waited for that driver.
+func (s *Set) DriverArrived() {
+	s.returnDevices()
+	for _, w := range s.All() {
+		w.mu.Lock()
+		if len(w.pod.Spec.ResourceClaims) > 0 {
+			w.mem.SandboxRetryAt = time.Time{}
+			w.notifyLocked()
+		}
+		w.mu.Unlock()
+	}
+}
+
+// returnDevices gives back the devices of pods that ended while no agent was there, or no driver.
+func (s *Set) returnDevices() {
+	for _, uid := range s.host.Devices.Pods() {
+		s.mu.Lock()
+		lost := s.synced && s.workers[uid] == nil
+		s.mu.Unlock()
+		if lost {
+			s.host.Tasks.Go(func() {
+				s.host.warn("giving back the devices of a pod that is gone", s.host.Devices.Unprepare(s.host.Tasks.Context(), uid), "uid", uid)
+			})
+		}
+	}
+}
+
 // LinkLost says that somebody deleted the network link of a sandbox. failure is why it could not be made anew: then the sandbox is ended, and
 // the pod gets another one. The pod's event says so; without a sandbox it is neither Ready nor PodReadyToStartContainers.
 func (s *Set) LinkLost(ctx context.Context, sandbox string, failure error) {
@@ -215,6 +243,7 @@ func (s *Set) endOrphans() {
 	}
 	s.runtime = &Listing{Runtime: s.runtime.Runtime} // what is new from now on has nothing there
 	s.mu.Unlock()
+	s.returnDevices()
 	for _, w := range lost {
 		h.Log.Info("ending a pod that the API does not know", "pod", w.key, "uid", w.uid)
 		w.notify()

@@ -19,6 +19,9 @@ func (w *Worker) teardown(ctx context.Context, obs *lifecycle.Observed) {
 				return fmt.Errorf("stopping sandbox: %w", err)
 			}
 		}
+		if err := w.host.Devices.Unprepare(ctx, w.uid); err != nil {
+			return fmt.Errorf("giving devices back: %w", err)
+		}
 		if err := w.host.Volumes.Teardown(string(w.uid)); err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
@@ -60,7 +61,7 @@ func inRoom(t *testing.T, opts runtime.FakeOptions, f func(r *room)) {
 		all := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), corev1.ResourcePods: resource.MustParse("110")}
 		r.set = pod.NewSet(&pod.Host{
 			Node:   pod.Node{IPs: []string{"192.0.2.1"}, Capacity: all, Allocatable: all, Hollow: true, LogDir: filepath.Join(dir, "logs"), PodDir: filepath.Join(dir, "pods")},
-			Client: r.c, Runtime: r.rt, Volumes: r.volumes, Cgroups: cgroups{room: r}, Prober: healthy{}, Probes: probe.NewMetrics(),
+			Client: r.c, Runtime: r.rt, Volumes: r.volumes, Cgroups: cgroups{room: r}, Devices: noDevices{}, Prober: healthy{}, Probes: probe.NewMetrics(),
 			Ledger: ledger.New(all, &tasks), Images: store, Sources: src, Events: rec, Tasks: &tasks, Log: log, Statuses: silent{}, Self: silent{},
 		})
 		r.Keeper = New(Settings{Pods: r.set, Client: r.c, Runtime: r.rt, Cgroups: cgroups{room: r}, Images: store,
@@ -207,3 +208,11 @@ func (silent) Node() *corev1.Node                    { return &corev1.Node{Objec
 func (silent) ReadNode(context.Context)              {}
 func (silent) Shortage() lifecycle.Shortage          { return lifecycle.Shortage{} }
 func (silent) NetworkProblem(context.Context) string { return "" }
+
+// noDevices is a node where no driver has registered, and no pod has claims.
+type noDevices struct{}
+
+func (noDevices) Prepare(context.Context, *corev1.Pod) error  { return nil }
+func (noDevices) Unprepare(context.Context, types.UID) error  { return nil }
+func (noDevices) Pods() []types.UID                           { return nil }
+func (noDevices) For(*corev1.Pod, *corev1.Container) []string { return nil }
