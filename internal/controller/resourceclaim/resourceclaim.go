@@ -49,7 +49,7 @@ func New(c client.Client) controller.Controller {
 		},
 		Writes: []controller.Write{
 			controller.Creates(api.ResourceClaims),
-			controller.Sets(api.Pods, "status", "resourceClaimStatuses"),
+			controller.Sets(api.Pods, "status", "resourceClaimStatuses").Of("that lack a claim of a template"),
 		},
 		Reconciler: m,
 	}
