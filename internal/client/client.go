@@ -17,8 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/server/claims"
 	"github.com/knarr-io/knarr/internal/server/registry"
-	"github.com/knarr-io/knarr/internal/server/registry/claims"
 )
 
 // Client reads and writes objects. Errors are k8s.io/apimachinery/pkg/api/errors statuses (IsNotFound, IsConflict,

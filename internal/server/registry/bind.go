@@ -14,7 +14,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/exchanged"
 	"github.com/knarr-io/knarr/internal/server/admission"
-	"github.com/knarr-io/knarr/internal/server/registry/claims"
+	"github.com/knarr-io/knarr/internal/server/claims"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
