@@ -3,7 +3,7 @@
 //
 // What flows through it: a call that the gate has let in. What must stay true: a group-version has one handler; what no entry
 // names goes to the stored resources, or to the documents; a group-version that another server serves is that one's alone. Tests:
-// TestAbsentKinds, TestOtherPaths (internal/server), TestRequestsArePassedOn (internal/server/aggregate).
+// TestEveryKindOfKubernetesIsKnown, TestOtherPaths (internal/server), TestRequestsArePassedOn (internal/server/aggregate).
 package route
 
 import (
