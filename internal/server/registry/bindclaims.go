@@ -39,7 +39,7 @@ func (r *Registry) claims(ctx context.Context, pod *corev1.Pod, all []claims.Cla
 			Old: have, Options: update, DryRun: len(opts.DryRun) > 0}); err != nil {
 			return nil, err
 		}
-		r.times.cut(next)
+		r.times.Cut(next)
 		if errs := res.ValidateUpdate(next, have, "status"); len(errs) > 0 {
 			return nil, invalid(res, next, errs)
 		}

@@ -171,7 +171,7 @@ func (r *Registry) prepareCreate(ctx context.Context, res *api.Resource, obj api
 	if res.PrepareForCreate != nil {
 		res.PrepareForCreate(obj)
 	}
-	r.times.cut(obj)
+	r.times.Cut(obj)
 	if obj.GetName() == "" {
 		return invalid(res, obj, field.ErrorList{field.Required(field.NewPath("metadata", "name"), "name or generateName is required")})
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/patch"
+	"github.com/knarr-io/knarr/internal/server/times"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -52,7 +53,7 @@ type Registry struct {
 	recordAll  bool
 	allocators map[*api.Resource]allocator
 	pages      pageCache
-	times      times
+	times      times.Cutter
 	turns      turns
 	space      Space
 	log        *slog.Logger

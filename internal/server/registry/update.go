@@ -181,7 +181,7 @@ func (r *Registry) prepareUpdate(ctx context.Context, res *api.Resource, obj, cu
 	if res.PrepareForUpdate != nil {
 		res.PrepareForUpdate(obj, current, sub)
 	}
-	r.times.cut(obj)
+	r.times.Cut(obj)
 	if errs := res.ValidateUpdate(obj, current, sub); len(errs) > 0 {
 		return invalid(res, obj, errs)
 	}

@@ -1,4 +1,8 @@
-package registry
+// Package times makes the times in objects what is stored of them.
+//
+// What flows through it: the front door hands over each object that it is about to store. What must stay true: an object that a writer in
+// this process keeps is not changed below its first level (TestCut, TestTimesAreReadAsTheyAreStored in internal/server/registry).
+package times
 
 import (
 	"reflect"
@@ -11,13 +15,13 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 )
 
-// times cuts the times in objects to what is stored of them: seconds, or microseconds in a MicroTime, and no reading of the
+// Cutter cuts the times in objects to what is stored of them: seconds, or microseconds in a MicroTime, and no reading of the
 // monotonic clock. What a writer in this process has written is read from the copy as every other server and every later
 // start reads it from etcd; a writer that compares finds that nothing has changed.
 //
 // An object belongs to its writer no deeper than its first level, so what is below is copied where it has to be changed. Which fields
 // of a type can lead to a time is found out once: most of an object is never looked at.
-type times struct {
+type Cutter struct {
 	types sync.Map // reflect.Type of a struct -> *timePlan; nil where there is no time in it
 }
 
@@ -43,8 +47,8 @@ type timeField struct {
 	plan  *timePlan
 }
 
-// cut cuts the times in obj.
-func (t *times) cut(obj api.Object) {
+// Cut cuts the times in obj, a pointer to a struct.
+func (t *Cutter) Cut(obj api.Object) {
 	v := reflect.ValueOf(obj)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
 		return
