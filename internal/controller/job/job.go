@@ -116,7 +116,11 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 			return 0, err
 		}
 		after := act.After
-		act = plan(job, observed{pods: pods, backoff: obs.backoff, ending: act.Ending}, time.Now())
+		obs.pods, obs.ending = pods, act.Ending
+		if act.Ending != nil {
+			obs.stopped = uids(act.Delete)
+		}
+		act = plan(job, obs, time.Now())
 		act.After = soonest(act.After, after)
 	}
 	r.pace.Wrote(key, time.Now())
@@ -147,6 +151,14 @@ func (r *reconciler) observe(ctx context.Context, job *batchv1.Job) (observed, e
 	obs := observed{pods: append(mine, adopted...)}
 	obs.backoff, err = r.remember(ctx, job)
 	return obs, err
+}
+
+func uids(pods []*corev1.Pod) map[types.UID]bool {
+	out := map[types.UID]bool{}
+	for _, p := range pods {
+		out[p.UID] = true
+	}
+	return out
 }
 
 // list reads the pods of job again.

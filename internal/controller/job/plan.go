@@ -21,6 +21,8 @@ type observed struct {
 	backoff backoff       // from the failures that are counted already
 	// ending is why the job ends, where that was decided before its pods were deleted; they do not change it.
 	ending *batchv1.JobCondition
+	// stopped are the pods that were deleted then, which is no failure of theirs.
+	stopped map[types.UID]bool
 }
 
 // actions is what to do about a Job, in this order: pods first; if there were any, the job is observed and planned again, and of that plan
@@ -61,6 +63,7 @@ type facts struct {
 	lost          indexes             // failed for good, with fresh ones; of a job with a limit per index
 	held          map[int]*corev1.Pod // the last failed pod of each index that has no successor yet; likewise
 	backoff       backoff
+	stopped       map[types.UID]bool // deleted because the job ends
 }
 
 func indexed(job *batchv1.Job) bool {
@@ -92,7 +95,7 @@ func (f *facts) index(pod *corev1.Pod) int { return indexOf(pod, f.completions) 
 
 // look counts the pods of job.
 func look(job *batchv1.Job, obs observed) *facts {
-	f := &facts{job: job, pods: slices.Clone(obs.pods), uncountedSucceeded: map[types.UID]bool{}, uncountedFailed: map[types.UID]bool{}}
+	f := &facts{job: job, pods: slices.Clone(obs.pods), stopped: obs.stopped, uncountedSucceeded: map[types.UID]bool{}, uncountedFailed: map[types.UID]bool{}}
 	if u := job.Status.UncountedTerminatedPods; u != nil {
 		for _, uid := range u.Succeeded {
 			f.uncountedSucceeded[uid] = true
@@ -135,6 +138,11 @@ func look(job *batchv1.Job, obs observed) *facts {
 	return f
 }
 
+// hasFailed reports whether a pod has failed, and not only been stopped because the job ends.
+func (f *facts) hasFailed(pod *corev1.Pod) bool {
+	return failed(f.job, pod) && (podstate.Finished(pod) || !f.stopped[pod.UID])
+}
+
 // lookAtIndexes finds the indexes that have succeeded or failed.
 func (f *facts) lookAtIndexes() {
 	f.counted = parseIndexes(f.job.Status.CompletedIndexes, f.completions)
@@ -169,7 +177,7 @@ func (f *facts) lookAtIndexes() {
 
 // losesIndex reports whether the failure of a pod is the end of its index (KEP-3850).
 func (f *facts) losesIndex(pod *corev1.Pod) bool {
-	if !failed(f.job, pod) {
+	if !f.hasFailed(pod) {
 		return false
 	}
 	v := judge(f.job, pod)
@@ -224,6 +232,9 @@ func plan(job *batchv1.Job, obs observed, now time.Time) actions {
 		}
 	case f.complete():
 		end = condition(batchv1.JobSuccessCriteriaMet, batchv1.JobReasonCompletionsReached, "Reached expected number of succeeded pods", now)
+	}
+	if end != nil && act.Status.StartTime == nil { // it was suspended all the time; the API refuses an end without a start
+		act.Status.StartTime = ptr.To(metav1.NewTime(now))
 	}
 	if left := deadline(job, act.Status.StartTime, now); end == nil && left > 0 {
 		act.After = soonest(act.After, left)

@@ -96,7 +96,7 @@ func (f *facts) releases(pod *corev1.Pod, end *batchv1.JobCondition) bool {
 
 // countsAsFailed reports whether a pod adds to the failures: it failed, or it runs while the job fails.
 func (f *facts) countsAsFailed(pod *corev1.Pod, end *batchv1.JobCondition) bool {
-	return failed(f.job, pod) || end != nil && end.Type != batchv1.JobSuccessCriteriaMet
+	return f.hasFailed(pod) || end != nil && end.Type != batchv1.JobSuccessCriteriaMet
 }
 
 // count moves pods out of the uncounted ones into the counters, but for those that still have the finalizer.

@@ -119,7 +119,7 @@ func (c calculation) resource(name corev1.ResourceName, container string, goal a
 		err = errNoPods
 	}
 	if err == nil && t.percent > 0 {
-		t.requests, err = requests(c.obs.pods, container, name)
+		t.requests, t.unknown = requests(c.obs.pods, container, name)
 	}
 	var u usage
 	if err == nil {

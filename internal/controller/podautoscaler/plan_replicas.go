@@ -60,6 +60,7 @@ type target struct {
 	average  int64
 	percent  int32
 	requests map[string]int64 // for a percentage
+	unknown  error            // why there are no requests, where they are needed
 }
 
 // usage is what an average is.
@@ -72,6 +73,9 @@ type usage struct {
 func (t target) compare(figures map[string]figure) (usage, error) {
 	if len(figures) == 0 {
 		return usage{}, errNoFigures
+	}
+	if t.unknown != nil {
+		return usage{}, t.unknown
 	}
 	var sum, requested, n int64
 	for name, f := range figures {
