@@ -140,7 +140,7 @@ func look(job *batchv1.Job, obs observed) *facts {
 
 // hasFailed reports whether a pod has failed, and not only been stopped because the job ends.
 func (f *facts) hasFailed(pod *corev1.Pod) bool {
-	return failed(f.job, pod) && (podstate.Finished(pod) || !f.stopped[pod.UID])
+	return failed(f.job, pod) && !f.stopped[pod.UID]
 }
 
 // lookAtIndexes finds the indexes that have succeeded or failed.

@@ -184,7 +184,7 @@ func TestSuccessPolicyEndsTheJob(t *testing.T) {
 			j.Spec.SuccessPolicy = &batchv1.SuccessPolicy{Rules: []batchv1.SuccessPolicyRule{{SucceededIndexes: ptr.To("0")}}}
 		}))
 		c.Pass(10 * time.Second)
-		expect(c, "a", "active 0 ready 0 terminating 0 succeeded 1 failed 2 done 0 SuccessCriteriaMet=SuccessPolicy Complete=SuccessPolicy")
+		expect(c, "a", "active 0 ready 0 terminating 0 succeeded 1 failed 0 done 0 SuccessCriteriaMet=SuccessPolicy Complete=SuccessPolicy")
 	})
 }
 
