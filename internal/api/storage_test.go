@@ -78,6 +78,18 @@ func TestStorageIsKubernetes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if res == CustomResourceDefinitions { // kube-apiserver keeps them as JSON, and Knarr their schemas packed in memory
+				sameJSON(t, got, whole(t, want))
+				again, err := decodeStorage(res, got)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+				if diff := cmp.Diff(whole(t, want), whole(t, again)); diff != "" {
+					t.Errorf("round trip changed the definition (-before +after):\n%s", diff)
+				}
+				return
+			}
 			if !bytes.Equal(got, buf.Bytes()) {
 				t.Errorf("encoded bytes differ from upstream's:\n got %q\nwant %q", got, buf.Bytes())
 			}
@@ -93,6 +105,35 @@ func TestStorageIsKubernetes(t *testing.T) {
 				t.Errorf("round trip changed the object (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// whole returns a definition with its schemas as they were sent.
+func whole(t *testing.T, def Object) Object {
+	t.Helper()
+	o, err := CustomResourceDefinitions.Whole(def)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// sameJSON fails unless got is the JSON of want.
+func sameJSON(t *testing.T, got []byte, want Object) {
+	t.Helper()
+	b, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x, y any
+	if err := json.Unmarshal(got, &x); err != nil {
+		t.Fatalf("%v in %s", err, got)
+	}
+	if err := json.Unmarshal(b, &y); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(y, x); diff != "" {
+		t.Errorf("the JSON that is stored is not upstream's (-want +got):\n%s", diff)
 	}
 }
 

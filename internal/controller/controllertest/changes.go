@@ -6,9 +6,11 @@ import (
 	"reflect"
 	"slices"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/definition"
 )
 
 func (w *watched) resourceOf(obj api.Object) *api.Resource { return w.Served().Now().Of(obj) }
@@ -26,6 +28,13 @@ func changes(before, after api.Object) [][]string {
 }
 
 func tree(o api.Object) map[string]any {
+	if def, ok := o.(*apiextensionsv1.CustomResourceDefinition); ok {
+		whole, err := definition.Whole(def)
+		if err != nil {
+			panic(err)
+		}
+		o = whole
+	}
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
 		panic(fmt.Sprintf("%T has no fields: %v", o, err))
