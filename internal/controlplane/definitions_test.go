@@ -59,10 +59,24 @@ func openPlain(t testing.TB, backend store.Backend, change ...func(*controlplane
 		}
 	})
 	h := httptest.NewServer(server.New(server.Config{Registry: plane.Registry, Authorizer: authz.Union{authz.Masters{}}, Log: log, Authenticator: everyone{}}))
-	end := sync.OnceFunc(func() { h.CloseClientConnections(); h.Close(); cancel(); wg.Wait() })
+	end := sync.OnceFunc(func() { closeServer(h); cancel(); wg.Wait() })
 	t.Cleanup(end)
 	<-plane.Ready()
 	return &plain{t, h.URL, end}
+}
+
+// closeServer ends h and the connections of its clients, also those on which a watch begins in this moment, for which Close alone would wait.
+func closeServer(h *httptest.Server) {
+	closed := make(chan struct{})
+	go func() { defer close(closed); h.Close() }()
+	for {
+		select {
+		case <-closed:
+			return
+		case <-time.After(time.Millisecond):
+			h.CloseClientConnections()
+		}
+	}
 }
 
 // do sends a request whose body is YAML and returns the answer's code and body; headers are name, value pairs.

@@ -193,6 +193,7 @@ func TestGatesAndOtherSchedulers(t *testing.T) {
 func TestClaims(t *testing.T) {
 	run(t, func(c *cluster) {
 		c.node("n1", "2")
+		synctest.Wait() // a pod that is tried while its node comes is tried again after its back-off, which does not pass here
 		c.pod("a", "1", func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
 		})

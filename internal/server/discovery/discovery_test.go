@@ -59,7 +59,7 @@ func TestResourcesAreUpstreams(t *testing.T) {
 			}
 			slices.Sort(them.Verbs)
 			switch r.Name {
-			case "customresourcedefinitions", "clustertrustbundles", "podcertificaterequests", "storageversionmigrations":
+			case "customresourcedefinitions", "clustertrustbundles", "podcertificaterequests", "storageversionmigrations", "devicetaintrules":
 				them.StorageVersionHash = r.StorageVersionHash // Kubernetes stores them in a beta version, which it does not serve by default
 			}
 			upstream, _ := json.Marshal(them)
