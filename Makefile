@@ -59,7 +59,7 @@ lint: ## gofmt, go vet, staticcheck
 
 .PHONY: unit
 unit: ## unit tests and simulated clusters, with the race detector
-	build/verdict $(GO) test -race $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+	build/verdict $(GO) test -race -timeout 25m $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
 
 # How long each fuzz target runs, and in which packages.
 FUZZTIME ?= 30s
