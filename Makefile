@@ -58,8 +58,10 @@ lint: ## gofmt, go vet, staticcheck
 	CGO_ENABLED=0 $(GO) tool staticcheck $(TEST_TAGS) ./...
 
 .PHONY: unit
-unit: ## unit tests and simulated clusters, with the race detector
-	build/verdict $(GO) test -race -timeout 25m $(TEST_TAGS) $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+unit: bin/gotestsum ## unit tests and simulated clusters, with the race detector
+	build/verdict -race -timeout 25m $(TEST_TAGS) -- $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+bin/gotestsum: go.mod
+	CGO_ENABLED=0 $(GO) build -o $@ gotest.tools/gotestsum
 
 # How long each fuzz target runs, and in which packages.
 FUZZTIME ?= 30s
@@ -71,8 +73,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s), or those of FUZZ_PACKAGES
 		echo "$$p $$f"; CGO_ENABLED=0 $(GO) test $(TEST_TAGS) ./$$p -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); done; done
 
 .PHONY: e2e
-e2e: deps-test build ## end-to-end tests on real containerd (as root)
-	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) build/verdict $(GO) test $(TEST_TAGS) -count=1 -timeout 40m -p 1 $(E2E_PACKAGES)
+e2e: deps-test build bin/gotestsum ## end-to-end tests on real containerd (as root)
+	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) build/verdict $(TEST_TAGS) -count=1 -timeout 40m -p 1 -- $(E2E_PACKAGES)
 
 # Packages with tests that need root, real namespaces or a real runtime.
 E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test cmd | xargs -n1 dirname | sort -u | sed 's|^|./|')
@@ -121,9 +123,9 @@ churns: ## watchers of custom resources while definitions come, go and change, i
 	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 30m ./internal/controlplane -run TestWatchersSeeWhatWasWritten -churns 100
 
 .PHONY: clients-test aggregated-test
-clients-test: build ## Helm, an operator on controller-runtime and a client of five minor versions ago, unmodified (compiling takes minutes the first time)
-	cd test/clients && CGO_ENABLED=0 ../../build/verdict $(GO) test -count=1 .
-	cd test/clients/old && CGO_ENABLED=0 ../../../build/verdict $(GO) test -count=1 .
+clients-test: build bin/gotestsum ## Helm, an operator on controller-runtime and a client of five minor versions ago, unmodified (compiling takes minutes the first time)
+	cd test/clients && CGO_ENABLED=0 ../../build/verdict -count=1 -- .
+	cd test/clients/old && CGO_ENABLED=0 ../../../build/verdict -count=1 -- .
 aggregated-test: ## an aggregated API server, unmodified, behind Knarr (compiling takes minutes the first time)
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
 

@@ -151,8 +151,10 @@ func join(ctx context.Context, a net.Conn, fromA io.Reader, b net.Conn, fromB io
 		_ = b.Close() // the client has gone, and what it wanted with it
 		gone <- from.err
 	}()
-	_, err := io.Copy(a, fromB)
-	if half, ok := a.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
+	// A reset is an end like another: a backend that closes with bytes unread resets its connection after its last byte.
+	said := &source{Reader: fromB}
+	_, err := io.Copy(a, said)
+	if half, ok := a.(interface{ CloseWrite() error }); ok && said.err != nil && half.CloseWrite() == nil {
 		_ = a.SetReadDeadline(time.Now().Add(lingering))
 	} else {
 		closeBoth()
