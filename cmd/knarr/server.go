@@ -63,6 +63,7 @@ Flags can also stand in a YAML file given with --config, under the same names:
 	f.StringVar(&o.EtcdCAFile, "etcd-cafile", "", "PEM file with the authority that vouches for --etcd-endpoints")
 	f.StringVar(&o.EtcdCertFile, "etcd-certfile", "", "PEM file with the client certificate for --etcd-endpoints")
 	f.StringVar(&o.EtcdKeyFile, "etcd-keyfile", "", "PEM file with its key")
+	f.StringVar(&o.AdmissionConfig, "admission-control-config-file", "", "AdmissionConfiguration that names directories of webhooks and policies which no request can change (KEP-5793)")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.Kubeconfig, "write-kubeconfig", "", "where to write the administrator's kubeconfig (default: kubeconfig in the data directory)")
 	return cmd

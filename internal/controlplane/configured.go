@@ -18,7 +18,7 @@ func (p *Plane) configured(front *registry.Registry, reader registry.Reader, pro
 	served := func() *api.Catalog { return front.Served().Now() }
 	cfg := policy.Config{
 		Source: reader, Catalog: served, Authorizer: p.Authorizer(), Programs: programs,
-		Metrics: figures, Log: p.cfg.Log,
+		Files: p.cfg.Manifests, Metrics: figures, Log: p.cfg.Log,
 	}
 	return []admission.Plugin{
 		plugins.ParamAccess{Reader: reader, Catalog: served, Authorizer: p.Authorizer()},

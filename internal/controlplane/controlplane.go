@@ -59,6 +59,7 @@ import (
 	"github.com/knarr-io/knarr/internal/pki"
 	"github.com/knarr-io/knarr/internal/scheduler"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 	"github.com/knarr-io/knarr/internal/server/admission/plugins"
 	"github.com/knarr-io/knarr/internal/server/admission/webhook"
 	"github.com/knarr-io/knarr/internal/server/aggregate"
@@ -96,6 +97,8 @@ type Config struct {
 	Name string
 	// Ask reads a document of this server's own API in a user's name, for autoscalers; nil leaves them without metrics.
 	Ask func(ctx context.Context, who user.Info, path string, query url.Values) ([]byte, error)
+	// Manifests are webhooks and policies from files; nil for none.
+	Manifests *manifests.Files
 	// Space says whether there is room for what is written; nil: always.
 	Space registry.Space
 	// Metrics is where the figures of what the leader runs are shown; nil shows them nowhere.
@@ -145,7 +148,8 @@ func New(cfg Config) (*Plane, error) {
 		quotas := client.NewLocal(front).As(apiServer)
 		programs := &cel.Programs{}
 		p.webhooks = webhook.New(webhook.Config{
-			Store: s, Reader: reader, Served: front.Served(), Authorizer: p.Authorizer(), Programs: programs, Metrics: cfg.Metrics, Log: cfg.Log,
+			Store: s, Reader: reader, Served: front.Served(), Authorizer: p.Authorizer(), Programs: programs, Files: cfg.Manifests,
+			Metrics: cfg.Metrics, Log: cfg.Log,
 		})
 		chain := plugins.Default(plugins.Config{
 			Reader: reader, RBAC: p.RBAC, Authorizer: p.Authorizer(), Quotas: quotas, Configured: p.configured(front, reader, programs),
@@ -179,6 +183,7 @@ func (p *Plane) Ready() <-chan struct{} { return p.ready }
 func (p *Plane) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Store.Run(ctx) })
+	g.Go(func() error { return p.cfg.Manifests.Run(ctx) })
 	rbac, custom, others := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	g.Go(func() error { return p.Aggregator.Run(ctx, func() { close(others) }) })
 	g.Go(func() error { return p.RBAC.Run(ctx, p.Store, func() { close(rbac) }) })

@@ -11,6 +11,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/cluster"
 	"github.com/knarr-io/knarr/internal/network/overlay"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 )
 
 // ServerOptions are the settings of a server, as people give them; README and knarr server --help describe them.
@@ -33,7 +34,9 @@ type ServerOptions struct {
 	HollowNodes   int
 	UpstreamDNS   []string // empty: those of /etc/resolv.conf
 	LogLevel      string
-	Kubeconfig    string // empty: kubeconfig in DataDir
+	// AdmissionConfig is a file with an AdmissionConfiguration, which names webhooks and policies from files (KEP-5793); empty: none.
+	AdmissionConfig string
+	Kubeconfig      string // empty: kubeconfig in DataDir
 
 	Join, Token, TokenFile                string
 	EtcdEndpoints                         []string
@@ -93,6 +96,11 @@ func (o ServerOptions) complete() (*server, error) {
 	}
 	if s.log, err = newLogger(o.LogLevel); err != nil {
 		return nil, err
+	}
+	if o.AdmissionConfig != "" {
+		if s.manifestDirs, err = manifests.ReadConfiguration(o.AdmissionConfig); err != nil {
+			return nil, fmt.Errorf("--admission-control-config-file: %w", err)
+		}
 	}
 	if s.Kubeconfig == "" {
 		s.Kubeconfig = cluster.KubeconfigPath(s.DataDir)

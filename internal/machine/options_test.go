@@ -79,3 +79,15 @@ func TestAgentsOptions(t *testing.T) {
 		}
 	}
 }
+
+func TestTheAdmissionConfigurationIsReadFirst(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "admission.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: ConfigMap\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := given(t.TempDir())
+	o.AdmissionConfig = file
+	if _, err := o.complete(); err == nil || !strings.Contains(err.Error(), "--admission-control-config-file: ") {
+		t.Errorf("taken for an AdmissionConfiguration: %v", err)
+	}
+}

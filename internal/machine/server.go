@@ -23,6 +23,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/hollow"
 	"github.com/knarr-io/knarr/internal/pki"
 	apiserver "github.com/knarr-io/knarr/internal/server"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 	"github.com/knarr-io/knarr/internal/server/agentlink"
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
@@ -40,6 +41,8 @@ type server struct {
 	dnsAddr     netip.Addr
 	overlayMode overlay.Mode
 	log         *slog.Logger
+	// manifestDirs are the directories of webhooks and policies, by admission plugin.
+	manifestDirs map[string]string
 }
 
 // shutdownGrace is how long requests under way may take when the server stops.
@@ -110,8 +113,13 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 		room = etcd.Space()
 		p.metrics.MustRegister(etcd.Space())
 	}
+	rules, err := manifests.Open(manifests.Config{Dirs: s.manifestDirs, Server: s.NodeName, Metrics: p.metrics, Log: s.log})
+	if err != nil {
+		return nil, fmt.Errorf("--admission-control-config-file: %w", err)
+	}
 	return controlplane.New(controlplane.Config{
 		Backend:      backend,
+		Manifests:    rules,
 		Space:        room,
 		ServiceCIDR:  s.serviceNet,
 		ClusterCIDR:  s.clusterNet,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 	"github.com/knarr-io/knarr/internal/server/admission/match"
 )
 
@@ -41,6 +42,7 @@ type binding struct {
 type followed[P any] struct {
 	source             Source
 	policies, bindings *api.Resource
+	files              *manifests.Files // further policies and bindings; nil for none
 	read               func(policy api.Object) *rule[P]
 	bind               func(obj api.Object) *binding
 
@@ -49,39 +51,59 @@ type followed[P any] struct {
 }
 
 type state[P any] struct {
-	policies, bindings int64 // as of these revisions
+	policies, bindings int64  // as of these revisions
+	files              string // and of this one of the files
 	rules              []*rule[P]
+	fixed              int                     // how many of them, the first, are from files
 	made               map[api.Object]*rule[P] // of stored policies, which never change, without bindings
 	bound              map[api.Object]*binding
 }
 
-// now returns the rules in the order of their names.
-func (f *followed[P]) now() []*rule[P] {
-	policies, bindings := f.source.Changed(f.policies), f.source.Changed(f.bindings)
-	if s := f.present.Load(); s != nil && s.policies == policies && s.bindings == bindings {
-		return s.rules
+// now returns the rules, those of files first, in the order of their names, and how many are from files.
+func (f *followed[P]) now() (rules []*rule[P], fixed int) {
+	s := f.state()
+	return s.rules, s.fixed
+}
+
+func (f *followed[P]) state() *state[P] {
+	policies, bindings, files := f.source.Changed(f.policies), f.source.Changed(f.bindings), f.files.Revision(f.policies)
+	if s := f.present.Load(); s != nil && s.policies == policies && s.bindings == bindings && s.files == files {
+		return s
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// Revisions are asked for before objects are listed: what comes in between is listed again.
-	policies, bindings = f.source.Changed(f.policies), f.source.Changed(f.bindings)
+	policies, bindings, files = f.source.Changed(f.policies), f.source.Changed(f.bindings), f.files.Revision(f.policies)
 	last := f.present.Load()
 	if last == nil {
 		last = &state[P]{}
-	} else if last.policies == policies && last.bindings == bindings {
-		return last.rules
+	} else if last.policies == policies && last.bindings == bindings && last.files == files {
+		return last
 	}
 	next := f.make(last)
-	next.policies, next.bindings = policies, bindings
+	next.policies, next.bindings, next.files = policies, bindings, files
 	f.present.Store(next)
-	return next.rules
+	return next
 }
 
-// make makes the rules of what the copy holds now. What has been made of objects that are still the same is used again.
+// make makes the rules of what the files and the copy hold now. What has been made of objects that are still the same is used again.
 func (f *followed[P]) make(last *state[P]) *state[P] {
 	next := &state[P]{made: map[api.Object]*rule[P]{}, bound: map[api.Object]*binding{}}
+	files := func(res *api.Resource, each func(obj api.Object) bool) {
+		for _, obj := range f.files.Of(res) {
+			each(obj)
+		}
+	}
+	f.add(next, last, files)
+	next.fixed = len(next.rules)
+	f.add(next, last, func(res *api.Resource, each func(obj api.Object) bool) { f.source.List(res, "", each) })
+	return next
+}
+
+// add adds the rules of what list lists.
+func (f *followed[P]) add(next, last *state[P], list func(res *api.Resource, each func(obj api.Object) bool)) {
 	of := map[string][]*binding{}
-	f.source.List(f.bindings, "", func(obj api.Object) bool {
+	list(f.bindings, func(obj api.Object) bool {
 		b := last.bound[obj]
 		if b == nil {
 			b = f.bind(obj)
@@ -90,7 +112,7 @@ func (f *followed[P]) make(last *state[P]) *state[P] {
 		of[b.policy] = append(of[b.policy], b)
 		return true
 	})
-	f.source.List(f.policies, "", func(obj api.Object) bool {
+	list(f.policies, func(obj api.Object) bool {
 		r := last.made[obj]
 		if r == nil {
 			r = f.read(obj)
@@ -103,5 +125,14 @@ func (f *followed[P]) make(last *state[P]) *state[P] {
 		}
 		return true
 	})
-	return next
+}
+
+// mean returns the rules that may mean writes of a resource. To policies and bindings, by which rules could lock themselves in, only
+// those of files apply (KEP-5793).
+func (f *followed[P]) mean(res *api.Resource) []*rule[P] {
+	rules, fixed := f.now()
+	if exempt(res) {
+		return rules[:fixed]
+	}
+	return rules
 }

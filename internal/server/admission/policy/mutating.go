@@ -27,7 +27,7 @@ type Mutating struct {
 // NewMutating returns the plugin.
 func NewMutating(cfg Config) *Mutating {
 	return &Mutating{cfg: cfg, rules: followed[*cel.Mutating]{
-		source: cfg.Source, policies: api.MutatingAdmissionPolicies, bindings: api.MutatingAdmissionPolicyBindings,
+		source: cfg.Source, files: cfg.Files, policies: api.MutatingAdmissionPolicies, bindings: api.MutatingAdmissionPolicyBindings,
 		read: func(obj api.Object) *rule[*cel.Mutating] {
 			p := obj.(*admissionregistrationv1.MutatingAdmissionPolicy)
 			return &rule[*cel.Mutating]{
@@ -53,8 +53,8 @@ func (p *Mutating) Admit(ctx context.Context, a *admission.Attributes) error {
 	if a.Operation == admission.Delete {
 		return nil
 	}
-	rules := p.rules.now()
-	if len(rules) == 0 || exempt(a.Resource) {
+	rules := p.rules.mean(a.Resource)
+	if len(rules) == 0 {
 		return nil
 	}
 	w := newWrite(ctx, a, &p.cfg)

@@ -21,6 +21,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 	"github.com/knarr-io/knarr/internal/server/admission/policy"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/cel"
@@ -39,12 +40,18 @@ type cluster struct {
 
 func start(t testing.TB, further ...admission.Plugin) *cluster {
 	t.Helper()
+	return startWith(t, nil, further...)
+}
+
+// startWith has policies from files, too.
+func startWith(t testing.TB, files *manifests.Files, further ...admission.Plugin) *cluster {
+	t.Helper()
 	c := &cluster{t: t, metrics: policy.NewMetrics()}
 	c.Local, c.registry = clienttest.NewRegistry(t, func(cfg *registry.Config) {
 		cfg.Admission = func(front *registry.Registry) admission.Chain {
 			p := policy.Config{
 				Source: registry.NewReader(cfg.Store), Catalog: func() *api.Catalog { return front.Served().Now() }, Authorizer: authz.Union{authz.Masters{}},
-				Programs: &cel.Programs{}, Metrics: c.metrics, Log: slog.New(slog.NewTextHandler(&c.log, nil)),
+				Programs: &cel.Programs{}, Files: files, Metrics: c.metrics, Log: slog.New(slog.NewTextHandler(&c.log, nil)),
 			}
 			return append(admission.Chain{policy.NewMutating(p), policy.NewValidating(p)}, further...)
 		}

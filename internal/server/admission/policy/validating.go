@@ -11,6 +11,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 	"github.com/knarr-io/knarr/internal/server/admission/match"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/cel"
@@ -22,6 +23,7 @@ type Config struct {
 	Catalog    func() *api.Catalog // of the moment
 	Authorizer authz.Authorizer    // whom expressions ask
 	Programs   *cel.Programs
+	Files      *manifests.Files // policies and bindings that come from files; nil for none
 	Metrics    *Metrics
 	Log        *slog.Logger // takes audit annotations
 }
@@ -35,7 +37,7 @@ type Validating struct {
 // NewValidating returns the plugin.
 func NewValidating(cfg Config) *Validating {
 	return &Validating{cfg: cfg, rules: followed[*cel.Validating]{
-		source: cfg.Source, policies: api.ValidatingAdmissionPolicies, bindings: api.ValidatingAdmissionPolicyBindings,
+		source: cfg.Source, files: cfg.Files, policies: api.ValidatingAdmissionPolicies, bindings: api.ValidatingAdmissionPolicyBindings,
 		read: func(obj api.Object) *rule[*cel.Validating] {
 			p := obj.(*admissionregistrationv1.ValidatingAdmissionPolicy)
 			return &rule[*cel.Validating]{
@@ -64,8 +66,8 @@ func (*Validating) Admit(context.Context, *admission.Attributes) error { return 
 
 // Validate implements admission.Plugin.
 func (p *Validating) Validate(ctx context.Context, a *admission.Attributes) error {
-	rules := p.rules.now()
-	if len(rules) == 0 || exempt(a.Resource) {
+	rules := p.rules.mean(a.Resource)
+	if len(rules) == 0 {
 		return nil
 	}
 	w := newWrite(ctx, a, &p.cfg)

@@ -17,7 +17,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/cel"
 )
 
-// exempt reports whether policies do not apply to a resource: those by which they could lock themselves in.
+// exempt reports whether policies of the cluster do not apply to a resource: those by which they could lock themselves in.
 func exempt(res *api.Resource) bool {
 	if res.Group != admissionregistrationv1.GroupName {
 		return false

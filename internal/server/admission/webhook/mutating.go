@@ -44,8 +44,8 @@ type rounds struct {
 
 // Admit implements admission.Plugin.
 func (m mutating) Admit(ctx context.Context, a *admission.Attributes) error {
-	hooks := m.mutating.now()
-	if len(hooks) == 0 || m.exempt(ctx, a) {
+	hooks := m.asked(ctx, a, m.mutating)
+	if len(hooks) == 0 {
 		return nil
 	}
 	w, ctx, cancel := m.begin(ctx, a, true)

@@ -23,8 +23,8 @@ func (validating) Admit(context.Context, *admission.Attributes) error { return n
 
 // Validate implements admission.Plugin.
 func (v validating) Validate(ctx context.Context, a *admission.Attributes) error {
-	hooks := v.validating.now()
-	if len(hooks) == 0 || v.exempt(ctx, a) {
+	hooks := v.asked(ctx, a, v.validating)
+	if len(hooks) == 0 {
 		return nil
 	}
 	w, within, cancel := v.begin(ctx, a, false)

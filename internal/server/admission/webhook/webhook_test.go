@@ -31,6 +31,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
 	"github.com/knarr-io/knarr/internal/server/admission"
+	"github.com/knarr-io/knarr/internal/server/admission/manifests"
 	"github.com/knarr-io/knarr/internal/server/admission/webhook"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/cel"
@@ -60,12 +61,18 @@ func (o owners) Authorize(_ context.Context, a *authz.Attributes) (authz.Decisio
 // begin starts a cluster. before are plugins that go first.
 func begin(t testing.TB, before ...admission.Plugin) *cluster {
 	t.Helper()
+	return beginWith(t, nil, before...)
+}
+
+// beginWith has configurations from files, too.
+func beginWith(t testing.TB, files *manifests.Files, before ...admission.Plugin) *cluster {
+	t.Helper()
 	c := &cluster{metrics: prometheus.NewRegistry(), owners: owners{}}
 	c.Local, c.registry = clienttest.NewRegistry(t, func(cfg *registry.Config) {
 		cfg.Admission = func(front *registry.Registry) admission.Chain {
 			c.webhooks = webhook.New(webhook.Config{
 				Store: cfg.Store, Reader: registry.NewReader(cfg.Store), Served: front.Served(), Authorizer: c.owners, Programs: &cel.Programs{},
-				Metrics: c.metrics, Log: slog.New(slog.DiscardHandler),
+				Files: files, Metrics: c.metrics, Log: slog.New(slog.DiscardHandler),
 			})
 			return append(admission.Chain(before), c.webhooks.Mutating(), c.webhooks.Validating())
 		}

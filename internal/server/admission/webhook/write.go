@@ -17,7 +17,6 @@ import (
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/admission/match"
 	"github.com/knarr-io/knarr/internal/server/cel"
-	"github.com/knarr-io/knarr/internal/server/request"
 	"github.com/knarr-io/knarr/internal/server/wire"
 )
 
@@ -51,16 +50,6 @@ func (w *Webhooks) begin(ctx context.Context, a *admission.Attributes, mutating 
 	ctx, cancel := context.WithDeadline(ctx, a.Deadline)
 	catalog := w.cfg.Served.Now()
 	return &write{w, a, mutating, catalog, a.Request(ctx, catalog), map[match.Target]*version{}}, ctx, cancel
-}
-
-// exempt reports whether no webhook is asked about a write: what configures admission must never depend on it, nor does what the server
-// itself writes before it serves.
-func (w *Webhooks) exempt(ctx context.Context, a *admission.Attributes) bool {
-	if a.Resource.Group == api.ValidatingWebhookConfigurations.Group {
-		return true
-	}
-	info := request.From(ctx)
-	return !w.serving.Load() && info.InProcess
 }
 
 // object is what is written, or asked for by a connection; nil on deletion.
