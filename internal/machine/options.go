@@ -108,8 +108,8 @@ func (o ServerOptions) complete() (*server, error) {
 	if s.Token, err = readToken(o.Token, o.TokenFile); err != nil {
 		return nil, err
 	}
-	if len(o.EtcdEndpoints) == 0 && (o.EtcdCAFile != "" || o.EtcdCertFile != "" || o.EtcdKeyFile != "") {
-		return nil, errors.New("--etcd-cafile, --etcd-certfile and --etcd-keyfile are for --etcd-endpoints")
+	if err = o.checkEtcd(); err != nil {
+		return nil, err
 	}
 	if !o.NoAgent {
 		if err := checkRuntime(o.CRIEndpoint, s.DataDir, o.Libexec); err != nil {
@@ -117,6 +117,14 @@ func (o ServerOptions) complete() (*server, error) {
 		}
 	}
 	return s, nil
+}
+
+// checkEtcd refuses files for an etcd that is not named.
+func (o *ServerOptions) checkEtcd() error {
+	if len(o.EtcdEndpoints) == 0 && (o.EtcdCAFile != "" || o.EtcdCertFile != "" || o.EtcdKeyFile != "") {
+		return errors.New("--etcd-cafile, --etcd-certfile and --etcd-keyfile are for --etcd-endpoints")
+	}
+	return nil
 }
 
 func parseIPv4Prefix(flag, value string, maxBits int) (netip.Prefix, error) {
