@@ -97,10 +97,8 @@ func (o ServerOptions) complete() (*server, error) {
 	if s.log, err = newLogger(o.LogLevel); err != nil {
 		return nil, err
 	}
-	if o.AdmissionConfig != "" {
-		if s.manifestDirs, err = manifests.ReadConfiguration(o.AdmissionConfig); err != nil {
-			return nil, fmt.Errorf("--admission-control-config-file: %w", err)
-		}
+	if s.manifestDirs, err = readAdmissionConfig(o.AdmissionConfig); err != nil {
+		return nil, err
 	}
 	if s.Kubeconfig == "" {
 		s.Kubeconfig = cluster.KubeconfigPath(s.DataDir)
@@ -125,6 +123,18 @@ func (o *ServerOptions) checkEtcd() error {
 		return errors.New("--etcd-cafile, --etcd-certfile and --etcd-keyfile are for --etcd-endpoints")
 	}
 	return nil
+}
+
+// readAdmissionConfig returns the directories of manifests that the file names; none where there is no file.
+func readAdmissionConfig(file string) (map[string]string, error) {
+	if file == "" {
+		return nil, nil
+	}
+	dirs, err := manifests.ReadConfiguration(file)
+	if err != nil {
+		return nil, fmt.Errorf("--admission-control-config-file: %w", err)
+	}
+	return dirs, nil
 }
 
 func parseIPv4Prefix(flag, value string, maxBits int) (netip.Prefix, error) {
