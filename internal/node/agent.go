@@ -19,6 +19,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/images"
 	"github.com/knarr-io/knarr/internal/node/ledger"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
+	"github.com/knarr-io/knarr/internal/node/local"
 	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/podspec"
@@ -43,6 +44,8 @@ type Agent struct {
 	host   *pod.Host
 	// drivers are the drivers of devices; nil on hollow nodes.
 	drivers *devices.Manager
+	// local removes the node's local volumes; nil on hollow nodes.
+	local *local.Keeper
 }
 
 // New returns an agent; [Agent.Run] runs it.
@@ -71,13 +74,17 @@ func New(cfg Config) (*Agent, error) {
 	a.report = report.NewNode(report.Settings{
 		Name: cfg.NodeName, Client: cfg.Client, Runtime: cfg.Runtime, Events: rec, Tasks: &a.tasks, Log: a.log,
 		IPs: cfg.NodeIPs, PodCIDRs: cfg.PodCIDRs, Capacity: facts.Capacity, Allocatable: facts.Allocatable,
-		Labels: cfg.Labels, Taints: cfg.Taints, Version: cfg.Version, DataDir: cfg.DataDir, Hollow: cfg.Hollow, KubeletPort: cfg.KubeletPort,
+		Labels: cfg.Labels, Taints: cfg.Taints, Annotations: cfg.annotations(), Version: cfg.Version, DataDir: cfg.DataDir, Hollow: cfg.Hollow, KubeletPort: cfg.KubeletPort,
 		Interval: cfg.HeartbeatInterval, StatusInterval: cfg.StatusInterval, Deleted: cfg.Deleted,
 		Tend: func(ctx context.Context, now time.Time) { a.upkeep.Tend(ctx, now) },
 	})
 	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow, Node: cfg.NodeName, Events: rec})
+	volumes, claims := cfg.volumes(a.report.Node)
+	if claims != nil {
+		a.local = &local.Keeper{Store: claims.Local, Client: cfg.Client, Node: cfg.NodeName, Events: rec, Log: a.log, Used: claims.Uses}
+	}
 	a.host = &pod.Host{
-		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: cfg.volumes(), Cgroups: cgroups, Devices: ready, Prober: cfg.prober(), Probes: probe.NewMetrics(),
+		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: volumes, Cgroups: cgroups, Devices: ready, Prober: cfg.prober(), Probes: probe.NewMetrics(),
 		Ledger: ledger.New(facts.Allocatable, &a.tasks), Sources: src, Events: rec, Tasks: &a.tasks, Log: a.log,
 		Images:   images.New(images.Settings{Runtime: cfg.Runtime, Events: rec, Secrets: src, Log: a.log}),
 		Statuses: report.NewStatuses(cfg.Client, &a.tasks, a.log), Self: a.report,
@@ -105,6 +112,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.tasks.Go(func() { a.report.Beat(ctx) })
 	a.tasks.Go(func() { a.watchRuntime(ctx) })
 	a.tasks.Go(func() { a.watchPods(ctx) })
+	if a.local != nil {
+		a.tasks.Go(func() { a.local.Run(ctx) })
+	}
 	if a.drivers != nil {
 		a.tasks.Go(func() {
 			if err := a.drivers.Run(ctx); err != nil {

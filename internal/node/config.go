@@ -10,9 +10,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/api/localvolume"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/cgroup"
+	"github.com/knarr-io/knarr/internal/node/local"
+	"github.com/knarr-io/knarr/internal/node/machine"
+	"github.com/knarr-io/knarr/internal/node/persistent"
 	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/runtime"
@@ -117,11 +122,30 @@ func setDefault[T comparable](p *T, v T) {
 
 func (c *Config) podDir() string { return filepath.Join(c.DataDir, "pods") }
 
-func (c *Config) volumes() pod.Volumes {
+// volumes returns what makes pods' volumes, with what mounts those of claims; nil on hollow nodes.
+func (c *Config) volumes(node func() *corev1.Node) (pod.Volumes, *persistent.Mounter) {
 	if c.Hollow {
-		return noVolumes{}
+		return noVolumes{}, nil
 	}
-	return &volume.Disk{Dir: c.podDir(), Memory: filepath.Join(c.DataDir, "pods-memory")}
+	claims := &persistent.Mounter{Pods: c.podDir(), Local: &local.Store{Dir: filepath.Join(c.DataDir, "volumes")}, Node: node}
+	return &volume.Disk{Dir: c.podDir(), Memory: filepath.Join(c.DataDir, "pods-memory"), Claims: claims}, claims
+}
+
+// hollowVolumes is how many bytes the local volumes of a hollow node may take: as many as anybody asks for.
+const hollowVolumes = 1 << 50
+
+// annotations are those of the node: how many bytes its local volumes may take. Of the disk that is what removing unused images does not
+// keep free (ImageGCHigh): volumes up to that leave room for images, logs and pods' own files.
+func (c *Config) annotations() map[string]string {
+	size := uint64(hollowVolumes)
+	if !c.Hollow {
+		fs := machine.FileSystem(c.DataDir, metav1.Time{})
+		if fs == nil {
+			return nil
+		}
+		size = *fs.CapacityBytes / 100 * uint64(c.ImageGCHigh)
+	}
+	return map[string]string{localvolume.CapacityAnnotation: strconv.FormatUint(size, 10)}
 }
 
 func (c *Config) cgroups() (pod.Cgroups, error) {

@@ -15,13 +15,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/knarr-io/knarr/internal/node/loop"
 )
 
 // DefaultCgroup is the cgroup below which the agent puts pods, unless it is told another.
 const DefaultCgroup = "/knarr"
 
 // Purge ends and removes everything that the runtime of a data directory has left on the machine, also after a crash:
-// the runtime, shims and containers, mounts below the data directory, and the cgroups named (DefaultCgroup if none; a
+// the runtime, shims and containers, mounts below the data directory and loop devices over files there, and the cgroups named (DefaultCgroup if none; a
 // machine with several nodes gives each one of its own). Files stay, but for those that describe what was removed: the
 // images are there for the next start. Links and firewall rules are the network's to purge. It is idempotent; what it
 // could not remove is in the error.
@@ -68,6 +70,7 @@ func Purge(ctx context.Context, dataDir string, cgroups ...string) error {
 	if err := unmountBelow(dataDir); err != nil {
 		return errors.Join(append(errs, err)...) // removing files now might reach into a volume
 	}
+	errs = append(errs, loop.DetachBelow(dataDir))
 	for _, dir := range []string{filepath.Join(o.Dir(), "state"), runcRoot(dataDir), shimSockets(dataDir), o.Endpoint(), o.Endpoint() + ".ttrpc"} {
 		errs = append(errs, os.RemoveAll(dir))
 	}

@@ -152,7 +152,7 @@ func importImage(t *testing.T, endpoint string) {
 	t.Helper()
 	ctx := context.Background()
 	links := map[string]string{}
-	for _, n := range strings.Fields("sh sleep cat true id ls stat echo head httpd nc mkdir touch dd hostname kill") {
+	for _, n := range strings.Fields("sh sleep cat true id ls rm stat echo head httpd nc mkdir touch dd hostname kill") {
 		links["/bin/"+n] = "busybox"
 	}
 	built, err := image.Build(ctx, ".", &image.Spec{

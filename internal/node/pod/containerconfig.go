@@ -73,13 +73,8 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err != nil {
 		return nil, err
 	}
-	for i, m := range mounts {
-		if m.Image != nil {
-			m.Image.Image = files[m.Image.Image]
-		}
-		if m.RecursiveReadOnly, err = lifecycle.RecursiveReadOnly(&c.VolumeMounts[i], w.node().RecursiveReadOnly); err != nil {
-			return nil, err
-		}
+	if err := w.finishMounts(c, mounts, files); err != nil {
+		return nil, err
 	}
 	if mounts, err = w.ownMounts(pod, c, s.Attempt, facts, mounts); err != nil {
 		return nil, err
@@ -94,6 +89,9 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 		return nil, err
 	}
 	cfg.CDIDevices = w.devices(pod, c)
+	if cfg.Devices, err = w.blockDevices(c, volumes); err != nil {
+		return nil, err
+	}
 	if s.Round > 0 { // by it the agent finds again which runs belong together
 		cfg.Annotations[lifecycle.AnnotationRound] = strconv.Itoa(int(s.Round))
 	}
@@ -109,6 +107,27 @@ func (w *Worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 		cfg.Linux.SecurityContext.NamespaceOptions.TargetId = run.ID
 	}
 	return cfg, nil
+}
+
+// finishMounts gives images among a container's mounts the names that the runtime knows them by, and says what is read-only with all below it.
+func (w *Worker) finishMounts(c *corev1.Container, mounts []*cri.Mount, files map[string]string) (err error) {
+	for i, m := range mounts {
+		if m.Image != nil {
+			m.Image.Image = files[m.Image.Image]
+		}
+		if m.RecursiveReadOnly, err = lifecycle.RecursiveReadOnly(&c.VolumeMounts[i], w.node().RecursiveReadOnly); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blockDevices returns the volumes that a container has as devices.
+func (w *Worker) blockDevices(c *corev1.Container, volumes map[string]volume.Mounted) ([]*cri.Device, error) {
+	if w.host.Node.Hollow {
+		return nil, nil
+	}
+	return volume.Devices(c, volumes)
 }
 
 // devices returns the devices of a container's claims, for the runtime.

@@ -1,7 +1,6 @@
 package podspec
 
 import (
-	"fmt"
 	"path/filepath"
 	"strconv"
 
@@ -18,9 +17,6 @@ func LogPath(container string, attempt int32) string {
 
 // Container returns the configuration of one container. image is what the runtime has under the container's image name.
 func Container(pod *corev1.Pod, c *corev1.Container, n *Node, attempt int32, image *cri.Image, env []*cri.KeyValue, mounts []*cri.Mount) (*cri.ContainerConfig, error) {
-	if len(c.VolumeDevices) > 0 {
-		return nil, fmt.Errorf("container %s: volumeDevices (raw block volumes) are not supported", c.Name)
-	}
 	cfg := &cri.ContainerConfig{
 		Metadata:   &cri.ContainerMetadata{Name: c.Name, Attempt: uint32(attempt)},
 		Image:      &cri.ImageSpec{Image: image.GetId(), UserSpecifiedImage: c.Image},

@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"fmt"
+	"maps"
 	goruntime "runtime"
 	"time"
 
@@ -62,7 +63,7 @@ func (n *Node) register(ctx context.Context) error {
 	for k, v := range n.Labels {
 		labels[k] = v
 	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: labels}, Spec: corev1.NodeSpec{Taints: n.Taints}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: labels, Annotations: maps.Clone(n.Annotations)}, Spec: corev1.NodeSpec{Taints: n.Taints}}
 	n.setSpecCIDRs(node)
 	n.nodeStatus(ctx, &node.Status)
 	node.Status.Conditions = nodeConditions(nil, n.checkHealth(ctx), time.Now())
@@ -77,15 +78,8 @@ func (n *Node) register(ctx context.Context) error {
 	}
 	have, err := client.Mutate(ctx, n.Client, api.Key{Name: n.Name}, "", func(node *corev1.Node) bool {
 		changed := n.setSpecCIDRs(node)
-		if node.Labels == nil {
-			node.Labels = map[string]string{}
-		}
-		for k, v := range labels {
-			if node.Labels[k] != v {
-				node.Labels[k], changed = v, true
-			}
-		}
-		return changed
+		changed = setAll(&node.Labels, labels) || changed
+		return setAll(&node.Annotations, n.Annotations) || changed
 	})
 	if err != nil {
 		return err
@@ -93,6 +87,19 @@ func (n *Node) register(ctx context.Context) error {
 	n.setNode(have)
 	_, err = n.writeStatus(ctx, true)
 	return err
+}
+
+// setAll writes want into have, and reports whether something was different there.
+func setAll(have *map[string]string, want map[string]string) (changed bool) {
+	if *have == nil {
+		*have = map[string]string{}
+	}
+	for k, v := range want {
+		if old, ok := (*have)[k]; !ok || old != v {
+			(*have)[k], changed = v, true
+		}
+	}
+	return changed
 }
 
 // setSpecCIDRs writes the pod CIDRs into a node that has none, and reports whether it did.

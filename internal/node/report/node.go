@@ -29,7 +29,9 @@ type Settings struct {
 	Capacity, Allocatable corev1.ResourceList
 	Labels                map[string]string
 	Taints                []corev1.Taint
-	Version               string
+	// Annotations are set when the node is registered.
+	Annotations map[string]string
+	Version     string
 	// KubeletPort is where tools reach the agent as a kubelet; 0: nowhere.
 	KubeletPort int
 	// DataDir is the directory whose disk counts.

@@ -22,6 +22,16 @@ func (s *Sources) Secret(ctx context.Context, ns, name string) (*corev1.Secret, 
 	return secret, missing(err, "secret", name)
 }
 
+// Claim implements persistent.Reader.
+func (s *Sources) Claim(ctx context.Context, ns, name string) (*corev1.PersistentVolumeClaim, error) {
+	return client.Get[*corev1.PersistentVolumeClaim](ctx, s.Client, api.Key{Namespace: ns, Name: name})
+}
+
+// PersistentVolume implements persistent.Reader.
+func (s *Sources) PersistentVolume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
+	return client.Get[*corev1.PersistentVolume](ctx, s.Client, api.Key{Name: name})
+}
+
 // missing says that there is no such object in the words that Kubernetes' node agent has for it, which people search for.
 func missing(err error, kind, name string) error {
 	if apierrors.IsNotFound(err) {

@@ -58,7 +58,7 @@ type Sources struct {
 
 type watchKey struct {
 	volume.Ref
-	namespace string // of ConfigMaps and Secrets
+	namespace string // of what has one
 }
 
 type sourceWatch struct {
@@ -131,6 +131,8 @@ func (s *Sources) follow(ctx context.Context, k watchKey) {
 		res = api.ConfigMaps
 	case volume.Secret:
 		res = api.Secrets
+	case volume.Claim:
+		res = api.PersistentVolumeClaims
 	case volume.ClusterTrustBundle:
 		res = api.ClusterTrustBundles
 	case volume.PodCertificateRequest:

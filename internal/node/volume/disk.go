@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/knarr-io/knarr/internal/amount"
+	"github.com/knarr-io/knarr/internal/node/mount"
+	"github.com/knarr-io/knarr/internal/node/persistent"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
@@ -21,6 +23,8 @@ type Disk struct {
 	Dir string // DATA/pods
 	// Memory is where a tmpfs is mounted for Secrets, tokens and the downward API, one for all pods; these are on disk where it is empty.
 	Memory string
+	// Claims mounts the volumes of claims; nil where there are none.
+	Claims *persistent.Mounter
 
 	mounting sync.Mutex
 }
@@ -29,6 +33,8 @@ type Disk struct {
 type Mounted struct {
 	HostPath string
 	ReadOnly bool // whatever the mount says: files from API objects
+	// Device says that HostPath is a block device.
+	Device bool
 	// Image is the name of the image whose files the volume is (KEP-4639); the runtime mounts it, and there is no HostPath.
 	Image string
 }
@@ -43,8 +49,14 @@ func (d *Disk) Setup(ctx context.Context, pod *corev1.Pod, src Source, facts pod
 	if err := os.MkdirAll(d.PodDir(string(pod.UID)), 0o750); err != nil {
 		return nil, renew, err
 	}
+	if err := d.claimed(ctx, pod, src, out); err != nil {
+		return nil, renew, err
+	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
+		if d.Claims != nil && isClaimed(pod, v) {
+			continue // a volume that no container uses is not mounted
+		}
 		m, at, err := d.one(ctx, pod, v, src, facts)
 		if err != nil {
 			return nil, renew, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
@@ -89,14 +101,14 @@ func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src S
 	case v.Image != nil:
 		return Mounted{Image: v.Image.Reference, ReadOnly: true}, time.Time{}, nil
 	}
-	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI, projected or image", kind(v))
+	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use persistentVolumeClaim, ephemeral, nfs, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image", kind(v))
 }
 
 // mountMemory mounts the tmpfs unless it is there: it outlives the agent, not the machine.
 func (d *Disk) mountMemory() error {
 	d.mounting.Lock()
 	defer d.mounting.Unlock()
-	if isMount(d.Memory) {
+	if mount.Is(d.Memory) {
 		return nil
 	}
 	if err := os.MkdirAll(d.Memory, 0o750); err != nil {
@@ -116,14 +128,8 @@ func (d *Disk) mountMemory() error {
 // kind names the source of a volume that is not supported, as the API does.
 func kind(v *corev1.Volume) string {
 	switch {
-	case v.PersistentVolumeClaim != nil:
-		return "persistentVolumeClaim"
-	case v.Ephemeral != nil:
-		return "ephemeral"
 	case v.CSI != nil:
 		return "csi"
-	case v.NFS != nil:
-		return "nfs"
 	case v.ISCSI != nil:
 		return "iscsi"
 	}
@@ -132,7 +138,7 @@ func kind(v *corev1.Volume) string {
 
 // emptyDir makes a directory, on disk or in memory. limit is the pod's memory limit, which bounds a tmpfs without sizeLimit.
 func emptyDir(dir string, e *corev1.EmptyDirVolumeSource, gid int, limit int64) error {
-	if _, err := os.Stat(dir); err == nil && (e.Medium != corev1.StorageMediumMemory || isMount(dir)) {
+	if _, err := os.Stat(dir); err == nil && (e.Medium != corev1.StorageMediumMemory || mount.Is(dir)) {
 		return nil
 	}
 	if err := directory(dir, gid); err != nil {

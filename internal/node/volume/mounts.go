@@ -15,6 +15,9 @@ import (
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
+// subPathDir has the mounts of subPaths: VOLUME/CONTAINER/NUMBER.
+const subPathDir = "volume-subpaths"
+
 // Mounts returns how a container mounts the pod's volumes. env resolves subPathExpr. Images have the names that the pod has for them;
 // the runtime wants those that it knows them by. There is one mount for each of the container's volumeMounts, in their order.
 func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]Mounted, env []*cri.KeyValue) ([]*cri.Mount, error) {
@@ -36,7 +39,7 @@ func (d *Disk) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[string]M
 			continue
 		}
 		if sub != "" {
-			at := filepath.Join(d.PodDir(string(pod.UID)), "volume-subpaths", vm.Name, c.Name, strconv.Itoa(i))
+			at := filepath.Join(d.PodDir(string(pod.UID)), subPathDir, vm.Name, c.Name, strconv.Itoa(i))
 			if path, err = bindSubPath(path, sub, at); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}

@@ -11,12 +11,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/knarr-io/knarr/internal/node/persistent"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
 // Source reads what volumes are made from.
 type Source interface {
 	podspec.Lookup
+	persistent.Reader
 	// Token returns a service-account token for the pod and when it must be renewed.
 	Token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (token string, renew time.Time, err error)
 	// TrustAnchors returns certificates of authorities in PEM.

@@ -4,9 +4,11 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/node/persistent"
 )
 
-// Ref is what a volume is built from: a ConfigMap or Secret of the pod's namespace, any of the ClusterTrustBundles, or the answers to the
+// Ref is what a volume is built from: a ConfigMap, Secret or claim of the pod's namespace, any of the ClusterTrustBundles, or the answers to the
 // pod's PodCertificateRequests; the latter two have no name.
 type Ref struct{ Kind, Name string }
 
@@ -14,6 +16,7 @@ type Ref struct{ Kind, Name string }
 const (
 	ConfigMap             = "ConfigMap"
 	Secret                = "Secret"
+	Claim                 = "PersistentVolumeClaim"
 	ClusterTrustBundle    = "ClusterTrustBundle"
 	PodCertificateRequest = "PodCertificateRequest"
 )
@@ -28,6 +31,8 @@ func Refs(pod *corev1.Pod) []Ref {
 			out = append(out, Ref{ConfigMap, v.ConfigMap.Name})
 		case v.Secret != nil:
 			out = append(out, Ref{Secret, v.Secret.SecretName})
+		case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+			out = append(out, Ref{Claim, persistent.ClaimName(pod, v)})
 		case v.Projected != nil:
 			for j := range v.Projected.Sources {
 				out = append(out, projectedRefs(&v.Projected.Sources[j])...)

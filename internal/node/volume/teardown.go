@@ -1,14 +1,15 @@
 package volume
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/node/mount"
 )
 
 // Teardown unmounts and removes everything of a pod. It is idempotent, and never removes through a mount that would not go.
@@ -17,8 +18,23 @@ func (d *Disk) Teardown(uid string) error {
 		return fmt.Errorf("pod UID %q cannot name a directory", uid)
 	}
 	dir := d.PodDir(uid)
-	if err := unmountBelow(dir); err != nil {
+	if err := mount.UnmountBelow(dir); err != nil {
 		return err
+	}
+	// What was mounted on is removed without what might be in it: after a mount that was not found that would be somebody's data.
+	if d.Claims != nil {
+		if err := d.Claims.Release(types.UID(uid)); err != nil {
+			return err
+		}
+	}
+	parts, err := filepath.Glob(filepath.Join(dir, subPathDir, "*", "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing a mount point: %w", err)
+		}
 	}
 	dirs := []string{dir} // last: it is by this that the pod is found again
 	if d.Memory != "" {
@@ -42,54 +58,4 @@ func (d *Disk) Pods() []string {
 		}
 	}
 	return out
-}
-
-// unmountBelow unmounts all mounts below dir, the innermost first.
-func unmountBelow(dir string) error {
-	points, err := mountPoints()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for i := len(points) - 1; i >= 0; i-- { // mountinfo lists them in the order they were made
-		if p := points[i]; strings.HasPrefix(p, dir+"/") {
-			if err := unix.Unmount(p, unix.UMOUNT_NOFOLLOW); errors.Is(err, unix.EBUSY) {
-				err = unix.Unmount(p, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
-				if err != nil {
-					errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
-				}
-			} else if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// mountPoints reads this process's mounts (proc(5), mountinfo).
-func mountPoints() ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var out []string
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20)
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for s.Scan() {
-		if fields := strings.Fields(s.Text()); len(fields) > 4 {
-			out = append(out, unescape.Replace(fields[4]))
-		}
-	}
-	return out, s.Err()
-}
-
-// isMount reports whether something is mounted at dir itself.
-func isMount(dir string) bool {
-	var a, b unix.Stat_t
-	if unix.Lstat(dir, &a) != nil || unix.Lstat(filepath.Dir(dir), &b) != nil {
-		return false
-	}
-	return a.Dev != b.Dev
 }

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/node/mount"
 )
 
 // Use is what a directory takes of its file system.
@@ -25,9 +27,9 @@ func (d *Disk) Uses(ctx context.Context, pod *corev1.Pod) map[string]Use {
 		v := &pod.Spec.Volumes[i]
 		dir := filepath.Join(d.PodDir(string(pod.UID)), "volumes", v.Name)
 		switch {
-		case v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory, v.EmptyDir != nil && isMount(dir):
+		case v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory, v.EmptyDir != nil && mount.Is(dir):
 			var st unix.Statfs_t
-			if isMount(dir) && unix.Statfs(dir, &st) == nil {
+			if mount.Is(dir) && unix.Statfs(dir, &st) == nil {
 				out[v.Name] = Use{Bytes: (st.Blocks - st.Bfree) * uint64(st.Bsize), Inodes: st.Files - st.Ffree, Memory: true}
 			}
 		case v.EmptyDir != nil, v.ConfigMap != nil:

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/knarr-io/knarr/internal/node/mount"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
@@ -119,6 +120,14 @@ func (s *source) Secret(_ context.Context, _, name string) (*corev1.Secret, erro
 	return out, nil
 }
 
+func (s *source) Claim(_ context.Context, _, name string) (*corev1.PersistentVolumeClaim, error) {
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "persistentvolumeclaims"}, name)
+}
+
+func (s *source) PersistentVolume(_ context.Context, name string) (*corev1.PersistentVolume, error) {
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "persistentvolumes"}, name)
+}
+
 func (s *source) Services(context.Context, string) ([]*corev1.Service, error) { return nil, nil }
 
 func (s *source) Token(context.Context, *corev1.Pod, *corev1.ServiceAccountTokenProjection) (string, time.Time, error) {
@@ -161,8 +170,8 @@ func TestFileVolumes(t *testing.T) {
 			{Secret: &corev1.SecretProjection{LocalObjectReference: name}}, {ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}},
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "ns", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}}}}},
 			source{secret: map[string]string{"s": "1"}}, "ns=ns:444 s=1:444 token=token1:444"},
-		{"claim", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}, source{},
-			`error: MountVolume.SetUp failed for volume "v" : persistentVolumeClaim is not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI, projected or image`},
+		{"another kind", corev1.VolumeSource{ISCSI: &corev1.ISCSIVolumeSource{}}, source{},
+			`error: MountVolume.SetUp failed for volume "v" : iscsi is not supported yet; use persistentVolumeClaim, ephemeral, nfs, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image`},
 	} {
 		d := &Disk{Dir: t.TempDir()}
 		m, renew, err := d.Setup(t.Context(), podWith(tc.v), &tc.src, podspec.Facts{})
@@ -231,7 +240,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	dir := t.TempDir()
 	d := &Disk{Dir: filepath.Join(dir, "pods"), Memory: filepath.Join(dir, "memory")}
 	defer func() {
-		if err := unmountBelow(dir); err != nil {
+		if err := mount.UnmountBelow(dir); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -249,8 +258,9 @@ func TestSecretsStayInMemory(t *testing.T) {
 			t.Errorf("%s lies on a file system of type %x, want tmpfs; %v", vols["v"].HostPath, fs.Type, err)
 		}
 	}
-	if points, err := mountPoints(); err != nil || len(slices.DeleteFunc(points, func(p string) bool { return p != d.Memory })) != 1 {
-		t.Errorf("want one mount at %s, got %v, %v", d.Memory, points, err)
+	all, err := os.ReadFile("/proc/self/mountinfo")
+	if n := strings.Count(string(all), " "+d.Memory+" "); n != 1 || err != nil {
+		t.Errorf("want one mount at %s, got %d, %v", d.Memory, n, err)
 	}
 	if err := d.Teardown("uid-1"); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/localvolume"
 )
 
 // Node authorizes nodes (users system:node:NAME of group system:nodes): the rules of ClusterRole system:node, narrowed to the
@@ -61,6 +62,9 @@ func (n *Node) Authorize(_ context.Context, a *Attributes) (Decision, string, er
 			return NoOpinion, why, nil
 		}
 		return Allow, "", nil
+	}
+	if a.Group == "" && a.Resource == "persistentvolumes" && a.Subresource == "" && a.Verb == "update" {
+		return n.authorizeLocalVolume(name, a)
 	}
 	if !n.rules.allow(a) {
 		return NoOpinion, "", nil
@@ -219,6 +223,16 @@ func (n *Node) narrowVolume(node string, a *Attributes) string {
 		}
 	}
 	return fmt.Sprintf("no relationship found between node %q and this object", node)
+}
+
+// authorizeLocalVolume lets a node take its finalizer from a local volume of its own whose directory it has removed. The NodeRestriction
+// admission plugin sees to it that it changes nothing else.
+func (n *Node) authorizeLocalVolume(node string, a *Attributes) (Decision, string, error) {
+	obj, ok := n.cluster.Get(api.PersistentVolumes, api.Key{Name: a.Name})
+	if !ok || !localvolume.On(obj.(*corev1.PersistentVolume), node) {
+		return NoOpinion, "can only update local volumes of its own", nil
+	}
+	return Allow, "", nil
 }
 
 // find tells whether a pod of the node does. Mirror pods do not count: the node itself writes them, and could name any

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/localvolume"
 )
 
 // pods is a cluster for tests, with one volume bound to claim shop/data, and requests and slices of-NODE of each node.
@@ -32,6 +33,14 @@ func (l pods) Get(res *api.Resource, key api.Key) (api.Object, bool) {
 	}
 	if res == api.ResourceSlices && strings.HasPrefix(key.Name, "of-") {
 		return &resourcev1.ResourceSlice{Spec: resourcev1.ResourceSliceSpec{NodeName: new(strings.TrimPrefix(key.Name, "of-"))}}, true
+	}
+	if res == api.PersistentVolumes && strings.HasPrefix(key.Name, "local-") {
+		host := corev1.NodeSelectorRequirement{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{strings.TrimPrefix(key.Name, "local-")}}
+		pv := &corev1.PersistentVolume{}
+		pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: localvolume.Driver}
+		pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{host}}}}}
+		return pv, true
 	}
 	if res != api.PersistentVolumes || key.Name != "pv" {
 		return nil, false
@@ -101,6 +110,13 @@ func TestNode(t *testing.T) {
 		{"get /persistentvolumeclaims shop/other", "", false},
 		{"get /persistentvolumes /pv", "", true},
 		{"get /persistentvolumes /other", "", false},
+		{"update /persistentvolumes /local-n1", "", true},
+		{"update /persistentvolumes /local-n2", "", false},
+		{"update /persistentvolumes /pv", "", false},
+		{"update /persistentvolumes /none", "", false},
+		{"update /persistentvolumes/status /local-n1", "", false},
+		{"patch /persistentvolumes /local-n1", "", false},
+		{"delete /persistentvolumes /local-n1", "", false},
 		{"create /serviceaccounts/token shop/till", "", true},
 		{"create /serviceaccounts/token shop/boss", "", false},
 		{"get /serviceaccounts shop/till", "", true},

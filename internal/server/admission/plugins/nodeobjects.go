@@ -3,6 +3,7 @@ package plugins
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/localvolume"
 	"github.com/knarr-io/knarr/internal/server/admission"
 )
 
@@ -24,6 +26,23 @@ func restrictClaim(a *admission.Attributes, node string) error {
 	}
 	if !equality.Semantic.DeepEqual(withoutResize(a.Old.(*corev1.PersistentVolumeClaim)), withoutResize(a.Object.(*corev1.PersistentVolumeClaim))) {
 		return forbidden(a, "node %q is not allowed to update fields other than status.quantity and status.conditions", node)
+	}
+	return nil
+}
+
+// restrictVolume lets a node say of a volume that is being deleted that its directory is removed, and nothing else.
+func restrictVolume(a *admission.Attributes, node string) error {
+	if a.Operation != admission.Update || a.Subresource != "" {
+		return forbidden(a, "unexpected operation %q", a.Operation)
+	}
+	old, pv := a.Old.(*corev1.PersistentVolume), a.Object.(*corev1.PersistentVolume).DeepCopy()
+	own := func(f string) bool { return f == localvolume.Finalizer }
+	if old.DeletionTimestamp == nil || !slices.Equal(pv.Finalizers, slices.DeleteFunc(slices.Clone(old.Finalizers), own)) {
+		return forbidden(a, "node %q may only take finalizer %s from a volume that is being deleted", node, localvolume.Finalizer)
+	}
+	pv.ResourceVersion, pv.ManagedFields, pv.Finalizers = old.ResourceVersion, old.ManagedFields, old.Finalizers
+	if !equality.Semantic.DeepEqual(old, pv) {
+		return forbidden(a, "node %q may only change the finalizers of a volume", node)
 	}
 	return nil
 }

@@ -54,6 +54,8 @@ func (p NodeRestriction) Admit(ctx context.Context, a *admission.Attributes) err
 		}
 	case api.PersistentVolumeClaims:
 		return restrictClaim(a, node)
+	case api.PersistentVolumes:
+		return restrictVolume(a, node)
 	case api.CertificateSigningRequests:
 		return restrictRequest(a, node)
 	case api.PodCertificateRequests:

@@ -9,14 +9,17 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/localvolume"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/authz"
 )
@@ -107,6 +110,38 @@ func TestNodeSaysOfClaimsOnlyWhatResizingIsAbout(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a := create(tc.now)
 			a.User, a.Operation, a.Old, a.Subresource = node, admission.Update, old, tc.sub
+			wantError(t, run(NodeRestriction{Reader: objects{}}, a), tc.says)
+		})
+	}
+}
+
+func TestNodeTakesOnlyItsFinalizerFromAVolumeThatEnds(t *testing.T) {
+	node := &user.DefaultInfo{Name: "system:node:n1", Groups: []string{"system:nodes"}}
+	volume := func(ending bool, finalizers ...string) *corev1.PersistentVolume {
+		pv := &corev1.PersistentVolume{ObjectMeta: meta("", "pv")}
+		pv.Finalizers = finalizers
+		if ending {
+			pv.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+		}
+		return pv
+	}
+	const own, others = localvolume.Finalizer, "example.com/keep"
+	moved := volume(true, others)
+	moved.Spec.StorageClassName = "another"
+	for name, tc := range map[string]struct {
+		old, now *corev1.PersistentVolume
+		says     string
+	}{
+		"its own":             {volume(true, own, others), volume(true, others), ""},
+		"another's":           {volume(true, own, others), volume(true, own), "may only take finalizer"},
+		"both":                {volume(true, own, others), volume(true), "may only take finalizer"},
+		"of one that stays":   {volume(false, own, others), volume(false, others), "may only take finalizer"},
+		"and something else":  {volume(true, own, others), moved, "may only change the finalizers"},
+		"with nothing to say": {volume(true, own), volume(true, own), "may only take finalizer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := create(tc.now)
+			a.User, a.Operation, a.Old = node, admission.Update, tc.old
 			wantError(t, run(NodeRestriction{Reader: objects{}}, a), tc.says)
 		})
 	}

@@ -1,0 +1,94 @@
+package persistent
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Record is what stands beside a mount: which volume it is, and whose.
+type Record struct {
+	Pod       types.UID `json:"podUID"`
+	PodName   string    `json:"pod"`
+	Name      string    `json:"name"` // of the volume in the pod
+	Namespace string    `json:"namespace"`
+	Claim     string    `json:"claim"`
+	Volume    string    `json:"volume"` // the PersistentVolume
+	// Driver and Handle name the volume where it is spec.csi.
+	Driver   string `json:"driver,omitempty"`
+	Handle   string `json:"handle,omitempty"`
+	Block    bool   `json:"block,omitempty"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Path is the block device that was there before, Device the file behind one that was made.
+	Path   string `json:"path,omitempty"`
+	Device string `json:"device,omitempty"`
+}
+
+const (
+	claimsDir  = "claims"
+	mountPoint = "mount"
+	recordFile = "volume.json"
+)
+
+// recordOf returns what is written down of a volume of a pod.
+func recordOf(pod types.UID, podName string, v *Volume) *Record {
+	r := &Record{Pod: pod, PodName: podName, Name: v.Name, Namespace: v.Claim.Namespace, Claim: v.Claim.Name, Volume: v.PV.Name, Block: v.Block(), ReadOnly: v.ReadOnly}
+	if csi := v.PV.Spec.CSI; csi != nil {
+		r.Driver, r.Handle, r.ReadOnly = csi.Driver, csi.VolumeHandle, r.ReadOnly || csi.ReadOnly
+	}
+	return r
+}
+
+// write writes a record into dir, all or nothing, unless it stands there.
+func (r *Record) write(dir string) error {
+	path := filepath.Join(dir, recordFile)
+	if have, err := read(path); err == nil && *have == *r {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func read(path string) (*Record, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &Record{}
+	return r, json.Unmarshal(text, r)
+}
+
+// allRecords returns what is written down of all pods below a directory.
+func allRecords(podsDir string) ([]*Record, error) { return records(podsDir, "*") }
+
+// records returns those of one pod, or of all where pod is "*".
+func records(podsDir, pod string) ([]*Record, error) {
+	files, err := filepath.Glob(filepath.Join(podsDir, pod, claimsDir, "*", recordFile))
+	if err != nil {
+		return nil, err
+	}
+	var out []*Record
+	for _, f := range files {
+		r, err := read(f)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it ended meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
