@@ -330,11 +330,14 @@ func stuck(theirs, ours *served) bool {
 		jobCondition(our, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet) != nil && our.Status.StartTime != nil
 }
 
-// late reports whether Kubernetes fails a suspended Job by its failure policy, for a pod that it had stopped and done with when the Job was suspended.
-// Knarr does not look at such pods again.
+// late reports whether Kubernetes fails a Job by its failure policy for a pod that it had stopped and done with: when the Job was suspended, or had too
+// many. Knarr does not look at such pods again, since their exit codes say how they were stopped.
 func late(theirs, ours *served) bool {
 	c := jobCondition(theirs.job(), batchv1.JobFailureTarget)
-	return c != nil && c.Reason == batchv1.JobReasonPodFailurePolicy && *theirs.job().Spec.Suspend && jobCondition(ours.job(), batchv1.JobFailureTarget) == nil
+	return c != nil && c.Reason == batchv1.JobReasonPodFailurePolicy && jobCondition(ours.job(), batchv1.JobFailureTarget) == nil &&
+		slices.ContainsFunc(theirs.pods(), func(p *corev1.Pod) bool {
+			return p.DeletionTimestamp != nil && p.Status.Phase == corev1.PodFailed && !slices.Contains(p.Finalizers, batchv1.JobTrackingFinalizer)
+		})
 }
 
 // TestJobsLiveAsInKubernetes: after each event, both controllers have left the same pods, counted and not, and the same status.

@@ -228,12 +228,12 @@ func (s *step) available(p *corev1.Pod) bool {
 	return ok
 }
 
-// updated reports whether a pod is of the revision in force, by its hash or, if it was made by a much older version, by the number of
-// its template.
+// updated reports whether a pod is of the revision in force: by its hash or, if it was made by a version so old that it has none, by the
+// number of its template. That number begins anew with each DaemonSet, so that it says nothing about pods that were adopted from
+// another one, which have a hash.
 func (s *step) updated(p *corev1.Pod) bool {
-	hash := p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]
-	if hash != "" && (hash == s.obs.hash || slices.Contains(s.obs.same, hash)) {
-		return true
+	if hash := p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]; hash != "" {
+		return hash == s.obs.hash || slices.Contains(s.obs.same, hash)
 	}
 	generation := generationOf(s.ds)
 	return !s.obs.byHash && generation != "" && p.Labels[generationLabel] == generation

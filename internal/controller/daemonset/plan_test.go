@@ -187,8 +187,19 @@ func TestOlderMarksOfARevisionCount(t *testing.T) {
 	ds := agent("0", "1")
 	obs := read(ds, "a=v1:ready b=7:ready")
 	obs.same = []string{"v2", "v1"}
+	delete(obs.pods[1].Labels, appsv1.DefaultDaemonSetUniqueLabelKey)
 	if got := show(plan(ds, obs, now)); got != "" {
-		t.Errorf("%q, want nothing: one has a further hash of the same template, the other its number", got)
+		t.Errorf("%q, want nothing: one has a further hash of the same template, the other no hash and its number", got)
+	}
+}
+
+// TestPodsOfAnEarlierSetAreUpdated: the numbers of templates begin anew with each DaemonSet, so that adopted pods may have that of another template.
+func TestPodsOfAnEarlierSetAreUpdated(t *testing.T) {
+	ds := agent("0", "1")
+	obs := read(ds, "a=v1:ready b=v2:ready")
+	obs.pods[0].Labels[generationLabel] = generationOf(ds)
+	if got := show(plan(ds, obs, now)); got != "-a.v1" {
+		t.Errorf("%q, want the pod of the earlier template deleted", got)
 	}
 }
 

@@ -110,12 +110,13 @@ func (r *reconciler) keys(res *api.Resource, e client.Event) []api.Key {
 	}
 	var keys []api.Key
 	had, has := []metav1.OwnerReference(nil), obj.GetOwnerReferences()
-	wasCollecting := false
+	sameTask := false // a second deletion may ask for another one
 	if e.Old != nil {
-		had, wasCollecting = e.Old.GetOwnerReferences(), collecting(e.Old)
+		had = e.Old.GetOwnerReferences()
+		sameTask = collecting(e.Old) && hasFinalizer(e.Old, metav1.FinalizerOrphanDependents) == hasFinalizer(obj, metav1.FinalizerOrphanDependents)
 	}
 	changed := !slices.EqualFunc(had, has, sameReference)
-	if changed && len(has) > 0 || collecting(obj) && (!wasCollecting || changed) {
+	if changed && len(has) > 0 || collecting(obj) && (!sameTask || changed) {
 		keys = append(keys, keyOf(res, obj))
 	}
 	if changed && len(had) > 0 {

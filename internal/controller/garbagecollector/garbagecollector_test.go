@@ -112,6 +112,29 @@ func TestForeground(t *testing.T) {
 	})
 }
 
+// TestASecondDeletionChangesTheFirst: while the dependents of a are held, somebody decides that they are to stay.
+func TestASecondDeletionChangesTheFirst(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		c.Start(New(c.Client))
+		a := configMap(c, ns, "a")
+		configMap(c, ns, "b", toConfigMap(a, true))
+		ct.Change(c, ns, "b", "", func(cm *corev1.ConfigMap) { cm.Finalizers = []string{"example.com/hold"} })
+		remove(c, "a", metav1.DeletePropagationForeground)
+		c.Settle()
+		if got := names(c, ns); got != "~a ~b" {
+			t.Errorf("while b is held: %s, want ~a ~b", got)
+		}
+		remove(c, "a", metav1.DeletePropagationOrphan)
+		c.Settle()
+		if got := names(c, ns); got != "~b" {
+			t.Errorf("once b is to stay: %s, want ~b alone", got)
+		}
+		if refs := ct.Get[*corev1.ConfigMap](c, ns, "b").OwnerReferences; len(refs) != 0 {
+			t.Errorf("b still has owners %v", refs)
+		}
+	})
+}
+
 func TestForegroundCircle(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		c.Start(New(c.Client))

@@ -27,7 +27,7 @@ func (f *facts) manage(act *actions, now time.Time) {
 		return
 	}
 	want := f.wanted()
-	act.Delete = f.surplus(max(0, len(f.active)-want), now)
+	act.Delete = f.surplus(max(0, len(f.active)-want))
 	if len(act.Delete) > burst {
 		act.Delete = act.Delete[:burst]
 	}
@@ -89,9 +89,9 @@ func (f *facts) fill(act *actions, n int, now time.Time) {
 }
 
 // surplus returns at least n pods to delete: first those without an index that counts, and those that are not the only ones of theirs.
-func (f *facts) surplus(n int, now time.Time) []*corev1.Pod {
+func (f *facts) surplus(n int) []*corev1.Pod {
 	ranked := slices.Clone(f.active)
-	workload.Rank(ranked, nil, now)
+	workload.RankByAge(ranked)
 	if !indexed(f.job) {
 		return ranked[:n]
 	}

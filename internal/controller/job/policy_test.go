@@ -304,7 +304,7 @@ func TestSurplusPodsGoFirst(t *testing.T) {
 	}
 	f := look(job, observed{pods: []*corev1.Pod{at("a0", "0", true), at("b0", "0", false), at("c1", "1", true), at("d9", "9", true), at("e", "", true)}})
 	var doomed []string
-	for _, p := range f.surplus(0, time.Now()) {
+	for _, p := range f.surplus(0) {
 		doomed = append(doomed, p.Name)
 	}
 	slices.Sort(doomed)

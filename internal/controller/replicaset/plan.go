@@ -137,6 +137,9 @@ func newStatus(rs *appsv1.ReplicaSet, active, terminating []*corev1.Pod, failed 
 	at := slices.IndexFunc(status.Conditions, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure })
 	switch {
 	case failed == nil:
+	case at >= 0 && status.Conditions[at].Reason == failed.reason && failed.reason != reasonRefused:
+		// What was said first stands: a message that names the pod is another one with each try, and each status that is written wakes
+		// the owner of the pods for the next.
 	case at >= 0:
 		c := status.Conditions[at]
 		c.Reason, c.Message = failed.reason, failed.message

@@ -3,6 +3,8 @@ package replicaset
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,9 +135,28 @@ func (r *refusing) CreateMany(ctx context.Context, objs []api.Object) []client.R
 	*r.asked += len(objs)
 	out := make([]client.Result, len(objs))
 	for i := range out {
-		out[i].Err = apierrors.NewForbidden(api.Pods.GroupResource(), "", errors.New("exceeded quota"))
+		// The name is made anew for each try.
+		out[i].Err = apierrors.NewForbidden(api.Pods.GroupResource(), fmt.Sprint("web-", *r.asked), errors.New("exceeded quota"))
 	}
 	return out
+}
+
+// TestRefusalsThatDifferAreNoHotLoop: each refusal names another pod, and is no reason to try again at once.
+func TestRefusalsThatDifferAreNoHotLoop(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		asked := 0
+		front := &refusing{Client: c.Client, refuse: true, asked: &asked}
+		c.Start(New(front))
+		ct.Make(c, replicaSet("web", 2))
+		c.Pass(10 * time.Minute)
+		if asked < 5 || asked > 60 {
+			t.Errorf("asked %d times in ten minutes, want a back-off", asked)
+		}
+		first := ct.Get[*appsv1.ReplicaSet](c, ns, "web")
+		if len(first.Status.Conditions) != 1 || !strings.Contains(first.Status.Conditions[0].Message, "web-1 ") && !strings.Contains(first.Status.Conditions[0].Message, `"web-1"`) {
+			t.Errorf("conditions %+v, want the first refusal", first.Status.Conditions)
+		}
+	})
 }
 
 func TestRefusedPodsAreAskedForOneAtATime(t *testing.T) {

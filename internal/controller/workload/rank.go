@@ -12,7 +12,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 )
 
-// Rank orders pods so that those to delete first come first. The order is Kubernetes'
+// Rank orders pods so that those to delete first come first. The order is Kubernetes' for ReplicaSets
 // (https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset and KEP-2185): what does the
 // least work goes first, then what was marked cheap, then what shares its node with many of related, then what is young.
 func Rank(pods, related []*corev1.Pod, now time.Time) {
@@ -22,32 +22,52 @@ func Rank(pods, related []*corev1.Pod, now time.Time) {
 			onNode[p.Spec.NodeName]++
 		}
 	}
-	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return compare(a, b, onNode, now) })
+	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(
+			compareWork(a, b),
+			cmp.Compare(deletionCost(a), deletionCost(b)),
+			cmp.Compare(onNode[b.Spec.NodeName], onNode[a.Spec.NodeName]), // doubled up goes first
+			compareLife(a, b, func(ta, tb time.Time) int {
+				return cmp.Or(cmp.Compare(magnitude(now.Sub(ta)), magnitude(now.Sub(tb))), cmp.Compare(a.UID, b.UID))
+			}),
+		)
+	})
 }
 
-func compare(a, b *corev1.Pod, onNode map[string]int, now time.Time) int {
-	readyA, readyB := podstate.Ready(a), podstate.Ready(b)
-	if c := cmp.Or(
+// RankByAge is the order of the pods of Jobs: what does the least work goes first, and then the younger, to the second.
+func RankByAge(pods []*corev1.Pod) {
+	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(compareWork(a, b), compareLife(a, b, func(ta, tb time.Time) int { return tb.Compare(ta) }))
+	})
+}
+
+// compareWork puts the pod first that does less.
+func compareWork(a, b *corev1.Pod) int {
+	return cmp.Or(
 		falseFirst(a.Spec.NodeName != "", b.Spec.NodeName != ""),
 		cmp.Compare(phaseOrder(a), phaseOrder(b)),
-		falseFirst(readyA, readyB),
-		cmp.Compare(deletionCost(a), deletionCost(b)),
-		cmp.Compare(onNode[b.Spec.NodeName], onNode[a.Spec.NodeName]), // doubled up goes first
-	); c != 0 {
-		return c
+		falseFirst(podstate.Ready(a), podstate.Ready(b)),
+	)
+}
+
+// compareLife puts the pod first that was ready for less, restarted more, or is younger. compareAge compares two times that differ; one that is
+// not known counts as the youngest.
+func compareLife(a, b *corev1.Pod, compareAge func(ta, tb time.Time) int) int {
+	age := func(ta, tb time.Time) int {
+		switch {
+		case ta.Equal(tb):
+			return 0
+		case ta.IsZero() || tb.IsZero():
+			return falseFirst(!ta.IsZero(), !tb.IsZero())
+		}
+		return compareAge(ta, tb)
 	}
-	if readyA && readyB {
-		if sa, sb := podstate.ReadySince(a), podstate.ReadySince(b); !sa.Equal(sb) {
-			return byAge(a, b, sa, sb, now)
+	if podstate.Ready(a) && podstate.Ready(b) {
+		if c := age(podstate.ReadySince(a), podstate.ReadySince(b)); c != 0 {
+			return c
 		}
 	}
-	if c := compareRestarts(a, b); c != 0 {
-		return c
-	}
-	if ca, cb := a.CreationTimestamp.Time, b.CreationTimestamp.Time; !ca.Equal(cb) {
-		return byAge(a, b, ca, cb, now)
-	}
-	return 0
+	return cmp.Or(compareRestarts(a, b), age(a.CreationTimestamp.Time, b.CreationTimestamp.Time))
 }
 
 func falseFirst(a, b bool) int {
@@ -84,15 +104,8 @@ func deletionCost(p *corev1.Pod) int32 {
 	return int32(n)
 }
 
-// byAge puts the younger first. Times are compared by the order of magnitude of their age, and equals by UID, so that the
-// choice between pods of about the same age is as good as random (KEP-2185). An unknown time counts as youngest.
-func byAge(a, b *corev1.Pod, ta, tb, now time.Time) int {
-	if ta.IsZero() || tb.IsZero() {
-		return falseFirst(!ta.IsZero(), !tb.IsZero())
-	}
-	return cmp.Or(cmp.Compare(magnitude(now.Sub(ta)), magnitude(now.Sub(tb))), cmp.Compare(a.UID, b.UID))
-}
-
+// magnitude is the order of magnitude of an age. By it, and equals by UID, the choice between pods of about the same age is as good as random
+// (KEP-2185).
 func magnitude(age time.Duration) int {
 	if age <= 0 {
 		return -1

@@ -78,3 +78,25 @@ func TestRankOrderOfRules(t *testing.T) {
 		}
 	}
 }
+
+// TestRankByAge: pods of Jobs go the youngest first, to the second, whatever they cost.
+func TestRankByAge(t *testing.T) {
+	at := func(seconds int) metav1.Time { return metav1.NewTime(time.Unix(1e6+int64(seconds), 0)) }
+	pod := func(name string, created, ready int, cost string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: at(created), Annotations: map[string]string{corev1.PodDeletionCost: cost}},
+			Spec:       corev1.PodSpec{NodeName: "n"},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{
+				{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: at(ready)}}},
+		}
+	}
+	pending := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "0", CreationTimestamp: at(0)}, Status: corev1.PodStatus{Phase: corev1.PodPending}}
+	want := []*corev1.Pod{pending, pod("1", 1, 9, "9"), pod("2", 2, 8, "1"), pod("3", 4, 7, "1"), pod("4", 3, 7, "0")}
+	got := []*corev1.Pod{want[3], want[1], want[4], want[0], want[2]}
+	RankByAge(got)
+	for i, p := range got {
+		if p != want[i] {
+			t.Errorf("place %d: pod %s", i, p.Name)
+		}
+	}
+}
