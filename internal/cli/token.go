@@ -80,6 +80,9 @@ type admin struct {
 	client.Client
 	Close func()
 	ca    []byte
+	// server is the API's URL, transport what carries requests to it.
+	server    string
+	transport http.RoundTripper
 }
 
 func newAdmin(dataDir string) (*admin, error) {
@@ -102,7 +105,7 @@ func newAdmin(dataDir string) (*admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &admin{Client: c, Close: func() { c.Close(); transport.CloseIdleConnections() }, ca: config.CAData}, nil
+	return &admin{Client: c, Close: func() { c.Close(); transport.CloseIdleConnections() }, ca: config.CAData, server: strings.TrimRight(config.Host, "/"), transport: transport}, nil
 }
 
 // tokenWish is what a new token is to be like.

@@ -80,8 +80,10 @@ func New(cfg Config) (*Agent, error) {
 	})
 	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow, Node: cfg.NodeName, Events: rec})
 	volumes, claims := cfg.volumes(a.report.Node)
+	var claimed *endpoint.Claims
 	if claims != nil {
 		a.local = &local.Keeper{Store: claims.Local, Client: cfg.Client, Node: cfg.NodeName, Events: rec, Log: a.log, Used: claims.Uses}
+		claimed = &endpoint.Claims{Mounter: claims, Keeper: a.local}
 	}
 	a.host = &pod.Host{
 		Node: *facts, Client: cfg.Client, Runtime: cfg.Runtime, Volumes: volumes, Cgroups: cgroups, Devices: ready, Prober: cfg.prober(), Probes: probe.NewMetrics(),
@@ -98,7 +100,7 @@ func New(cfg Config) (*Agent, error) {
 		ImageGCHigh: cfg.ImageGCHigh, ImageGCLow: cfg.ImageGCLow, Hollow: cfg.Hollow,
 	})
 	a.Endpoint = endpoint.New(endpoint.Settings{
-		Node: cfg.NodeName, Version: cfg.Version, Pods: a.pods, Runtime: cfg.Runtime, Cgroups: cgroups, Disks: disks, Capacity: facts.Capacity,
+		Node: cfg.NodeName, Version: cfg.Version, Pods: a.pods, Runtime: cfg.Runtime, Cgroups: cgroups, Disks: disks, Claims: claimed, Capacity: facts.Capacity,
 		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate, Metrics: cfg.Metrics, Probes: a.host.Probes,
 	})
 	return a, nil

@@ -38,6 +38,10 @@ func (e *Endpoint) addDisks(ctx context.Context, s *kubelet.Summary, now time.Ti
 		return kubelet.FsStats{Time: metav1.NewTime(t), AvailableBytes: root.AvailableBytes, CapacityBytes: root.CapacityBytes,
 			InodesFree: root.InodesFree, Inodes: root.Inodes, UsedBytes: &u.Bytes, InodesUsed: &u.Inodes}
 	}
+	var claims map[types.UID][]kubelet.VolumeStats
+	if e.Claims != nil {
+		claims = e.Claims.stats(ctx, now)
+	}
 	for i := range s.Pods {
 		p := &s.Pods[i]
 		w := e.Pods.Get(types.UID(p.PodRef.UID))
@@ -60,6 +64,7 @@ func (e *Endpoint) addDisks(ctx context.Context, s *kubelet.Summary, now time.Ti
 				p.VolumeStats = append(p.VolumeStats, kubelet.VolumeStats{Name: spec.Spec.Volumes[k].Name, FsStats: share(u, d.At)})
 			}
 		}
+		p.VolumeStats = append(p.VolumeStats, claims[w.UID()]...)
 		sum := share(d.Ephemeral(spec), d.At)
 		p.EphemeralStorage = &sum
 	}

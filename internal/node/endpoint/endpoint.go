@@ -30,6 +30,7 @@ type Settings struct {
 	Runtime runtime.Runtime
 	Cgroups pod.Cgroups
 	Disks   *diskuse.Meter
+	Claims  *Claims // nil on hollow nodes
 	// Capacity is what the machine has.
 	Capacity corev1.ResourceList
 	// DataDir is the directory whose disk is the node's.
@@ -99,6 +100,7 @@ func (e *Endpoint) routes() http.Handler {
 		return sendJSON(w, map[string]any{"kubeletconfig": e.Config})
 	})
 	handle("/containerLogs/{namespace}/{pod}/{container}", e.serveLog)
+	handle("/volumes", e.serveVolumes)
 	handle("/usage/node", e.serveNodeUsage)
 	handle("/usage/pods", e.servePodUsage)
 	return mux

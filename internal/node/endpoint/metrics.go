@@ -25,6 +25,9 @@ func (e *Endpoint) ownMetrics() http.Handler {
 	for state, name := range map[lifecycle.State]string{lifecycle.Running: "running", lifecycle.Exited: "exited", lifecycle.Created: "created", lifecycle.Unknown: "unknown"} {
 		gauge("kubelet_running_containers", "Number of containers by state.", prometheus.Labels{"container_state": name}, func() float64 { _, c := e.running(); return float64(c[state]) })
 	}
+	if e.Claims != nil {
+		reg.MustRegister(newClaimMetrics(e.Claims))
+	}
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	all := prometheus.Gatherers{reg}
 	if e.Metrics != nil {

@@ -103,6 +103,27 @@ func (m *Mounter) Held(pod types.UID) (map[string]Mounted, error) {
 	return out, err
 }
 
+// Mount is a volume that a pod has, and where.
+type Mount struct {
+	Record
+	At string
+}
+
+// Mounts returns the volumes that all pods have.
+func (m *Mounter) Mounts() ([]Mount, error) {
+	all, err := allRecords(m.Pods)
+	if err != nil {
+		return nil, err
+	}
+	var out []Mount
+	for _, r := range all {
+		if have, ok := m.held(r); ok {
+			out = append(out, Mount{Record: *r, At: have.Path})
+		}
+	}
+	return out, nil
+}
+
 // held returns what is there by a record, if it is complete.
 func (m *Mounter) held(r *Record) (Mounted, bool) {
 	out := Mounted{ReadOnly: r.ReadOnly, Device: r.Block}
