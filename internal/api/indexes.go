@@ -10,6 +10,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
+
+	"github.com/knarr-io/knarr/internal/api/volume"
 )
 
 // Indexes of the shared copy.
@@ -23,6 +25,10 @@ const (
 	IndexJob = "job"
 	// IndexClaim holds pods by NAMESPACE/NAME of each ResourceClaim that they use, of their own or made for them.
 	IndexClaim = "claim"
+	// IndexVolumeClaim holds pods by NAMESPACE/NAME of each PersistentVolumeClaim that their volumes mean.
+	IndexVolumeClaim = "volumeclaim"
+	// IndexVolume holds PersistentVolumes by what volume.FreeOf and volume.NamedBy return.
+	IndexVolume = "volume"
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
 	IndexService = "service"
 	// IndexNodePort holds Services by PROTOCOL/PORT of their node ports.
@@ -70,6 +76,15 @@ func claimsOfPod(o Object) []string {
 		out = append(out, pod.Namespace+"/"+name)
 	}
 	return out
+}
+
+func volumeClaimsOfPod(o Object) []string {
+	pod := o.(*corev1.Pod)
+	names := volume.ClaimNames(pod)
+	for i := range names {
+		names[i] = pod.Namespace + "/" + names[i]
+	}
+	return names
 }
 
 func jobOfPod(o Object) []string {

@@ -26,7 +26,7 @@ var Pods = declare(kind[corev1.Pod, core.Pod, corev1.PodList]{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Pod"),
 		Plural:           "pods", Singular: "pod", ShortNames: []string{"po"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "pods", Status: true, AnswersDeleted: true,
-		Indexes: map[string]func(Object) []string{IndexNode: nodeOfPod, IndexJob: jobOfPod, IndexClaim: claimsOfPod},
+		Indexes: map[string]func(Object) []string{IndexNode: nodeOfPod, IndexJob: jobOfPod, IndexClaim: claimsOfPod, IndexVolumeClaim: volumeClaimsOfPod},
 		History: 16384, // they change more often than all others together
 		Share:   sharePod,
 		ResetFields: map[string]fieldpath.Filter{

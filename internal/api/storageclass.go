@@ -8,7 +8,7 @@ import (
 	storagevalidation "k8s.io/kubernetes/pkg/apis/storage/validation"
 )
 
-// StorageClasses are storage.k8s.io/v1 storage classes: claims name them or get the default one; nothing provisions volumes yet.
+// StorageClasses are storage.k8s.io/v1 storage classes: claims name them or get the default one.
 var StorageClasses = declare(kind[storagev1.StorageClass, storage.StorageClass, storagev1.StorageClassList]{
 	Resource: Resource{
 		GroupVersionKind: storagev1.SchemeGroupVersion.WithKind("StorageClass"),

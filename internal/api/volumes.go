@@ -8,14 +8,17 @@ import (
 	pvcutil "k8s.io/kubernetes/pkg/api/persistentvolumeclaim"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+
+	"github.com/knarr-io/knarr/internal/api/volume"
 )
 
-// PersistentVolumes are core/v1 persistent volumes: stored and validated; nothing binds them yet.
+// PersistentVolumes are core/v1 persistent volumes.
 var PersistentVolumes = declare(kind[corev1.PersistentVolume, core.PersistentVolume, corev1.PersistentVolumeList]{
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("PersistentVolume"),
 		Plural:           "persistentvolumes", Singular: "persistentvolume", ShortNames: []string{"pv"},
 		Prefix: "persistentvolumes", Status: true, AnswersDeleted: true,
+		Indexes: map[string]func(Object) []string{IndexVolume: func(o Object) []string { return []string{volume.Indexed(o.(*corev1.PersistentVolume))} }},
 	},
 	prepareCreate: func(pv *core.PersistentVolume) {
 		pvutil.DropDisabledSpecFields(&pv.Spec, nil)
@@ -53,7 +56,7 @@ func preparePVUpdate(pv, old *core.PersistentVolume, sub string) {
 	}
 }
 
-// PersistentVolumeClaims are core/v1 claims: stored and validated; nothing binds them yet.
+// PersistentVolumeClaims are core/v1 claims.
 var PersistentVolumeClaims = declare(kind[corev1.PersistentVolumeClaim, core.PersistentVolumeClaim, corev1.PersistentVolumeClaimList]{
 	Resource: Resource{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"),

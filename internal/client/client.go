@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/volume"
 	"github.com/knarr-io/knarr/internal/server/claims"
 	"github.com/knarr-io/knarr/internal/server/registry"
 )
@@ -59,6 +60,9 @@ type Binding = registry.Binding
 // Claim is what a Binding does to one of the pod's ResourceClaims. Only [Local] carries it out.
 type Claim = claims.Claim
 
+// VolumeBinding is what a Binding does to one of the pod's PersistentVolumeClaims. Only [Local] carries it out.
+type VolumeBinding = volume.Binding
+
 // ListOptions narrow a List or Watch. The zero value means everything.
 type ListOptions struct {
 	Namespace string
@@ -79,6 +83,10 @@ const (
 	IndexJob = api.IndexJob
 	// IndexClaim holds pods by NAMESPACE/NAME of each ResourceClaim that they use.
 	IndexClaim = api.IndexClaim
+	// IndexVolumeClaim holds pods by NAMESPACE/NAME of each PersistentVolumeClaim that their volumes mean.
+	IndexVolumeClaim = api.IndexVolumeClaim
+	// IndexVolume holds PersistentVolumes by what volume.FreeOf and volume.NamedBy return.
+	IndexVolume = api.IndexVolume
 	// IndexService holds EndpointSlices by NAMESPACE/SERVICE, from the label kubernetes.io/service-name.
 	IndexService = api.IndexService
 )

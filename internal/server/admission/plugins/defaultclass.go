@@ -8,14 +8,12 @@ import (
 	networkingv1beta1 "k8s.io/api/networking/v1beta1"
 
 	"github.com/knarr-io/knarr/internal/api"
+	"github.com/knarr-io/knarr/internal/api/volume"
 	"github.com/knarr-io/knarr/internal/server/admission"
 )
 
-// The annotations that make a class the default one.
-var (
-	defaultStorage = []string{"storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"}
-	defaultIngress = []string{networkingv1.AnnotationIsDefaultIngressClass}
-)
+// defaultIngress are the annotations that make an IngressClass the default one.
+var defaultIngress = []string{networkingv1.AnnotationIsDefaultIngressClass}
 
 // DefaultStorageClass gives claims that ask for no class the default one. A claim with the class "" asks for none.
 type DefaultStorageClass struct{ Reader admission.Reader }
@@ -32,7 +30,7 @@ func (p DefaultStorageClass) Admit(_ context.Context, a *admission.Attributes) e
 	if _, annotated := claim.Annotations[corev1.BetaStorageClassAnnotation]; annotated || claim.Spec.StorageClassName != nil {
 		return nil
 	}
-	claim.Spec.StorageClassName = defaultClass(p.Reader, api.StorageClasses, defaultStorage)
+	claim.Spec.StorageClassName = defaultClass(p.Reader, api.StorageClasses, volume.DefaultClassAnnotations())
 	return nil
 }
 
