@@ -33,6 +33,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/deployment"
 	"github.com/knarr-io/knarr/internal/controller/disruption"
 	"github.com/knarr-io/knarr/internal/controller/endpointslice"
+	"github.com/knarr-io/knarr/internal/controller/ephemeralvolume"
 	"github.com/knarr-io/knarr/internal/controller/eventttl"
 	"github.com/knarr-io/knarr/internal/controller/flowcontrol"
 	"github.com/knarr-io/knarr/internal/controller/frontproxy"
@@ -41,6 +42,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/namespace"
 	"github.com/knarr-io/knarr/internal/controller/nodeipam"
 	"github.com/knarr-io/knarr/internal/controller/nodelifecycle"
+	"github.com/knarr-io/knarr/internal/controller/persistentvolume"
 	"github.com/knarr-io/knarr/internal/controller/podautoscaler"
 	"github.com/knarr-io/knarr/internal/controller/podcertificate"
 	"github.com/knarr-io/knarr/internal/controller/podgc"
@@ -53,6 +55,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/servicecidr"
 	"github.com/knarr-io/knarr/internal/controller/statefulset"
 	"github.com/knarr-io/knarr/internal/controller/storagemigration"
+	"github.com/knarr-io/knarr/internal/controller/storageprotection"
 	"github.com/knarr-io/knarr/internal/controller/tokencleaner"
 	"github.com/knarr-io/knarr/internal/controller/trustbundle"
 	"github.com/knarr-io/knarr/internal/controller/ttlafterfinished"
@@ -233,6 +236,9 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	if err := Bootstrap(ctx, p.Client, initial); err != nil {
 		return err
 	}
+	if err := localStorage(ctx, p.Client); err != nil {
+		return fmt.Errorf("making the class of local volumes: %w", err)
+	}
 	if err := authz.Bootstrap(ctx, p.Client); err != nil {
 		return err
 	}
@@ -264,6 +270,11 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		cronjob.New(as("cronjob-controller")),
 		resourceclaim.New(as("resource-claim-controller")),
 		resourceclaim.NewUsers(as("resource-claim-controller")),
+		persistentvolume.New(as("persistent-volume-binder")),
+		persistentvolume.NewDirectories(as("persistent-volume-binder")),
+		storageprotection.NewClaims(as("pvc-protection-controller")),
+		storageprotection.NewVolumes(as("pv-protection-controller")),
+		ephemeralvolume.New(as("ephemeral-volume-controller")),
 		ttlafterfinished.New(as("ttl-after-finished-controller")),
 		p.autoscaler(as(autoscalerAccount)),
 		disruption.New(as("disruption-controller")),

@@ -50,6 +50,7 @@ func Default(cfg Config) admission.Chain {
 		Priority{cfg.Reader},
 		DefaultTolerationSeconds{},
 		DefaultStorageClass{cfg.Reader},
+		StorageObjectInUseProtection{},
 		RuntimeClass{cfg.Reader},
 		PodTopologyLabels{cfg.Reader},
 		Certificates{Authorizer: cfg.Authorizer},
