@@ -83,7 +83,8 @@ func TestControllersHaveTheRightsThatTheyUse(t *testing.T) {
 
 	live(t, p.Client)
 	want := []string{"deployment-controller", "replicaset-controller", "statefulset-controller", "daemon-set-controller", "replication-controller", "job-controller", "cronjob-controller", "ttl-after-finished-controller", "endpointslice-controller", "endpoint-controller", "disruption-controller", "resourcequota-controller",
-		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller", "service-cidrs-controller"}
+		"namespace-controller", "generic-garbage-collector", "root-ca-cert-publisher", "service-account-controller", "node-controller", "clusterrole-aggregation-controller", "service-cidrs-controller",
+		"persistent-volume-binder", "pvc-protection-controller"}
 	await(t, func() string {
 		watch.mu.Lock()
 		defer watch.mu.Unlock()
@@ -114,7 +115,7 @@ func live(t *testing.T, c client.Client) {
 	once := corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	for _, o := range []api.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}},
-		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Status: corev1.NodeStatus{Capacity: capacity, Allocatable: capacity,
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{corev1.LabelHostname: "n"}}, Status: corev1.NodeStatus{Capacity: capacity, Allocatable: capacity,
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}}}},
 		&corev1.ResourceQuota{ObjectMeta: meta, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"pods": resource.MustParse("10")}}},
 		&policyv1.PodDisruptionBudget{ObjectMeta: meta, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}}},

@@ -20,9 +20,10 @@ func (s *Scheduler) commit(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		flights, asking := apart(flights)
 		bindings := make([]client.Binding, len(flights))
 		for i, f := range flights {
-			bindings[i] = client.Binding{Pod: f.key, UID: string(f.pod.UID), Node: f.node, Claims: claimed(f.claims)}
+			bindings[i] = client.Binding{Pod: f.key, UID: string(f.pod.UID), Node: f.node, Claims: claimed(f.claims), Volumes: f.volumes}
 		}
 		results := s.client.BindMany(ctx, bindings)
 		for i := range results {
@@ -34,7 +35,25 @@ func (s *Scheduler) commit(ctx context.Context) error {
 			return nil
 		}
 		s.report.scheduled(flights, results)
+		for _, f := range asking {
+			err := s.ask(ctx, &f)
+			if !s.call(ctx, func() { s.asked(&f, err) }) {
+				return nil
+			}
+		}
 	}
+}
+
+// apart parts the pods that are to be bound from those for which a provisioner has to be asked first.
+func apart(all []flight) (bound, asking []flight) {
+	for _, f := range all {
+		if len(f.asks) > 0 {
+			asking = append(asking, f)
+		} else {
+			bound = append(bound, f)
+		}
+	}
+	return bound, asking
 }
 
 // confirm finds out what became of a binding that returned err: it may have been made though the answer was lost, and then
@@ -73,6 +92,9 @@ func (s *Scheduler) landed(flights []flight, results []client.Result) {
 		}
 		if !f.unknown && s.state.Devices().NotBound(f.pod.UID) {
 			s.helps |= placement.DevicesChanged
+		}
+		if !f.unknown && s.state.Volumes().NotBound(f.pod.UID) {
+			s.helps |= placement.ClaimChanged
 		}
 		if !known {
 			continue // deleted or assigned by somebody else meanwhile

@@ -202,7 +202,8 @@ func (s *Scheduler) round(now time.Time) {
 	s.metrics.decided(len(pods), took)
 	for i, d := range decisions {
 		if p := batch[i]; d.Node != "" {
-			flights = append(flights, flight{pod: p.pod, key: p.key, node: d.Node, claims: d.Claims, began: now, entered: p.entered, attempts: p.attempts})
+			flights = append(flights, flight{pod: p.pod, key: p.key, node: d.Node, claims: d.Claims, volumes: d.Volumes, asks: d.Asks, waits: d.Rejection,
+				began: now, entered: p.entered, attempts: p.attempts})
 			continue
 		}
 		s.metrics.rejected(s.name, d.Rejection, took)
@@ -225,8 +226,11 @@ type flight struct {
 	key      api.Key
 	node     string
 	claims   []devices.Claim
-	began    time.Time // when the attempt began
-	entered  time.Time // when the pod came into the queue
+	volumes  []client.VolumeBinding
+	asks     []api.Key            // claims whose provisioner is to be asked; then the pod is not bound, but waits
+	waits    *placement.Rejection // for what, where it does
+	began    time.Time            // when the attempt began
+	entered  time.Time            // when the pod came into the queue
 	attempts int
 	unknown  bool // whether it arrived; the room stays taken until the watch or the next attempt tells
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	storage "k8s.io/component-helpers/storage/volume"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -208,7 +209,9 @@ func TestClaims(t *testing.T) {
 		}).DeepCopy()
 		// A claim that came does not help by itself: the reason stays until somebody looks again.
 		c.on("a", "")
-		pvc.Spec.VolumeName = "pv"
+		clienttest.Create(t, c.Client, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: corev1.PersistentVolumeSpec{
+			AccessModes: pvc.Spec.AccessModes, Capacity: pvc.Spec.Resources.Requests, PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}}})
+		pvc.Spec.VolumeName, pvc.Annotations = "pv", map[string]string{storage.AnnBindCompleted: "yes"}
 		if _, err := c.Update(context.Background(), pvc, ""); err != nil {
 			t.Fatal(err)
 		}

@@ -31,11 +31,10 @@ type fed struct {
 }
 
 func (s *Scheduler) watched() []*source {
-	return append(s.deviceSources(), []*source{
+	return append(append(s.deviceSources(), s.volumeSources()...), []*source{
 		{resource: api.Nodes, set: s.setNode, remove: s.removeNode, keys: s.state.NodeKeys},
 		{resource: api.Namespaces, set: s.setNamespace, keys: s.state.NamespaceKeys,
 			remove: func(key api.Key) { s.state.RemoveNamespace(key.Name) }},
-		{resource: api.PersistentVolumeClaims, set: s.setClaim, remove: s.state.RemoveClaim, keys: s.state.ClaimKeys},
 		{resource: api.PodDisruptionBudgets, remove: s.state.RemoveBudget, keys: s.state.BudgetKeys,
 			set: func(o api.Object) { s.state.SetBudget(o.(*policyv1.PodDisruptionBudget)) }},
 		{resource: api.Pods, set: s.setPod, remove: s.removePod, keys: s.podKeys},
@@ -110,11 +109,6 @@ func (s *Scheduler) removeNode(key api.Key) {
 func (s *Scheduler) setNamespace(o api.Object) {
 	s.state.SetNamespace(o.(*corev1.Namespace))
 	s.helps |= placement.NamespaceChanged
-}
-
-func (s *Scheduler) setClaim(o api.Object) {
-	s.state.SetClaim(o.(*corev1.PersistentVolumeClaim))
-	s.helps |= placement.ClaimChanged
 }
 
 // setPod sorts a pod: it holds its node's resources, waits for a node, or does not matter (any more).

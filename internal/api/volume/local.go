@@ -14,18 +14,19 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/amount"
+	"github.com/knarr-io/knarr/internal/api/localvolume"
 )
 
 // Knarr's own volumes: a directory each, on the node of the pod that uses it first.
 const (
 	// Local is the name of their driver and provisioner.
-	Local = "local.knarr.io"
+	Local = localvolume.Driver
 	// LocalClass is the class that every cluster begins with.
 	LocalClass = "knarr-local"
 	// LocalCapacity is the annotation of a Node with the bytes that local volumes may take there, which its agent publishes.
-	LocalCapacity = Local + "/capacity"
+	LocalCapacity = localvolume.CapacityAnnotation
 	// LocalDirectory is the finalizer of a volume whose directory is still there. The agent of its node takes it off.
-	LocalDirectory = Local + "/directory"
+	LocalDirectory = localvolume.Finalizer
 )
 
 // LocalRefusal returns why there is no local volume for a claim, or "".
@@ -69,7 +70,7 @@ func NewLocal(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass
 
 // LocalHost returns the hostname label of the node that has a local volume; "" if v is none.
 func LocalHost(v *corev1.PersistentVolume) string {
-	if v.Spec.CSI == nil || v.Spec.CSI.Driver != Local || v.Spec.NodeAffinity == nil || v.Spec.NodeAffinity.Required == nil {
+	if !localvolume.Is(v) || v.Spec.NodeAffinity == nil || v.Spec.NodeAffinity.Required == nil {
 		return ""
 	}
 	for _, term := range v.Spec.NodeAffinity.Required.NodeSelectorTerms {

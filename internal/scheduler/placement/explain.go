@@ -114,7 +114,7 @@ func (st *State) Explain(pod *corev1.Pod) (suitable []string, reasons []Reason) 
 		r.Nodes = append(r.Nodes, node)
 	}
 	by, problem := st.podProblem(pod)
-	want, _ := st.devices.Wants(pod)
+	want := st.needsOf(pod)
 	c, p := st.classOf(st.shapeOf(pod)), pinOf(pod)
 	named := st.pinned(p)
 	for _, n := range st.nodes {
@@ -130,8 +130,8 @@ func (st *State) Explain(pod *corev1.Pod) (suitable []string, reasons []Reason) 
 			v = &verdict{filter: &nodeAffinity, reasons: []string{reasonNodeAffinity}}
 		}
 		if v == nil && want != nil {
-			if _, why := want.On(n.obj); why != "" {
-				v = &verdict{filter: &dynamicResources, reasons: []string{why}}
+			if _, why := want.on(n.obj); why.by != nil {
+				v = &verdict{filter: why.by, reasons: []string{why.text}}
 			}
 		}
 		if v == nil {

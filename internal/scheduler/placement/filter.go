@@ -37,6 +37,8 @@ var (
 	nodeFilters   = [...]*Filter{&nodeUnschedulable, &taintToleration, &nodeAffinity, &nodeDeclaredFeatures}
 	roomFilters   = [...]*Filter{&nodePorts, &nodeResourcesFit}
 	domainFilters = [...]*Filter{&podTopologySpread, &interPodAffinity}
+	// What needs are turned down by, besides the filters of the pod. They have no function.
+	needFilters = [...]*Filter{&volumeRestrictions, &nodeVolumeLimits, &volumeZone}
 )
 
 // filters returns all filters; the position of each is its bit in a FilterSet.
@@ -45,7 +47,8 @@ func filters() []*Filter {
 	all = append(all, podFilters[:]...)
 	all = append(all, nodeFilters[:]...)
 	all = append(all, roomFilters[:]...)
-	return append(all, domainFilters[:]...)
+	all = append(all, domainFilters[:]...)
+	return append(all, needFilters[:]...)
 }
 
 // FilterSet is a set of filters.
@@ -81,7 +84,7 @@ const (
 	NodeGone                            // domains may have become fewer
 	PodGone                             // a placed pod went, or will use less
 	PodPlaced                           // a pod was placed, or a placed one changed its labels
-	ClaimChanged                        // a PersistentVolumeClaim
+	ClaimChanged                        // a PersistentVolumeClaim, a volume, or what these are judged by
 	NamespaceChanged                    // the labels of a namespace
 	RoomReturned                        // room kept for a nominated pod was given up
 	DevicesChanged                      // devices came, went or were given back, or a claim or class came

@@ -1,6 +1,9 @@
 package placement
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestEveryFilterIsComplete(t *testing.T) {
 	var all FilterSet
@@ -14,7 +17,11 @@ func TestEveryFilterIsComplete(t *testing.T) {
 				looks++
 			}
 		}
-		if looks != 1 {
+		want := 1
+		if slices.Contains(needFilters[:], f) { // package volumes looks, in their name
+			want = 0
+		}
+		if looks != want {
 			t.Errorf("%s looks at %d of the four things", f.Name, looks)
 		}
 		if setOf(f).String() != f.Name {
@@ -25,7 +32,7 @@ func TestEveryFilterIsComplete(t *testing.T) {
 	if got := HelpedBy(^Events(0)); got != all {
 		t.Errorf("all events help %s, want %s", got, all)
 	}
-	if got := HelpedBy(ClaimChanged).String(); got != "VolumeBinding" {
+	if got := HelpedBy(ClaimChanged).String(); got != "VolumeBinding,VolumeRestrictions,NodeVolumeLimits,VolumeZone" {
 		t.Errorf("claims help %s", got)
 	}
 }

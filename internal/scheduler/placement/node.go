@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/amount"
+	"github.com/knarr-io/knarr/internal/api/volume"
 )
 
 // node is a machine and what is placed on it. What every class looks at comes first, in few lines of the processor's cache: building
@@ -103,6 +104,7 @@ func (n *node) held(priority int32) (t totals, pods int) {
 func sameToPlacement(a, b *corev1.Node) bool {
 	return a.Spec.Unschedulable == b.Spec.Unschedulable &&
 		maps.Equal(a.Labels, b.Labels) &&
+		a.Annotations[volume.LocalCapacity] == b.Annotations[volume.LocalCapacity] &&
 		slices.Equal(a.Status.DeclaredFeatures, b.Status.DeclaredFeatures) &&
 		slices.EqualFunc(a.Spec.Taints, b.Spec.Taints, func(x, y corev1.Taint) bool {
 			return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/knarr-io/knarr/internal/api/volume"
 	"github.com/knarr-io/knarr/internal/scheduler/devices"
 )
 
@@ -17,6 +18,10 @@ type Decision struct {
 	// Claims is what binding the pod does to its ResourceClaims. Their devices are taken until State.Devices is told that the pod was bound
 	// or was not.
 	Claims []devices.Claim
+	// Volumes is what it does to its PersistentVolumeClaims; State.Volumes is told likewise.
+	Volumes []volume.Binding
+	// Asks are claims of which a provisioner has to be asked for a volume for Node: the pod is not placed yet, and waits as Rejection says.
+	Asks []types.NamespacedName
 	// Rejection says why the pod was not placed. It may be shared with other pods.
 	Rejection *Rejection
 }
@@ -43,7 +48,8 @@ func (st *State) placeOne(pod *corev1.Pod) Decision {
 		return d
 	}
 	st.devices.NotBound(pod.UID) // of an attempt whose end is not known
-	want, _ := st.devices.Wants(pod)
+	st.volumes.NotBound(pod.UID)
+	want := st.needsOf(pod)
 	sh := st.shapeOf(pod)
 	st.hold(sh)
 	defer st.letGo(sh)
@@ -54,7 +60,7 @@ func (st *State) placeOne(pod *corev1.Pod) Decision {
 	}
 	c := st.classOf(sh)
 	if want != nil {
-		st.placeWithDevices(&d, sh, c, nominated, want)
+		st.placeWith(&d, sh, c, nominated, want)
 		return d
 	}
 	if nominated != nil && c.check(st, nominated.node, nil) == nil {
@@ -132,9 +138,11 @@ func (st *State) Feasible(pod *corev1.Pod) bool {
 		return false
 	}
 	c := st.classOf(st.shapeOf(pod))
-	if want, _ := st.devices.Wants(pod); want != nil {
-		best, _ := c.bestWithDevices(st, pinOf(pod), want)
-		return best != nil
+	if want := st.needsOf(pod); want != nil {
+		if best, _ := c.bestWith(st, pinOf(pod), want); best != nil {
+			return !best.found.volumes.Waits()
+		}
+		return st.feasibleAsNominated(pod, c) && want.ready(st.nominated[pod.UID].node.obj)
 	}
 	if p := pinOf(pod); p != (pin{}) {
 		if i, _ := c.bestFor(st, p); i >= 0 {

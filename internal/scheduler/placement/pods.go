@@ -42,6 +42,7 @@ func (st *State) RemovePod(key types.NamespacedName) bool {
 		delete(st.homeless[pi.nodeName], pi)
 	}
 	st.letGo(pi.shape)
+	st.volumes.RemoveUser(pi.pod, pi.nodeName)
 	if st.priorities[pi.shape.priority]--; st.priorities[pi.shape.priority] == 0 {
 		delete(st.priorities, pi.shape.priority)
 	}
@@ -75,9 +76,6 @@ func (st *State) NamespaceKeys() []types.NamespacedName {
 	return keys
 }
 
-// ClaimKeys returns the keys of all PersistentVolumeClaims.
-func (st *State) ClaimKeys() []types.NamespacedName { return slices.Collect(maps.Keys(st.claims)) }
-
 // BudgetKeys returns the keys of all PodDisruptionBudgets.
 func (st *State) BudgetKeys() []types.NamespacedName { return slices.Collect(maps.Keys(st.budgets)) }
 
@@ -87,6 +85,7 @@ func (st *State) place(pod *corev1.Pod, key types.NamespacedName, sh *shape, nam
 	st.hold(sh)
 	st.pods[key] = pi
 	st.priorities[sh.priority]++
+	st.volumes.SetUser(pod, name)
 	if i, ok := st.byName[name]; ok {
 		st.settle(pi, st.nodes[i])
 	} else {

@@ -5,8 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/knarr-io/knarr/internal/scheduler/devices"
 )
 
 const (
@@ -23,8 +21,8 @@ func (st *State) unhelpful() string {
 }
 
 // preempt looks for pods of lower priority whose removal lets pod be placed, notes the best choice in r, and nominates
-// the pod to that node. nominated is where it was nominated before, or nil; want are the devices that it wants, or nil.
-func (st *State) preempt(pod *corev1.Pod, c *class, p pin, want *devices.Wants, r *Rejection, nominated *nomination) {
+// the pod to that node. nominated is where it was nominated before, or nil; want is what it needs, or nil.
+func (st *State) preempt(pod *corev1.Pod, c *class, p pin, want *needs, r *Rejection, nominated *nomination) {
 	if st.options.NoPreemption {
 		return
 	}
@@ -113,7 +111,7 @@ func (st *State) Outranks(priority int32) bool {
 }
 
 // chooseVictims returns the least harmful set of victims, or nil and, by reason, the nodes on which there is none.
-func (st *State) chooseVictims(c *class, p pin, want *devices.Wants) (*victims, map[string]int) {
+func (st *State) chooseVictims(c *class, p pin, want *needs) (*victims, map[string]int) {
 	candidates, outcome := st.candidates(c, p, want)
 	var best *victims
 	wanted, found := max(minCandidates, len(candidates)/10), 0
@@ -141,17 +139,21 @@ func (st *State) chooseVictims(c *class, p pin, want *devices.Wants) (*victims, 
 }
 
 // candidates returns the nodes that are searched for victims, and, by reason, how many are not.
-func (st *State) candidates(c *class, p pin, want *devices.Wants) (candidates []*node, outcome map[string]int) {
+func (st *State) candidates(c *class, p pin, want *needs) (candidates []*node, outcome map[string]int) {
 	outcome = map[string]int{}
 	anyLower := st.Outranks(c.example.priority)
 	consider := func(n *node) {
 		v := c.why(st, n)
+		var lacks refusal
+		if want != nil {
+			_, lacks = want.on(n.obj)
+		}
 		switch {
-		case v != nil && v.unresolvable:
+		case v != nil && v.unresolvable || lacks.final():
 			outcome[reasonUnhelpful]++
 		case !anyLower:
 			outcome[reasonNoVictims]++
-		case want != nil && !has(n, want): // devices come free when their claims do, long after a victim has gone
+		case lacks.by != nil: // devices and volumes come free when their claims do, long after a victim has gone
 			outcome[reasonUnhelpful]++
 		default:
 			candidates = append(candidates, n)
@@ -173,12 +175,6 @@ func (st *State) candidates(c *class, p pin, want *devices.Wants) (candidates []
 		outcome[reasonUnhelpful] += others
 	}
 	return candidates, outcome
-}
-
-// has reports whether node n has the devices that a pod wants.
-func has(n *node, want *devices.Wants) bool {
-	_, why := want.On(n.obj)
-	return why == ""
 }
 
 // why is check for a node that is known not to be feasible, without looking twice.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-io/knarr/internal/scheduler/devices"
+	"github.com/knarr-io/knarr/internal/scheduler/volumes"
 )
 
 // State is what the scheduler knows of the cluster. It is not safe for concurrent use.
@@ -33,9 +34,9 @@ type State struct {
 	topologies map[string]*topology
 	classes    map[string]*class
 	namespaces map[string]labels.Set
-	claims     map[types.NamespacedName]*corev1.PersistentVolumeClaim
 	budgets    map[types.NamespacedName]*policyv1.PodDisruptionBudget
 	devices    *devices.State
+	volumes    *volumes.State
 
 	log      []uint32 // changed nodes, index<<1, | 1 if the node itself changed and not only what is placed on it
 	logBase  uint64   // position of log[0]
@@ -72,9 +73,9 @@ func New(options Options) *State {
 		topologies: map[string]*topology{},
 		classes:    map[string]*class{},
 		namespaces: map[string]labels.Set{},
-		claims:     map[types.NamespacedName]*corev1.PersistentVolumeClaim{},
 		budgets:    map[types.NamespacedName]*policyv1.PodDisruptionBudget{},
 		devices:    devices.New(),
+		volumes:    volumes.New(),
 	}
 }
 

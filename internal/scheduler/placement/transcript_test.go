@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	storage "k8s.io/component-helpers/storage/volume"
 )
 
 // TestTranscripts runs the files of testdata: stories that one can read, and whose answers `go test -rewrite` writes.
@@ -69,9 +70,10 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 	case "claim":
 		pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: d.CmdArgs[0].Key}}
 		if d.HasArg("bound") {
-			pvc.Spec.VolumeName, pvc.Status.Phase = "pv", corev1.ClaimBound
+			pvc.Spec.VolumeName, pvc.Status.Phase, pvc.Annotations = "pv", corev1.ClaimBound, map[string]string{storage.AnnBindCompleted: "yes"}
+			tr.st.Volumes().SetVolume(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}})
 		}
-		tr.st.SetClaim(pvc)
+		tr.st.Volumes().SetClaim(pvc)
 	case "place":
 		var out strings.Builder
 		for _, p := range tr.pods(t, d) {

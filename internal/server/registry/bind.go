@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/exchanged"
+	"github.com/knarr-io/knarr/internal/api/volume"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/claims"
 	"github.com/knarr-io/knarr/internal/store"
@@ -25,20 +27,28 @@ type Binding struct {
 	Node string
 	// Claims are the pod's ResourceClaims that change with it.
 	Claims []claims.Claim
+	// Volumes are what its PersistentVolumeClaims get.
+	Volumes []volume.Binding
+}
+
+// changes are what a binding changes beside the pod.
+type changes struct {
+	claims  []claims.Claim
+	volumes []volume.Binding
 }
 
 // BindMany assigns pods to nodes in as few transactions as possible, as the binding subresource does: each pod must exist, not be
 // bound and not be on its way out.
 func (r *Registry) BindMany(ctx context.Context, bindings []Binding) []Result {
-	objs, changes := make([]*corev1.Binding, len(bindings)), make([][]claims.Claim, len(bindings))
+	objs, more := make([]*corev1.Binding, len(bindings)), make([]changes, len(bindings))
 	for i, b := range bindings {
 		objs[i] = &corev1.Binding{
 			ObjectMeta: metav1.ObjectMeta{Namespace: b.Pod.Namespace, Name: b.Pod.Name, UID: types.UID(b.UID)},
 			Target:     corev1.ObjectReference{Kind: "Node", Name: b.Node},
 		}
-		changes[i] = b.Claims
+		more[i] = changes{b.Claims, b.Volumes}
 	}
-	return r.bindAll(ctx, objs, changes, metav1.CreateOptions{})
+	return r.bindAll(ctx, objs, more, metav1.CreateOptions{})
 }
 
 // Bind assigns the pod that b names to a node and returns it.
@@ -46,11 +56,11 @@ func (r *Registry) Bind(ctx context.Context, b *corev1.Binding, opts metav1.Crea
 	if errs := exchanged.Validate(b); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
 	}
-	result := r.bindAll(ctx, []*corev1.Binding{b}, make([][]claims.Claim, 1), opts)[0]
+	result := r.bindAll(ctx, []*corev1.Binding{b}, make([]changes, 1), opts)[0]
 	return result.Object, result.Err
 }
 
-func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, changes [][]claims.Claim, opts metav1.CreateOptions) []Result {
+func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, more []changes, opts metav1.CreateOptions) []Result {
 	results := make([]Result, len(bindings))
 	r.each(len(bindings), func(i int) {
 		results[i].Err = r.Admit(ctx, &admission.Attributes{
@@ -65,11 +75,11 @@ func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, chan
 			if results[i].Err != nil { // not admitted
 				continue
 			}
-			if try == 0 && r.tooEarly(changes[i]) {
+			if try == 0 && (r.tooEarly(more[i].claims) || r.unbound(more[i].volumes)) {
 				again = append(again, i)
 				continue
 			}
-			group, err := r.bind(ctx, bindings[i], changes[i], opts)
+			group, err := r.bind(ctx, bindings[i], more[i], opts)
 			switch {
 			case err != nil:
 				results[i].Err = err
@@ -97,7 +107,7 @@ func (r *Registry) bindAll(ctx context.Context, bindings []*corev1.Binding, chan
 }
 
 // bind returns the mutations that set the node and the PodScheduled condition of one pod, and what goes with that.
-func (r *Registry) bind(ctx context.Context, b *corev1.Binding, changes []claims.Claim, opts metav1.CreateOptions) ([]store.Mutation, error) {
+func (r *Registry) bind(ctx context.Context, b *corev1.Binding, with changes, opts metav1.CreateOptions) ([]store.Mutation, error) {
 	t := r.Table(api.Pods)
 	current, ok := t.Get(api.Pods.Key(api.KeyOf(b)))
 	if !ok {
@@ -130,8 +140,13 @@ func (r *Registry) bind(ctx context.Context, b *corev1.Binding, changes []claims
 	if err := r.record(ctx, api.Pods, "binding", pod, bound, opts.FieldManager); err != nil {
 		return nil, err
 	}
-	more, err := r.claims(ctx, pod, changes, opts)
-	return append([]store.Mutation{{Table: t, Key: current.Key, Object: bound, If: current.Rev}}, more...), err
+	group := []store.Mutation{{Table: t, Key: current.Key, Object: bound, If: current.Rev}}
+	devices, err := r.claims(ctx, pod, with.claims, opts)
+	if err != nil || len(with.volumes) == 0 {
+		return append(group, devices...), err
+	}
+	volumes, err := r.volumes(ctx, with.volumes, opts)
+	return slices.Concat(group, devices, volumes), err
 }
 
 // bindable returns why a pod cannot be bound, if it cannot.
