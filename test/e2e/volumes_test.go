@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // database is a StatefulSet whose pod, which is not root, writes down each of its starts in its volume.
@@ -33,24 +31,8 @@ spec:
   volumeClaimTemplates:
   - metadata: {name: data}
     spec:
-      storageClassName: ""
-      volumeName: e2e-data
       accessModes: [ReadWriteOnce]
       resources: {requests: {storage: 16Mi}}
-`
-
-// localVolume is a local volume of node NODE for claim NAMESPACE/data-db-0, which has UID.
-const localVolume = `
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: e2e-data, finalizers: [local.knarr.io/directory]}
-spec:
-  capacity: {storage: 16Mi}
-  accessModes: [ReadWriteOnce]
-  persistentVolumeReclaimPolicy: Delete
-  csi: {driver: local.knarr.io, volumeHandle: e2e-data}
-  claimRef: {apiVersion: v1, kind: PersistentVolumeClaim, namespace: NAMESPACE, name: data-db-0, uid: UID}
-  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [NODE]}]}]}}
 `
 
 // The data of a StatefulSet is there whatever ends its pod, and goes with its volume, and only then.
@@ -60,16 +42,6 @@ func TestDataOfAStatefulSetSurvives(t *testing.T) {
 	}
 	ns := namespace(t)
 	apply(t, ns, database)
-	var claim corev1.PersistentVolumeClaim
-	eventually(t, 30*time.Second, "the claim", func() error {
-		_, err := run("", "-n", ns, "get", "pvc", "data-db-0")
-		return err
-	})
-	get(t, &claim, "-n", ns, "get", "pvc", "data-db-0")
-	node := kubectl(t, "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-	apply(t, ns, strings.NewReplacer("NAMESPACE", ns, "UID", string(claim.UID), "NODE", node).Replace(localVolume))
-	kubectl(t, "-n", ns, "patch", "pvc", "data-db-0", "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Bound"}}`)
-
 	starts := 0
 	started := func(why string) {
 		t.Helper()
@@ -95,7 +67,8 @@ func TestDataOfAStatefulSetSurvives(t *testing.T) {
 	kubectl(t, "-n", ns, "delete", "pod", "db-0")
 	started("kill -9 of the server and its agent")
 
-	if out, err := knarr("volume", "ls"); err != nil || !strings.Contains(out, "e2e-data") || !strings.Contains(out, ns+"/db-0") {
+	volume := kubectl(t, "-n", ns, "get", "pvc", "data-db-0", "-o", "jsonpath={.spec.volumeName}")
+	if out, err := knarr("volume", "ls"); err != nil || !strings.Contains(out, volume) || !strings.Contains(out, ns+"/db-0") {
 		t.Errorf("knarr volume ls: %v\n%s", err, out)
 	}
 	if _, err := knarr("down"); err != nil {
@@ -112,12 +85,69 @@ func TestDataOfAStatefulSetSurvives(t *testing.T) {
 	volumes := filepath.Join(cluster.dataDir, "volumes")
 	kubectl(t, "-n", ns, "delete", "statefulset", "db")
 	kubectl(t, "-n", ns, "wait", "pod/db-0", "--for=delete", "--timeout=60s")
-	if _, err := os.Stat(filepath.Join(volumes, "e2e-data")); err != nil {
+	if _, err := os.Stat(filepath.Join(volumes, volume)); err != nil {
 		t.Errorf("the data went with the set: %v", err)
 	}
 	kubectl(t, "-n", ns, "delete", "pvc", "data-db-0")
-	kubectl(t, "delete", "pv", "e2e-data", "--ignore-not-found", "--timeout=60s")
+	kubectl(t, "wait", "pv/"+volume, "--for=delete", "--timeout=60s")
 	if left, err := os.ReadDir(volumes); err != nil || len(left) > 0 {
-		t.Errorf("left after the volume's end: %v %v", left, err)
+		t.Errorf("left after the claim's end: %v %v", left, err)
 	}
+}
+
+// classes are claims of a class that holds volumes to their size, and of the default class for a raw device, with a pod that fills one and
+// writes to the other.
+const classes = `
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: e2e-limited}
+provisioner: local.knarr.io
+parameters: {limit: loop}
+volumeBindingMode: WaitForFirstConsumer
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: limited}
+spec: {storageClassName: e2e-limited, accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: raw}
+spec: {volumeMode: Block, accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: filler}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: docker.io/library/busybox:1
+    command: [sh, -c, "dd if=/dev/zero of=/data/large bs=1048576 count=64 2>/dev/null || echo full; dd if=/dev/zero of=/dev/raw bs=1048576 count=16 2>/dev/null && echo written; echo kept >/own/file && cat /own/file"]
+    volumeMounts: [{name: data, mountPath: /data}, {name: own, mountPath: /own}]
+    volumeDevices: [{name: raw, devicePath: /dev/raw}]
+  volumes:
+  - {name: data, persistentVolumeClaim: {claimName: limited}}
+  - {name: raw, persistentVolumeClaim: {claimName: raw}}
+  - name: own
+    ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}}
+`
+
+func TestLimitedRawAndEphemeralVolumes(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	t.Cleanup(func() { kubectl(t, "delete", "storageclass", "e2e-limited") })
+	apply(t, ns, classes)
+	kubectl(t, "-n", ns, "wait", "pod/filler", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
+	if out := kubectl(t, "-n", ns, "logs", "filler"); out != "full\nwritten\nkept\n" {
+		t.Errorf("the pod said\n%s", out)
+	}
+	kubectl(t, "-n", ns, "delete", "pod/filler", "pvc/limited", "pvc/raw")
+	eventually(t, 60*time.Second, "the end of the volumes", func() error {
+		out, err := run("", "get", "pv", "-o", "jsonpath={.items[*].spec.claimRef.namespace}")
+		if err == nil && strings.Contains(out, ns) {
+			err = fmt.Errorf("there are some of namespaces %s", out)
+		}
+		return err
+	})
 }
