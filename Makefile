@@ -114,11 +114,13 @@ bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the 
 scheduling-test: ## feasible nodes beside kube-scheduler's own filters, a thousand random clusters (compiling takes minutes the first time)
 	cd test/scheduling && CGO_ENABLED=0 $(GO) test . -seeds 1000
 
-.PHONY: workloads-test lives churns
+.PHONY: workloads-test lives all-lives churns
 workloads-test: ## controllers of workloads beside Kubernetes' own, in random histories (compiling takes minutes the first time)
-	cd test/workloads && CGO_ENABLED=0 $(GO) test . -histories 1000
+	cd test/workloads && CGO_ENABLED=0 $(GO) test -timeout 40m . -histories 1000
 lives: ## 200 lives of StatefulSets and DaemonSets drawn from a seed, in simulated clusters
 	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 30m ./test/sim -run TestSetsEndAsDeclared -sets 200
+all-lives: ## 200 lives of workloads of all kinds, of 10,000 steps each, in simulated clusters (hours)
+	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 24h ./test/sim -run TestLivesEndAsDeclared -lives 200 -steps 10000
 churns: ## watchers of custom resources while definitions come, go and change, in 100 worlds drawn from a seed
 	CGO_ENABLED=0 $(GO) test $(TEST_TAGS) -count=1 -timeout 30m ./internal/controlplane -run TestWatchersSeeWhatWasWritten -churns 100
 
@@ -130,7 +132,7 @@ aggregated-test: ## an aggregated API server, unmodified, behind Knarr (compilin
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
 
 .PHONY: nightly
-nightly: fuzz lives churns workloads-test scheduling-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
+nightly: fuzz lives all-lives churns workloads-test scheduling-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
 
 # A checkout of sigs.k8s.io/gateway-api adds its tests of CEL rules, which no module has: make crds-test GATEWAY_API=~/gateway-api
 .PHONY: crds-test

@@ -89,48 +89,57 @@ func rivals(t *testing.T, f func(w *world, first, second *rival)) {
 		w := &world{t: t, ctx: ctx, backend: mem}
 		defer w.wg.Wait()
 		defer cancel()
-		services := netip.MustParsePrefix("10.96.0.0/16")
 		var both [2]*rival
 		for i := range both {
-			r := &rival{backend: &frozen{Backend: mem}, lead: make(chan struct{}), terms: make(chan context.Context)}
-			plane, err := controlplane.New(controlplane.Config{
-				Backend: r.backend, ServiceCIDR: services, ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), CA: []byte("CA"),
-				Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
-				Lead: func(ctx context.Context, act func(context.Context) error) error {
-					for {
-						select {
-						case <-r.lead:
-							return act(ctx)
-						case term := <-r.terms:
-							limited, cancel := context.WithCancel(ctx)
-							stop := context.AfterFunc(term, cancel)
-							err := act(limited)
-							stop()
-							cancel()
-							if err != nil {
-								return err
-							}
-						case <-ctx.Done():
-							return nil
-						}
-					}
-				},
-				Several: func() bool { return true }, Name: fmt.Sprintf("server-%d", i), Log: slog.New(slog.DiscardHandler),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Plane, both[i] = plane, r
-			w.wg.Go(func() {
-				if err := plane.Run(ctx); err != nil {
-					t.Errorf("a control plane failed: %v", err)
-				}
-			})
-			<-plane.Ready()
+			both[i] = w.rival(i, mem)
 		}
 		w.Client, w.agents = both[1].Client, both[1].NodeClient
 		f(w, both[0], both[1])
 	})
+}
+
+// rival starts server i of several over a backend.
+func (w *world) rival(i int, backend store.Backend) *rival {
+	w.t.Helper()
+	r := &rival{backend: &frozen{Backend: backend}, lead: make(chan struct{}), terms: make(chan context.Context)}
+	services := netip.MustParsePrefix("10.96.0.0/16")
+	plane, err := controlplane.New(controlplane.Config{
+		Backend: r.backend, ServiceCIDR: services, ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), CA: []byte("CA"),
+		Initial: controlplane.Params{ServiceCIDR: services, ClusterDNS: netip.MustParseAddr("10.96.0.10"), API: netip.MustParseAddrPort("192.0.2.1:6443")},
+		Lead:    r.leads, Several: func() bool { return true }, Name: fmt.Sprintf("server-%d", i), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Plane = plane
+	w.wg.Go(func() {
+		if err := plane.Run(w.ctx); err != nil {
+			w.t.Errorf("a control plane failed: %v", err)
+		}
+	})
+	<-plane.Ready()
+	return r
+}
+
+// leads calls act for each of the server's terms.
+func (r *rival) leads(ctx context.Context, act func(context.Context) error) error {
+	for {
+		select {
+		case <-r.lead:
+			return act(ctx)
+		case term := <-r.terms:
+			limited, cancel := context.WithCancel(ctx)
+			stop := context.AfterFunc(term, cancel)
+			err := act(limited)
+			stop()
+			cancel()
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // created counts the pods that are ever made, by their UIDs, until the world ends.

@@ -21,7 +21,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/hollow"
 )
 
-var setLives = flag.Uint64("sets", 20, "lives of StatefulSets and DaemonSets that TestSetsEndAsDeclared draws")
+var setLives = flag.Uint64("sets", 8, "lives of StatefulSets and DaemonSets that TestSetsEndAsDeclared draws")
 
 const setNodes = 4
 
