@@ -39,6 +39,9 @@ func LocalRefusal(claim *corev1.PersistentVolumeClaim) string {
 	if claim.Spec.Selector != nil {
 		return "claim.Spec.Selector is not supported for dynamic provisioning"
 	}
+	if claim.Spec.DataSource != nil || claim.Spec.DataSourceRef != nil { // an empty volume in its place would be taken for the data
+		return fmt.Sprintf("volumes of %s are not made of a data source, neither a snapshot nor another claim", Local)
+	}
 	return ""
 }
 

@@ -171,6 +171,11 @@ func TestNewLocal(t *testing.T) {
 	})); why == "" {
 		t.Error("many nodes cannot have a directory of one")
 	}
+	if why := LocalRefusal(claim(func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "VolumeSnapshot", Name: "s"}
+	})); why == "" {
+		t.Error("an empty volume passes for a snapshot's data")
+	}
 	for value, want := range map[string]bool{"": false, "x": false, "-1": false, "0": true, " 12\n": true} {
 		if _, limited := LocalRoom(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{LocalCapacity: value}}}); limited != want {
 			t.Errorf("room %q: limited %v", value, limited)

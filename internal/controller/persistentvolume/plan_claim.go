@@ -57,6 +57,8 @@ func planClaim(v claimView) outcome {
 		next := v.claim.DeepCopy()
 		next.Spec.StorageClassName = &v.fallback.Name
 		return outcome{claim: next}
+	case v.class != nil && v.class.Provisioner == volume.Local && volume.LocalRefusal(v.claim) != "": // no pod will help
+		return planProvision(v)
 	case volume.Delays(v.class) && !storage.IsDelayBindingProvisioning(v.claim):
 		return pending(v.claim, consumer(v))
 	case storage.GetPersistentVolumeClaimClass(v.claim) != "":

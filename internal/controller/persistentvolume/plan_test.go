@@ -141,6 +141,10 @@ func TestPlanClaim(t *testing.T) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}), class: newClass("gold", volume.Local, immediate)},
 			"ProvisioningFailed: volumes of local.knarr.io are on one node: access mode ReadWriteMany is not possible, ReadWriteOnce and ReadWriteOncePod are"},
+		{"which is said before a pod comes", claimView{claim: newClaim("gold", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
+		}), class: newClass("gold", volume.Local, waits)},
+			"ProvisioningFailed: volumes of local.knarr.io are on one node: access mode ReadOnlyMany is not possible, ReadWriteOnce and ReadWriteOncePod are"},
 
 		{"it names a volume that is not there", claimView{claim: newClaim("", names("v"))}, ""},
 		{"it names a free one", claimView{claim: newClaim("", names("v")), named: newVolume("v", "")}, `v Bound of c/uid-c; claim Bound "v"`},
