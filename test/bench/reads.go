@@ -49,8 +49,13 @@ func measureReads(ctx context.Context, b *bench) (_ []figure, err error) {
 		}
 		out = append(out, f)
 	}
+	f, err := s.quietGets(ctx, 60, during)
+	if err != nil {
+		return out, err
+	}
+	out = append(out, f)
 	wait := b.profiles(ctx, s, "watchers", during)
-	f, err := s.fanOut(ctx, watchers, during)
+	f, err = s.fanOut(ctx, watchers, during)
 	wait()
 	return append(out, f), err
 }

@@ -32,6 +32,7 @@ type Call struct {
 	Log     *slog.Logger
 
 	body []byte
+	turn turn
 }
 
 // Handler answers a call, or returns the error to answer with.

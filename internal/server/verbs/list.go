@@ -25,6 +25,13 @@ func selection(c *call.Call, opts *metainternal.ListOptions) registry.Selection 
 	return sel
 }
 
+const (
+	// largeList is from how many items on a list is made in turns with others.
+	largeList = 100
+	// madeAtOnce is how many items are made before another list has its turn, about a millisecond's work.
+	madeAtOnce = 64
+)
+
 // list answers with a list made of the shared bytes of its items.
 func (v *Verbs) list(c *call.Call) error {
 	opts, err := listOptions(c)
@@ -37,6 +44,9 @@ func (v *Verbs) list(c *call.Call) error {
 	})
 	if err != nil {
 		return err
+	}
+	if len(result.Items) > largeList {
+		defer c.InTurns(v.turns)()
 	}
 	items, err := own(c, result.Items)
 	if err != nil {
@@ -75,7 +85,9 @@ func fastList(c *call.Call, revs []*store.Revision, meta metav1.ListMeta) error 
 			return err
 		}
 		items[i] = b
-		size += len(b)
+		if size += len(b); i%madeAtOnce == madeAtOnce-1 {
+			c.GiveWay()
+		}
 	}
 	w, done := c.Begin(http.StatusOK, c.Accept.Format.MediaType(), size)
 	if err := wire.WriteList(wanted{w, c.R.Context()}, c.Target.ListKind(), meta, items, c.Accept.Format); err != nil {
@@ -121,6 +133,9 @@ func messageList(c *call.Call, gvk schema.GroupVersionKind, meta metav1.ListMeta
 	list, err := wire.NewMessageList(gvk, meta, n, func(i int) (runtime.Object, error) {
 		if err := c.R.Context().Err(); err != nil {
 			return nil, err // nobody waits for the rest
+		}
+		if i%madeAtOnce == madeAtOnce-1 {
+			c.GiveWay()
 		}
 		return item(i)
 	})

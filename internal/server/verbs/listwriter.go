@@ -107,7 +107,9 @@ func (w *listWriter) item(b []byte) error {
 	if err := w.c.R.Context().Err(); err != nil {
 		return err // nobody waits for the rest
 	}
-	w.n++
+	if w.n++; w.n%madeAtOnce == 0 {
+		w.c.GiveWay()
+	}
 	switch {
 	case w.format == wire.CBOR:
 		b = wire.CBORPart(b)

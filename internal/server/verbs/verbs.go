@@ -25,10 +25,13 @@ type Config struct {
 }
 
 // Verbs answer calls of stored resources.
-type Verbs struct{ cfg Config }
+type Verbs struct {
+	cfg   Config
+	turns call.Turns
+}
 
 // New returns Verbs.
-func New(cfg Config) *Verbs { return &Verbs{cfg: cfg} }
+func New(cfg Config) *Verbs { return &Verbs{cfg, call.NewTurns()} }
 
 // Serve answers a call of a stored resource.
 func (v *Verbs) Serve(c *call.Call) error {
