@@ -119,6 +119,9 @@ func (c *Client) Post(ctx context.Context, limit time.Duration, send, into any) 
 		return &StatusError{resp.StatusCode, resp.Status, fmt.Sprintf("%.200s", answer)}
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
+		if late := ctx.Err(); late != nil { // the server gave up when its time was over, and only then
+			return fmt.Errorf("reading the answer: %w", late)
+		}
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	return nil
