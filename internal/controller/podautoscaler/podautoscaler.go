@@ -45,6 +45,8 @@ const (
 	looksPerSecond = 50
 	// quiet is how long a status is not written of which only the figures have changed.
 	quiet = 15 * time.Second
+	// repeat is how often events are written again that say the same of looks that fail.
+	repeat = 5 * time.Minute
 )
 
 // Config is what the controller works with beside the client.
@@ -70,6 +72,8 @@ type memory struct {
 	selector labels.Selector // nil before the first look at its scale
 	written  time.Time       // when its status was written
 	failed   int             // looks in a row that failed
+	reported string          // what the events of the last failure said that were written
+	at       time.Time       // when that was
 }
 
 // New declares the HorizontalPodAutoscaler controller.
@@ -116,7 +120,9 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		target := api.Key{Namespace: hpa.Namespace, Name: hpa.Spec.ScaleTargetRef.Name}
 		act.finish(hpa, r.cfg.Rescale(ctx, res, target, act.To), time.Now())
 	}
-	event.Write(ctx, r.client, component, time.Now(), act.Events...)
+	if act.Failed == nil || m.news(act.Events, time.Now()) {
+		event.Write(ctx, r.client, component, time.Now(), act.Events...)
+	}
 	r.mu.Lock()
 	m.history = act.History
 	r.mu.Unlock()
@@ -127,8 +133,21 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		m.failed++
 		return min(look<<min(m.failed-1, 8), longestLook), nil
 	}
-	m.failed = 0
+	m.failed, m.reported = 0, ""
 	return max(look, time.Duration(others)*time.Second/looksPerSecond), nil
+}
+
+// news reports whether the events of a look that failed say something else than those before, or it is time to say it again.
+func (m *memory) news(events []event.Event, now time.Time) bool {
+	text := ""
+	for _, e := range events {
+		text += e.Reason + ": " + e.Message + "\n"
+	}
+	if text == m.reported && now.Sub(m.at) < repeat {
+		return false
+	}
+	m.reported, m.at = text, now
+	return true
 }
 
 // remember returns what is known of hpa, and how many autoscalers there are.

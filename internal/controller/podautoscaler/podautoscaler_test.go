@@ -26,6 +26,7 @@ import (
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
 	ct "github.com/knarr-io/knarr/internal/controller/controllertest"
+	"github.com/knarr-io/knarr/internal/controller/event"
 	"github.com/knarr-io/knarr/internal/controller/replicaset"
 )
 
@@ -241,6 +242,20 @@ func TestFailures(t *testing.T) {
 			t.Errorf("without a target: %s", conditions(c))
 		}
 	})
+}
+
+// TestFailuresAreReportedAnewNowAndThen: what each failed look says is written when it changes, and else every five minutes.
+func TestFailuresAreReportedAnewNowAndThen(t *testing.T) {
+	m, now := &memory{}, time.Unix(1e6, 0)
+	for _, tc := range []struct {
+		after time.Duration
+		text  string
+		want  bool
+	}{{0, "a", true}, {15 * time.Second, "a", false}, {30 * time.Second, "b", true}, {5 * time.Minute, "b", false}, {331 * time.Second, "b", true}, {400 * time.Second, "b", false}} {
+		if got := m.news([]event.Event{{Reason: "Failed", Message: tc.text}}, now.Add(tc.after)); got != tc.want {
+			t.Errorf("%s after %v: %v, want %v", tc.text, tc.after, got, tc.want)
+		}
+	}
 }
 
 func TestTwoAutoscalersOfTheSamePods(t *testing.T) {
