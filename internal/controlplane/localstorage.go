@@ -42,7 +42,7 @@ func localClass() *storagev1.StorageClass {
 	waits, deletes := storagev1.VolumeBindingWaitForFirstConsumer, corev1.PersistentVolumeReclaimDelete
 	return &storagev1.StorageClass{
 		ObjectMeta:  metav1.ObjectMeta{Name: volume.LocalClass, Annotations: map[string]string{volume.DefaultClassAnnotations()[0]: "true"}},
-		Provisioner: volume.Local, VolumeBindingMode: &waits, ReclaimPolicy: &deletes, AllowVolumeExpansion: new(true),
+		Provisioner: volume.Local, VolumeBindingMode: &waits, ReclaimPolicy: &deletes, // nothing lets its volumes grow yet
 	}
 }
 

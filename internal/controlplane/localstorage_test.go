@@ -25,7 +25,7 @@ func TestTheLocalClassStaysAsUsersLeftIt(t *testing.T) {
 	key := api.Key{Name: volume.LocalClass}
 	start()
 	class, err := client.Get[*storagev1.StorageClass](t.Context(), c, key)
-	if err != nil || volume.DefaultClass([]*storagev1.StorageClass{class}) != class || !volume.Delays(class) || !*class.AllowVolumeExpansion {
+	if err != nil || volume.DefaultClass([]*storagev1.StorageClass{class}) != class || !volume.Delays(class) || class.AllowVolumeExpansion != nil {
 		t.Fatalf("%v %+v", err, class)
 	}
 	if _, err := client.Mutate(t.Context(), c, key, "", func(o *storagev1.StorageClass) bool { o.Annotations = nil; return true }); err != nil {

@@ -51,6 +51,7 @@ func Default(cfg Config) admission.Chain {
 		DefaultTolerationSeconds{},
 		DefaultStorageClass{cfg.Reader},
 		StorageObjectInUseProtection{},
+		PersistentVolumeClaimResize{cfg.Reader},
 		RuntimeClass{cfg.Reader},
 		PodTopologyLabels{cfg.Reader},
 		Certificates{Authorizer: cfg.Authorizer},
