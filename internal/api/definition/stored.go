@@ -10,18 +10,18 @@ import (
 )
 
 // In JSON a definition is put together from that of its schemas, which is kept, and that of the rest; and taken apart likewise. The schema with
-// index i is a stub meanwhile: {"id":"\u0000i"}.
+// index i is a mark meanwhile: {"id":"\u0000i"}.
 
 // schemaKey is what precedes each schema. No string of a definition holds it, for there its quotes would be escaped; and that a schema has a
 // property of this name does not matter, since schemas are skipped as a whole.
 const schemaKey = `"openAPIV3Schema":`
 
-func stub(i int) *apiextensionsv1.JSONSchemaProps {
+func mark(i int) *apiextensionsv1.JSONSchemaProps {
 	return &apiextensionsv1.JSONSchemaProps{ID: "\x00" + strconv.Itoa(i)}
 }
 
-// stubText is the JSON of stub(i).
-func stubText(i int) []byte { return []byte(`{"id":"\u0000` + strconv.Itoa(i) + `"}`) }
+// markText is the JSON of mark(i).
+func markText(i int) []byte { return []byte(`{"id":"\u0000` + strconv.Itoa(i) + `"}`) }
 
 // JSON returns the JSON of a definition, with its schemas as they were sent.
 func JSON(def *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
@@ -32,7 +32,7 @@ func JSON(def *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
 		text, err := Text(s)
 		size += len(text)
 		texts = append(texts, text)
-		return stub(len(texts) - 1), err
+		return mark(len(texts) - 1), err
 	})
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func JSON(def *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
 	}
 	out := make([]byte, 0, len(rest)+size)
 	for i, text := range texts {
-		before, after, ok := bytes.Cut(rest, stubText(i))
+		before, after, ok := bytes.Cut(rest, markText(i))
 		if !ok {
 			return nil, fmt.Errorf("writing the definition %s: it has no schema %d", def.Name, i)
 		}
@@ -53,7 +53,7 @@ func JSON(def *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
 	return append(out, rest...), nil
 }
 
-// Split takes the compact JSON of a definition apart: into that of the definition with stubs in place of its schemas, and those of the schemas.
+// Split takes the compact JSON of a definition apart: into that of the definition with marks in place of its schemas, and those of the schemas.
 func Split(text []byte) (bare []byte, schemas [][]byte, err error) {
 	for {
 		at := bytes.Index(text, []byte(schemaKey))
@@ -69,7 +69,7 @@ func Split(text []byte) (bare []byte, schemas [][]byte, err error) {
 		if end < 0 {
 			return nil, nil, fmt.Errorf("reading a definition: its schema has no end")
 		}
-		bare = append(bare, stubText(len(schemas))...)
+		bare = append(bare, markText(len(schemas))...)
 		schemas, text = append(schemas, text[:end]), text[end:]
 	}
 }
@@ -115,7 +115,7 @@ func stringEnd(text []byte) int {
 	}
 }
 
-// Join puts packed schemas in place of the stubs of a definition that was read from the first part of Split.
+// Join puts packed schemas in place of the marks of a definition that was read from the first part of Split.
 func Join(def *apiextensionsv1.CustomResourceDefinition, schemas [][]byte) error {
 	joined := 0
 	err := eachSchema(def, func(s *apiextensionsv1.JSONSchemaProps) (*apiextensionsv1.JSONSchemaProps, error) {

@@ -107,14 +107,14 @@ func (c *Call) Begin(code int, contentType string, size int) (w io.Writer, done 
 	lift := c.limitAnswer(size)
 	if size < compressFrom || !c.AcceptsGzip() {
 		c.W.WriteHeader(code)
-		return considerate{c.W, c}, lift
+		return c.inTurns(c.W), lift
 	}
 	h.Set("Content-Encoding", "gzip")
 	h.Add("Vary", "Accept-Encoding")
 	c.W.WriteHeader(code)
 	z := gzips.Get().(*gzip.Writer)
 	z.Reset(c.W)
-	return considerate{z, c}, func() {
+	return c.inTurns(z), func() {
 		_ = z.Close()
 		z.Reset(nil)
 		gzips.Put(z)

@@ -60,6 +60,14 @@ func (c *Call) GiveWay() {
 	c.turn.take()
 }
 
+// inTurns returns w, which gives way after each piece if the answer is made in turns.
+func (c *Call) inTurns(w io.Writer) io.Writer {
+	if c.turn.of == nil {
+		return w
+	}
+	return considerate{w, c}
+}
+
 // considerate gives way after each piece of an answer.
 type considerate struct {
 	io.Writer
