@@ -59,7 +59,7 @@ lint: ## gofmt, go vet, staticcheck
 
 .PHONY: unit
 unit: bin/gotestsum ## unit tests and simulated clusters, with the race detector
-	build/verdict -race -timeout 25m $(TEST_TAGS) -- $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+	build/verdict -race -vet=off -timeout 25m $(TEST_TAGS) -- $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
 bin/gotestsum: go.mod
 	CGO_ENABLED=0 $(GO) build -o $@ gotest.tools/gotestsum
 
@@ -74,7 +74,11 @@ fuzz: ## every fuzz target for FUZZTIME (30s), or those of FUZZ_PACKAGES
 
 .PHONY: e2e
 e2e: deps-test build bin/gotestsum ## end-to-end tests on real containerd (as root)
-	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) build/verdict $(TEST_TAGS) -count=1 -timeout 40m -p 1 -- $(E2E_PACKAGES)
+	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) build/verdict -vet=off $(TEST_TAGS) -count=1 -timeout 40m -p 1 -- $(E2E_PACKAGES)
+
+.PHONY: drills
+drills: deps-test build bin/gotestsum ## the drills of make e2e, ten rounds of each in place of three (as root)
+	CGO_ENABLED=0 KNARR_E2E=1 KNARR_BIN=$(abspath bin/knarr) KNARR_DRILL_ROUNDS=10 build/verdict $(TEST_TAGS) -count=1 -timeout 40m -run 'TestDrill|TestServersAreLost' -- ./test/e2e
 
 # Packages with tests that need root, real namespaces or a real runtime.
 E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test cmd | xargs -n1 dirname | sort -u | sed 's|^|./|')
@@ -82,7 +86,7 @@ E2E_PACKAGES = $(shell grep -rlE --include='*_test.go' 'KNARR_E2E' internal test
 .PHONY: test left-out
 test: left-out deps-test lint unit e2e clients-test conformance-smoke ## lint, unit, simulated and end-to-end tests, other people's clients, a sample of the conformance suite: what CI runs
 left-out:
-	@echo "Not run by make test: make nightly (fuzzers, differential tests, long simulations, foreign API servers and definitions); make bench and make bench-peers (figures, never a verdict); make conformance (the whole suite)."
+	@echo "Not run by make test: make nightly (fuzzers, ten rounds of each drill, differential tests, long simulations, foreign API servers and definitions); make bench and make bench-peers (figures, never a verdict); make conformance (the whole suite)."
 
 .PHONY: bench
 bench: deps-test build ## measure: pods/s on hollow nodes, RSS, idle CPU, start, pod start on real containerd
@@ -132,7 +136,7 @@ aggregated-test: ## an aggregated API server, unmodified, behind Knarr (compilin
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
 
 .PHONY: nightly
-nightly: fuzz lives all-lives churns workloads-test scheduling-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
+nightly: fuzz drills lives all-lives churns workloads-test scheduling-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
 
 # A checkout of sigs.k8s.io/gateway-api adds its tests of CEL rules, which no module has: make crds-test GATEWAY_API=~/gateway-api
 .PHONY: crds-test

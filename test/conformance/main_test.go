@@ -35,8 +35,8 @@ func TestTheSuiteListsItsTests(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	tests := []string{"[sig-a] DRA works", "[sig-a] Pods work", "[sig-b] DRA that works"}
-	passing := map[string]bool{"[sig-b] DRA that works": true, "[sig-a] Pods work": true, "[sig-c] alone [Serial]": true}
+	tests := []string{"[sig-storage] CSI works", "[sig-a] Pods work", "[sig-storage] CSI that works"}
+	passing := map[string]bool{"[sig-storage] CSI that works": true, "[sig-a] Pods work": true, "[sig-c] alone [Serial]": true}
 	sel := choose(settings{focus: "x"}, tests, passing)
 	if !slices.Equal(sel.focus, []string{"x"}) || !slices.Equal(sel.skip, []string{anchored(tests[0])}) {
 		t.Errorf("a run skips what waits and has never passed, got %+v", sel)

@@ -11,7 +11,6 @@ type wait struct {
 // waits is in the order in which a test is looked up: the first that matches is what it waits for. An entry goes when its feature comes.
 var waits = []wait{
 	{"volumes claimed from a provisioner, CSI", regexp.MustCompile(`\[sig-storage\].*(CSI|PersistentVolume|StorageClass|VolumeAttachment|persistentvolume|VolumeAttributesClass)`)},
-	{"resizing of running pods", regexp.MustCompile(`Pod InPlace Resize`)},
 }
 
 // waitsFor returns the feature that a test waits for, or nothing.

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,10 +19,18 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// Drills: what fails in real clusters, ten times each. Times are reported; what is asserted about them is the median, and a bound that
+// Drills: what fails in real clusters, several times each. Times are reported; what is asserted about them is the median, and a bound that
 // only a machine far too busy would miss.
 
-const rounds = 10
+// drillRounds is how often each drill is done: KNARR_DRILL_ROUNDS, or 3. make drills sets 10.
+func drillRounds(t testing.TB) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("KNARR_DRILL_ROUNDS"), "3"))
+	if err != nil || n < 1 {
+		t.Fatalf("KNARR_DRILL_ROUNDS: want a number, got %q", os.Getenv("KNARR_DRILL_ROUNDS"))
+	}
+	return n
+}
 
 // impatient is what pods have that want to be replaced soon after their node is lost.
 const impatient = `
@@ -193,7 +204,7 @@ func TestDrillAgentIsKilled(t *testing.T) {
 	}
 	requests := load(t, urls[1:])
 	var back times
-	for round := range rounds {
+	for round := range drillRounds(t) {
 		n := d.node(2 + round%2)
 		n.crash(t)
 		began := time.Now()
@@ -225,7 +236,7 @@ func TestDrillNodeDies(t *testing.T) {
 	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
 	r := newReader(t)
 	var noticed, moved, back times
-	for round := range rounds {
+	for round := range drillRounds(t) {
 		// The agent with the most pods.
 		n := d.node(2)
 		for i := 3; i <= 4; i++ {
@@ -280,16 +291,18 @@ func notTrue(r *reader, node string) error {
 // cutTime is how long a node is off the network.
 const cutTime = time.Minute
 
-// Ten nodes are cut off for a minute each, one after the other, so that never half of them are away: then Kubernetes would evict
+// Nodes are cut off for a minute each, one after the other, so that never half of them are away: then Kubernetes would evict
 // nobody (https://kubernetes.io/docs/concepts/architecture/nodes/#rate-limits-on-eviction).
 func TestDrillNodeIsCutOff(t *testing.T) {
 	t.Parallel()
-	const agents, every = 13, 9 * time.Second
+	const every = 9 * time.Second
+	rounds := drillRounds(t)
+	agents := rounds + 3
 	d := devCluster(t, 1+agents, 1)
 	if d == nil {
 		return
 	}
-	const replicas = 1 + agents
+	replicas := 1 + agents
 	ns := setUp(t, nil, impatientWeb(replicas)+spread, nodePort, headless)
 	kubectl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=90s")
 	r := newReader(t)

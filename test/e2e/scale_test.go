@@ -103,8 +103,6 @@ spec:
 	down := time.Since(began)
 	t.Logf("1 -> 50 pods Ready in %v, 50 -> 1 gone in %v", up.Round(10*time.Millisecond), down.Round(10*time.Millisecond))
 
-	// containerd forgets the removal of a snapshot that happens while it collects, until the next removal: a few may stay so long.
-	const forgotten = 20
 	eventually(t, time.Minute, "as before", func() error {
 		after, err := footprint()
 		if err != nil {
@@ -112,9 +110,6 @@ spec:
 		}
 		var wrong []string
 		for _, what := range slices.Sorted(maps.Keys(before)) {
-			if what == "snapshots" && after[what] <= before[what]+forgotten {
-				continue
-			}
 			if after[what] != before[what] {
 				wrong = append(wrong, fmt.Sprintf("%s: %d before, %d with 50 pods, %d after", what, before[what], full[what], after[what]))
 			}

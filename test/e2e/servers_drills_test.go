@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	drillRounds = 10
 	// Writes must resume within resumeMedian in half of the rounds and within resumeMost in all: where the tests run beside others on two cores,
 	// a server may have to wait for a processor longer than for an election. Where more than crowded processes wait for each processor, twice that
 	// must do.
@@ -47,11 +46,11 @@ func TestServersAreLost(t *testing.T) {
 	s := &servers{dev, 3}
 	ns := namespace(t)
 	d := &drill{servers: s, namespace: ns, clients: startClients(t, ns, s.all(t)...), resumed: map[string][]time.Duration{}}
-	for range drillRounds {
+	for range drillRounds(t) {
 		d.round(t, "kill -9 of the leader", d.crashed, d.started)
 		d.killFollower(t)
 	}
-	for i := range drillRounds {
+	for i := range drillRounds(t) {
 		if i%2 == 0 {
 			d.round(t, "leader cut off from the other servers", d.isolate, d.rejoin)
 		} else {

@@ -8,7 +8,7 @@
 //
 // What must stay true: nothing outside the data directory is written or listened on (but see [Options.ShimSockets]);
 // another containerd on the machine is never touched; containers outlive Knarr and the child alike, whichever is killed.
-// Tests: TestContainersOutliveTheRuntime, TestAdoptsRuntimeOfKilledKnarr, TestShimSockets, TestPurge.
+// Tests: TestContainersOutliveTheRuntime, TestAdoptsRuntimeOfKilledKnarr, TestShimSockets, TestPurge, TestSweepsOnceRemovalsHaveComeToRest.
 package containerd
 
 import (

@@ -76,6 +76,7 @@ func serve(ctx context.Context, config *srvconfig.Config, notify bool) error {
 	// The plugins' context outlives ctx: on a stop they are closed in order, not all at once.
 	live, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	registry.Register(sweeping())
 	s, err := server.New(live, config)
 	if err != nil {
 		return fmt.Errorf("start containerd: %w", err)
