@@ -82,8 +82,7 @@ var IngressClasses = declare(kind[networkingv1.IngressClass, networking.IngressC
 	},
 })
 
-// NetworkPolicies are networking.k8s.io/v1 network policies: stored and validated; nothing enforces them yet, which every write
-// is told.
+// NetworkPolicies are networking.k8s.io/v1 network policies.
 var NetworkPolicies = declare(kind[networkingv1.NetworkPolicy, networking.NetworkPolicy, networkingv1.NetworkPolicyList]{
 	Resource: Resource{
 		GroupVersionKind: networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
@@ -105,10 +104,9 @@ var NetworkPolicies = declare(kind[networkingv1.NetworkPolicy, networking.Networ
 	warnings: networkPolicyWarnings,
 })
 
-// networkPolicyWarnings warns of odd ranges as Kubernetes does, and says that the policy lets everything through: who relies on it
-// must not find that out from an intruder.
+// networkPolicyWarnings warns of odd ranges as Kubernetes does.
 func networkPolicyWarnings(p, _ *networking.NetworkPolicy) []string {
-	out := []string{"Knarr does not enforce NetworkPolicies yet: all traffic is let through"}
+	var out []string
 	spec := field.NewPath("spec")
 	for i, rule := range p.Spec.Ingress {
 		out = append(out, peerWarnings(rule.From, spec.Child("ingress").Index(i).Child("from"))...)

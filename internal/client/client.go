@@ -71,6 +71,9 @@ type ListOptions struct {
 	Labels labels.Selector // nil matches everything
 	// Index and Value choose the objects for which the named index of the store holds Value; see the Index constants.
 	Index, Value string
+	// OnlyReach, of a Watch of pods of all nodes, is for those who look at labels, addresses and named ports alone: on a machine that joined
+	// that is all there is, and it is kept apart from the pods that are whole.
+	OnlyReach bool
 }
 
 // Indexes of the shared copy.

@@ -105,7 +105,7 @@ func (r *Remote) Get(ctx context.Context, res *api.Resource, key api.Key) (api.O
 	var known *store.Revision
 	complete := false
 	for _, m := range r.synced(res) {
-		if rev, ok := m.table().Get(tableKey(res, key)); ok && (known == nil || rev.Rev > known.Rev) {
+		if rev, ok := m.table().Get(tableKey(res, key)); ok && !m.selection.onlyReach && (known == nil || rev.Rev > known.Rev) {
 			known = rev
 		}
 		complete = complete || m.selection.covers(key)

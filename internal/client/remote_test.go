@@ -221,3 +221,28 @@ func TestRemoteSelections(t *testing.T) {
 		t.Error("a cancelled Next returned events")
 	}
 }
+
+// TestRemoteKeepsPodsThatAreNotWholeApart: who watches the reach of all pods does not make others see pods without the rest.
+func TestRemoteKeepsPodsThatAreNotWholeApart(t *testing.T) {
+	r, local, _, gets := remote(t)
+	ctx := t.Context()
+	clienttest.Create(t, local, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c", Image: "i"}}}})
+	w, err := clienttest.Watch[*corev1.Pod](ctx, r, client.ListOptions{OnlyReach: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if b, err := w.Next(ctx); err != nil || len(b.Events) != 1 {
+		t.Fatalf("%v %v", b, err)
+	}
+	before := gets.Load()
+	if _, err := client.Get[*corev1.Pod](ctx, r, api.Key{Namespace: "default", Name: "p"}); err != nil || gets.Load() != before+1 {
+		t.Errorf("get: %v, %d requests", err, gets.Load()-before)
+	}
+	if pods, err := client.List[*corev1.Pod](ctx, r, client.ListOptions{}); err != nil || len(pods) != 1 || gets.Load() != before+2 {
+		t.Errorf("list: %v %v, %d requests", pods, err, gets.Load()-before)
+	}
+	if _, err := client.Get[*corev1.Pod](ctx, r, api.Key{Namespace: "default", Name: "none"}); !apierrors.IsNotFound(err) || gets.Load() != before+3 {
+		t.Errorf("get of none: %v, %d requests", err, gets.Load()-before)
+	}
+}

@@ -26,10 +26,11 @@ import (
 type selection struct {
 	res                           *api.Resource
 	namespace, name, index, value string
+	onlyReach                     bool // its objects are not whole: nothing but its own watchers may see them
 }
 
 func selectionOf(res *api.Resource, opts ListOptions) selection {
-	s := selection{res: res, name: opts.Name, index: opts.Index, value: opts.Value}
+	s := selection{res: res, name: opts.Name, index: opts.Index, value: opts.Value, onlyReach: opts.OnlyReach}
 	if res.Namespaced {
 		s.namespace = opts.Namespace
 	}
@@ -60,18 +61,18 @@ func (s selection) query(by labels.Selector) url.Values {
 
 // covers reports whether the object named key, if there is one, is in the selection.
 func (s selection) covers(key api.Key) bool {
-	return (s.namespace == "" || s.namespace == key.Namespace) && (s.name == "" || s.name == key.Name) && s.index == ""
+	return (s.namespace == "" || s.namespace == key.Namespace) && (s.name == "" || s.name == key.Name) && s.index == "" && !s.onlyReach
 }
 
 // includes reports whether everything that other chooses is in the selection.
 func (s selection) includes(other selection) bool {
-	return (s.namespace == "" || s.namespace == other.namespace) && (s.name == "" || s.name == other.name) &&
+	return s.onlyReach == other.onlyReach && (s.namespace == "" || s.namespace == other.namespace) && (s.name == "" || s.name == other.name) &&
 		(s.index == "" || s.index == other.index && s.value == other.value)
 }
 
-// chooses reports whether obj is in the selection.
+// chooses reports whether obj, which is whole, is in the selection.
 func (s selection) chooses(obj api.Object) bool {
-	if s.namespace != "" && obj.GetNamespace() != s.namespace || s.name != "" && obj.GetName() != s.name {
+	if s.onlyReach || s.namespace != "" && obj.GetNamespace() != s.namespace || s.name != "" && obj.GetName() != s.name {
 		return false
 	}
 	if s.index == "" {

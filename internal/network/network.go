@@ -1,5 +1,5 @@
 // Package network connects the pods of one node: addresses and links (packages ipam and cni), the ways to pods of other nodes
-// (package overlay), Services (package balance) and what the node itself needs for all of them.
+// (package overlay), Services (package balance), network policies (package guard) and what the node itself needs for all of them.
 //
 // What flows through it: the container runtime calls the CNI plugin, which asks the [Node]; Nodes come from the API and become
 // routes; Services and EndpointSlices go to nftables. What must stay true: pods and Services keep working while Knarr is away; several
@@ -148,7 +148,8 @@ func TableName(instance string) string {
 // Up is closed once pods can be connected and the node has the cluster DNS address.
 func (n *Node) Up() <-chan struct{} { return n.up }
 
-// Ready is closed once the pods of all nodes and all Services known at the start can be reached from this node.
+// Ready is closed once the pods of all nodes and all Services known at the start can be reached from this node, as far as the network
+// policies known at the start let them.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Reclaim disconnects all sandboxes of an earlier run that are not live, by their CNI container ID (the CRI pod sandbox ID),
@@ -199,15 +200,13 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	defer table.Close()
 
-	hostPorts := map[string][]services.Element{}
-	for _, a := range n.pool.List() {
-		if len(a.HostPorts) > 0 {
-			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addrs(), a.HostPorts)
-		}
+	balancer := n.newBalancer(services.NewKernel(layout, table), local)
+	guards, err := n.newGuarding(layout.Family())
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
 	}
-	balancer := balance.New(balance.Config{Client: n.cfg.Client, Kernels: []balance.Kernel{services.NewKernel(layout, table)}, Node: services.Node{Name: n.cfg.NodeName, Local: local},
-		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Metrics: n.cfg.Metrics, Log: n.cfg.Log})
-	n.plugin = n.newPlugin(mtu, balancer)
+	defer guards.close()
+	n.plugin = n.newPlugin(mtu, balancer, guards)
 	server := &cni.Server{Socket: Socket(n.cfg.DataDir), Log: n.cfg.Log, Plugin: n.plugin}
 	listener, err := server.Listen()
 	if err != nil {
@@ -217,10 +216,11 @@ func (n *Node) Run(ctx context.Context) error {
 	close(n.up)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return balancer.Run(ctx) })
+	g.Go(func() error { return guards.Run(ctx) })
 	g.Go(func() error { return others.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, listener) })
 	g.Go(func() error {
-		for _, ready := range []<-chan struct{}{balancer.Ready(), others.Ready()} {
+		for _, ready := range []<-chan struct{}{balancer.Ready(), others.Ready(), guards.Ready()} {
 			select {
 			case <-ready:
 			case <-ctx.Done():
@@ -233,6 +233,18 @@ func (n *Node) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// newBalancer returns what keeps Services; local are the Service addresses that the node itself has.
+func (n *Node) newBalancer(kernel *services.Kernel, local []netip.Addr) *balance.Balancer {
+	hostPorts := map[string][]services.Element{}
+	for _, a := range n.pool.List() {
+		if len(a.HostPorts) > 0 {
+			hostPorts[hostPortOwner(a.Owner)] = hostPortElements(a.Addrs(), a.HostPorts)
+		}
+	}
+	return balance.New(balance.Config{Client: n.cfg.Client, Kernels: []balance.Kernel{kernel}, Node: services.Node{Name: n.cfg.NodeName, Local: local},
+		DeleteFlows: services.DeleteFlows, HostPorts: hostPorts, Window: n.cfg.Window, Metrics: n.cfg.Metrics, Log: n.cfg.Log})
+}
+
 // newOverlay returns what keeps the ways to other nodes.
 func (n *Node) newOverlay() (*overlay.Overlay, error) {
 	return overlay.New(overlay.Config{Instance: n.cfg.Instance, Protocol: routeProtocol, Priority: routePriority(n.cfg.Instance),
@@ -243,8 +255,9 @@ func (n *Node) newOverlay() (*overlay.Overlay, error) {
 }
 
 // newPlugin returns what does the CNI server's work.
-func (n *Node) newPlugin(mtu func() int, balancer *balance.Balancer) *cni.Plugin {
+func (n *Node) newPlugin(mtu func() int, balancer *balance.Balancer, guards *guarding) *cni.Plugin {
 	return &cni.Plugin{Instance: n.cfg.Instance, Pool: n.pool, MTU: mtu, NodeAddr: n.cfg.NodeIP, Log: n.cfg.Log,
+		Admit: guards.admit, Dismiss: guards.dismiss,
 		SetHostPorts: func(ctx context.Context, owner ipam.Owner, addrs []netip.Addr, ports []ipam.HostPort) error {
 			return balancer.SetHostPorts(ctx, hostPortOwner(owner), hostPortElements(addrs, ports))
 		}}

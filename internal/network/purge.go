@@ -18,12 +18,12 @@ import (
 	"github.com/knarr-io/knarr/internal/network/overlay"
 )
 
-// Purge removes everything that the instance's network made in this network namespace: links of pods and to other nodes, the nftables table,
+// Purge removes everything that the instance's network made in this network namespace: links of pods and to other nodes, the nftables tables,
 // addresses, routes, changed sysctls and its files under dataDir. It works without any record (only sysctls need one), may run again, and does not stop
 // at an error. Nothing of the instance may be running.
 func Purge(dataDir, instance string) error {
 	dir := filepath.Join(dataDir, "network")
-	errs := []error{cni.PurgeLinks(instance), purgeTable(instance), purgeLoopback(instance),
+	errs := []error{cni.PurgeLinks(instance), purgeTable(TableName(instance)), purgeTable(GuardTableName(instance)), purgeLoopback(instance),
 		overlay.Purge(instance, routeProtocol, routePriority(instance))}
 	last, err := lastInstance()
 	errs = append(errs, err)
@@ -47,11 +47,11 @@ func ignoreMissing(errs []error) []error {
 	return errs
 }
 
-func purgeTable(instance string) error {
+func purgeTable(name string) error {
 	var errs []error
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		errs = append(errs, func() error {
-			table, err := nft.Open(nft.Table{Family: family, Name: TableName(instance)})
+			table, err := nft.Open(nft.Table{Family: family, Name: name})
 			if err != nil {
 				return err
 			}

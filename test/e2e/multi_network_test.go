@@ -124,8 +124,41 @@ func testNetwork(t *testing.T, d *dev, tunnels bool) {
 		})
 		names(t, n, ns, ips[1:])
 	}
+	guarded(t, ns, ips[1:], from)
 	sizes(t, d, ips[3], clients[3], from)
 	streams(t, ns, backends)
+}
+
+// fromFriends lets friends alone reach the pods of web.
+const fromFriends = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: friends}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{podSelector: {matchLabels: {friend: "yes"}}}]}]
+`
+
+// guarded closes the pods of web on all nodes to all but one client, and opens them again.
+func guarded(t *testing.T, ns string, ips []string, from func(int, ...string) (string, error)) {
+	kubectl(t, "-n", ns, "label", "pod", "client-1", "friend=yes")
+	apply(t, ns, fromFriends)
+	get := func(i int, ip, patience string) (string, error) {
+		return from(i, "timeout", patience, "wget", "-q", "-O", "-", "http://"+ip+":8080/")
+	}
+	for _, ip := range ips {
+		eventually(t, 10*time.Second, "client-2 is kept from "+ip, func() error {
+			if out, err := get(2, ip, "1"); err == nil {
+				return fmt.Errorf("it gets %q", out)
+			}
+			return nil
+		})
+		mustSay(t, "the friend, client-1, reaches "+ip, "web-", func() (string, error) { return get(1, ip, "5") })
+	}
+	kubectl(t, "-n", ns, "delete", "networkpolicy", "friends")
+	for _, ip := range ips {
+		mustSay(t, "without the policy client-2 reaches "+ip, "web-", func() (string, error) { return get(2, ip, "5") })
+	}
 }
 
 // reachesAll asks until every one of them has answered.

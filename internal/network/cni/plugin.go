@@ -26,7 +26,10 @@ type Plugin struct {
 	// SetHostPorts makes the host ports of owner lead to its pod at addrs, each in its family; no ports remove them. It returns once
 	// that is so.
 	SetHostPorts func(ctx context.Context, owner ipam.Owner, addrs []netip.Addr, ports []ipam.HostPort) error
-	Log          *slog.Logger
+	// Admit is called before a pod's link is made, and returns once the node's rules are those for the pod. Dismiss is called when the link
+	// is gone.
+	Admit, Dismiss func(context.Context, ipam.Allocation) error
+	Log            *slog.Logger
 
 	mu    sync.Mutex
 	locks map[ipam.Owner]*ownerLock
@@ -114,7 +117,10 @@ func (p *Plugin) add(ctx context.Context, req *Request, conf config, owner ipam.
 		return nil, err
 	}
 	mtu := p.MTU()
-	err = p.link(a, netns, mtu).connect()
+	err = p.Admit(ctx, a)
+	if err == nil {
+		err = p.link(a, netns, mtu).connect()
+	}
 	if err == nil && len(a.HostPorts) > 0 {
 		err = p.SetHostPorts(ctx, owner, a.Addrs(), a.HostPorts)
 	}
@@ -160,6 +166,11 @@ func (p *Plugin) remove(ctx context.Context, owner ipam.Owner) error {
 	defer h.Close()
 	if err := deleteLink(h, LinkName(p.Instance, owner.ContainerID, owner.IfName)); err != nil {
 		return err
+	}
+	if known {
+		if err := p.Dismiss(ctx, a); err != nil {
+			return err
+		}
 	}
 	_, _, err = p.Pool.Release(owner)
 	return err

@@ -20,7 +20,8 @@ func testPlugin(t *testing.T) *Plugin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Plugin{Pool: pool, MTU: func() int { return 1500 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	nothing := func(context.Context, ipam.Allocation) error { return nil }
+	return &Plugin{Pool: pool, Admit: nothing, Dismiss: nothing, MTU: func() int { return 1500 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		SetHostPorts: func(context.Context, ipam.Owner, []netip.Addr, []ipam.HostPort) error { return nil }}
 }
 

@@ -76,6 +76,8 @@ func (c *Conn) add(s Step) error {
 		return c.elements(s, c.conn.SetAddElements)
 	case DeleteElements:
 		return c.elements(s, c.conn.SetDeleteElements)
+	case DeleteSet:
+		c.conn.DelSet(&nftables.Set{Table: table, Name: s.Set.Name})
 	}
 	return nil
 }
@@ -100,7 +102,7 @@ func (c *Conn) elements(s Step, write func(*nftables.Set, []nftables.SetElement)
 	for part := range messages(s.Elements) {
 		encoded := make([]nftables.SetElement, len(part))
 		for i, e := range part {
-			encoded[i] = nftables.SetElement{Key: alone(s.Set.Key, e.Key), Val: alone(s.Set.Value, e.Value), Timeout: e.Timeout}
+			encoded[i] = nftables.SetElement{Key: alone(s.Set.Key, e.Key), Val: alone(s.Set.Value, e.Value), Timeout: e.Timeout, IntervalEnd: e.End}
 			if e.Verdict != nil {
 				encoded[i].VerdictData = &expr.Verdict{Kind: e.Verdict.Kind, Chain: e.Verdict.Chain}
 			}
@@ -162,6 +164,9 @@ func (e *Element) wireSize() int {
 	if e.Timeout > 0 {
 		n += attribute(8)
 	}
+	if e.End {
+		n += attribute(4)
+	}
 	return n
 }
 
@@ -178,7 +183,7 @@ func (c *Conn) netlinkSet(s *Set) (*nftables.Set, error) {
 		return nil, fmt.Errorf("set %s: key: %w", s.Name, err)
 	}
 	out := &nftables.Set{Table: c.netlinkTable(), ID: setID, Name: s.Name, KeyType: key, Concatenation: len(s.Key) > 1, IsMap: s.isMap(),
-		Dynamic: s.Dynamic, HasTimeout: s.Timeout, Size: s.Size, DataType: nftables.TypeVerdict}
+		Dynamic: s.Dynamic, HasTimeout: s.Timeout, Interval: s.Interval, Counter: s.Counted, Size: s.Size, DataType: nftables.TypeVerdict}
 	if !s.Verdicts {
 		if out.DataType, err = concat(s.Value); err != nil {
 			return nil, fmt.Errorf("set %s: value: %w", s.Name, err)
@@ -227,7 +232,10 @@ func (c *Conn) Elements(s *Set) ([]Element, error) {
 	}
 	out := make([]Element, len(elements))
 	for i, e := range elements {
-		out[i] = Element{Key: padded(e.Key), Value: padded(e.Val), Timeout: e.Expires}
+		out[i] = Element{Key: padded(e.Key), Value: padded(e.Val), Timeout: e.Expires, End: e.IntervalEnd}
+		if e.Counter != nil {
+			out[i].Packets = e.Counter.Packets
+		}
 		if e.VerdictData != nil {
 			out[i].Verdict = &Verdict{Kind: e.VerdictData.Kind, Chain: e.VerdictData.Chain}
 		}

@@ -1,6 +1,6 @@
 // Package nft writes one nftables table of one address family, in transactions that are data.
 //
-// What flows through it: a user of the table (package services; policies later) describes sets, chains, rules and elements
+// What flows through it: a user of the table (packages services and guard) describes sets, chains, rules and elements
 // in a [Transaction]; a [Conn] sends it to the kernel in one netlink batch, or a [Fake] applies it in memory, refuses what the kernel
 // would refuse and shows the outcome as text. What must stay true: a transaction happens as a whole or not at all; no element is
 // lost because there are many (one netlink attribute holds 65,535 bytes, and the kernel silently ignores the rest); nothing
@@ -108,6 +108,8 @@ type Set struct {
 	Verdicts bool   // a verdict map: elements lead to a Verdict
 	Dynamic  bool   // rules add elements
 	Timeout  bool   // elements may expire
+	Interval bool   // elements are the first ones of ranges, and those with End the first ones after them
+	Counted  bool   // elements count the packets that they match
 	Size     uint32 // most elements; 0 means no bound
 }
 
@@ -126,6 +128,8 @@ type Element struct {
 	Value   Fields   // in maps
 	Verdict *Verdict // in verdict maps
 	Timeout time.Duration
+	End     bool   // in interval sets
+	Packets uint64 // how many it has matched, in counted sets; only read
 }
 
 // Rule is a list of expressions, run until one does not match.

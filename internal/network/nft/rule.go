@@ -94,6 +94,69 @@ func ConntrackBits(key expr.CtKey, bits uint32, set bool, scratch Register) Rule
 	}
 }
 
+// What follows reads a packet's connection, whichever way the packet goes: who began it, as it was before its source was translated, and
+// whom it reached, as it is after its destination was.
+
+// LoadClient loads the address of who began the packet's connection; see connectionEnd for scratch.
+func (f Family) LoadClient(to, scratch Register) Rule {
+	return f.connectionEnd(original, to, scratch)
+}
+
+// LoadServer loads the address that the packet's connection reached; see connectionEnd for scratch.
+func (f Family) LoadServer(to, scratch Register) Rule { return f.connectionEnd(reply, to, scratch) }
+
+// LoadServerPort loads the port that the packet's connection reached.
+func LoadServerPort(to Register) Rule {
+	return Rule{&expr.Ct{Register: to, Key: expr.CtKeyPROTOSRC, Direction: reply}}
+}
+
+// LoadConnectionProtocol loads the protocol of the packet's connection: of an ICMP error, that of what it is about.
+func LoadConnectionProtocol(to Register) Rule {
+	return Rule{&expr.Ct{Register: to, Key: expr.CtKeyPROTOCOL}}
+}
+
+// The directions of a connection's packets, enum ip_conntrack_dir of linux/netfilter/nf_conntrack_tuple_common.h: one byte to the kernel, of
+// which the library writes four, the lowest last.
+const (
+	original = 0 << 24
+	reply    = 1 << 24
+)
+
+// connectionEnd loads the source of a direction's packets. scratch has room for an address and one more, and the register before to is
+// overwritten. The address comes there by a copy that begins one register before: version 1.0.6 of nft does not know how long such an
+// address is and aborts where it would have to list that a set is asked for it. It follows a copy in its first register only, and so
+// prints for the address what was there before, 0x0 [invalid type].
+func (f Family) connectionEnd(direction uint32, to, scratch Register) Rule {
+	const most = 4 // registers that the kernel copies at a time
+	zero := func(r Register, bytes uint32) expr.Any {
+		return &expr.Immediate{Register: r, Data: make([]byte, bytes)}
+	}
+	all := f.AddrRegisters() + 1
+	rule := Rule{zero(to, f.addrLen()), zero(scratch, 4)}
+	if all > most {
+		rule = append(rule, zero(scratch+most, 4)) // the rest of the address, of which it knows nothing
+	}
+	rule = append(rule, &expr.Ct{Register: scratch + 1, Key: expr.CtKeySRC, Direction: direction})
+	for from := Register(0); from < all; from += most {
+		bytes := 4 * min(most, all-from)
+		ones := make([]byte, bytes)
+		for i := range ones {
+			ones[i] = 0xff
+		}
+		rule = append(rule, &expr.Bitwise{SourceRegister: scratch + from, DestRegister: to - 1 + from, Len: bytes, Mask: ones, Xor: make([]byte, bytes)})
+	}
+	return rule
+}
+
+// PortBetween matches a port in a register from first to last.
+func PortBetween(port Register, first, last uint16) Rule {
+	if first == last {
+		return Rule{&expr.Cmp{Op: expr.CmpOpEq, Register: port, Data: binaryutil.BigEndian.PutUint16(first)}}
+	}
+	return Rule{&expr.Cmp{Op: expr.CmpOpGte, Register: port, Data: binaryutil.BigEndian.PutUint16(first)},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: port, Data: binaryutil.BigEndian.PutUint16(last)}}
+}
+
 // ToThisNode matches packets to any address of the machine.
 func ToThisNode(scratch Register) Rule {
 	return Rule{

@@ -6,7 +6,7 @@ type Transaction struct{ Steps []Step }
 // Step is one change. Kind says which of the other fields it has.
 type Step struct {
 	Kind     Kind
-	Set      *Set      // AddSet, AddElements, DeleteElements
+	Set      *Set      // AddSet, AddElements, DeleteElements; of DeleteSet the name
 	Chain    *Chain    // AddChain; of DeleteChain the name
 	Elements []Element // AddElements, DeleteElements
 }
@@ -23,6 +23,7 @@ const (
 	DeleteChain
 	AddElements
 	DeleteElements
+	DeleteSet
 )
 
 // Replace begins the table anew, whatever there is of it: what follows finds it empty.
@@ -38,6 +39,9 @@ func (t *Transaction) Remove() {
 
 // AddSet makes an empty set or map.
 func (t *Transaction) AddSet(s *Set) { t.Steps = append(t.Steps, Step{Kind: AddSet, Set: s}) }
+
+// DeleteSet deletes a set with its elements. While a rule looks into it, that fails the transaction (EBUSY).
+func (t *Transaction) DeleteSet(s *Set) { t.Steps = append(t.Steps, Step{Kind: DeleteSet, Set: s}) }
 
 // AddChain makes a chain. Sets and chains that its rules name must be there before.
 func (t *Transaction) AddChain(c Chain) {

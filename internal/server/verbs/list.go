@@ -52,6 +52,9 @@ func (v *Verbs) list(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+	if onlyReach(c, opts) {
+		items = reachRevisions(items)
+	}
 	meta := metav1.ListMeta{ResourceVersion: store.FormatRevision(result.Revision), Continue: result.Continue, RemainingItemCount: result.Remaining}
 	if c.Accept.As.Kind != "" {
 		return sendTransformedList(c, items, meta)

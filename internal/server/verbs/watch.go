@@ -52,6 +52,7 @@ func (v *Verbs) watch(c *call.Call) error {
 		return err
 	}
 	out := begin(c, contentType)
+	out.onlyReach = onlyReach(c, opts)
 	if err != nil {
 		return out.end(err)
 	}
@@ -81,14 +82,19 @@ type feed struct {
 	c       *call.Call
 	control *http.ResponseController
 	buf     []byte
-	columns bool  // column definitions are still to be sent
-	reached int64 // the revision that the client knows to have reached
+	columns bool // column definitions are still to be sent
+	// onlyReach reports whether the client sees of pods what reachOf leaves.
+	onlyReach bool
+	reached   int64 // the revision that the client knows to have reached
 }
 
 func (o *feed) run(ctx context.Context, w *registry.Watch, opts *metainternal.ListOptions, initial bool) error {
 	present, err := own(o.c, w.Initial)
 	if err != nil {
 		return o.end(err)
+	}
+	if o.onlyReach {
+		present = reachRevisions(present)
 	}
 	for _, rev := range present {
 		if err := o.event("ADDED", rev); err != nil {
@@ -154,6 +160,9 @@ func errReloaded() error {
 func (o *feed) events(events []store.Event) error {
 	if slices.ContainsFunc(events, func(e store.Event) bool { return e.Reloaded }) {
 		return errReloaded() // clients are told each change, or to begin anew
+	}
+	if o.onlyReach {
+		events = reachEvents(events)
 	}
 	var converted []*store.Revision
 	if o.c.Target.Res.Convert != nil {

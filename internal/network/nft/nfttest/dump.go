@@ -161,7 +161,7 @@ func exprText(e expr.Any) string {
 	case *expr.Meta:
 		return fmt.Sprintf("r%d = meta %d", e.Register, e.Key)
 	case *expr.Ct:
-		return fmt.Sprintf("r%d = ct %d", e.Register, e.Key)
+		return fmt.Sprintf("r%d = ct %d/%d", e.Register, e.Key, e.Direction)
 	case *expr.Bitwise:
 		return fmt.Sprintf("r%d = r%d & %x", e.DestRegister, e.SourceRegister, e.Mask)
 	case *expr.Cmp:
@@ -202,6 +202,8 @@ func describe(s nft.Step) string {
 		return "add " + typeOf(s.Set)
 	case nft.AddChain:
 		return "add chain " + s.Chain.Name
+	case nft.DeleteSet:
+		return "delete set " + s.Set.Name
 	case nft.DeleteChain:
 		return "delete chain " + s.Chain.Name
 	case nft.AddElements:

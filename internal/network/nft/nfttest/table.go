@@ -112,6 +112,8 @@ func (s *state) apply(step nft.Step) error {
 		if s.sets[step.Set.Name] == nil {
 			s.sets[step.Set.Name] = &set{*step.Set, map[string]nft.Element{}}
 		}
+	case nft.DeleteSet:
+		return s.deleteSet(step.Set.Name)
 	case nft.AddChain:
 		return s.addChain(step.Chain)
 	case nft.DeleteChain:
@@ -134,6 +136,23 @@ func (s *state) apply(step nft.Step) error {
 			delete(old.elements, string(e.Key))
 		}
 	}
+	return nil
+}
+
+func (s *state) deleteSet(name string) error {
+	if s.sets[name] == nil {
+		return unix.ENOENT
+	}
+	for _, c := range s.chains {
+		for _, r := range c.Rules {
+			for _, e := range r {
+				if of, ok := setOf(e); ok && of == name {
+					return unix.EBUSY
+				}
+			}
+		}
+	}
+	delete(s.sets, name)
 	return nil
 }
 

@@ -39,6 +39,7 @@ func onBoth(t *testing.T, f func(t *testing.T, w writer)) {
 var (
 	ports = &nft.Set{Name: "ports", Key: []nft.Type{nft.InetProto, nft.InetService}, Size: 2}
 	hosts = &nft.Set{Name: "hosts", Key: []nft.Type{nft.InetService}, Value: []nft.Type{nft.IPv4Addr}}
+	only  = &nft.Set{Name: "only", Key: []nft.Type{nft.InetService}}
 	ways  = &nft.Set{Name: "ways", Key: []nft.Type{nft.InetService}, Verdicts: true}
 )
 
@@ -93,6 +94,18 @@ func TestWhatTheKernelRefusesIsRefusedAsAWhole(t *testing.T) {
 		}, unix.ENOENT},
 		{"a chain that an element leads to", func(tx *nft.Transaction) { tx.DeleteChain("to") }, unix.EBUSY},
 		{"that chain, the element deleted before", func(tx *nft.Transaction) { tx.Delete(ways, way(1, "to")); tx.DeleteChain("to") }, nil},
+		{"a set that a rule looks into", func(tx *nft.Transaction) {
+			tx.AddSet(only)
+			tx.AddChain(nft.Chain{Name: "y", Rules: []nft.Rule{nft.Join(nft.LoadPort(8), nft.InSet(8, only))}})
+			tx.DeleteSet(only)
+		}, unix.EBUSY},
+		{"that set, its chain deleted before", func(tx *nft.Transaction) {
+			tx.AddSet(only)
+			tx.AddChain(nft.Chain{Name: "y", Rules: []nft.Rule{nft.Join(nft.LoadPort(8), nft.InSet(8, only))}})
+			tx.DeleteChain("y")
+			tx.DeleteSet(only)
+		}, nil},
+		{"a set that is not there", func(tx *nft.Transaction) { tx.DeleteSet(only) }, unix.ENOENT},
 		{"a chain that is not there", func(tx *nft.Transaction) { tx.DeleteChain("to") }, unix.ENOENT},
 	}
 	onBoth(t, func(t *testing.T, w writer) {
