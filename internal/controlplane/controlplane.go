@@ -71,6 +71,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/cel"
 	"github.com/knarr-io/knarr/internal/server/crd"
 	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/usage"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -100,6 +101,8 @@ type Config struct {
 	Name string
 	// Ask reads a document of this server's own API in a user's name, for autoscalers; nil leaves them without metrics.
 	Ask func(ctx context.Context, who user.Info, path string, query url.Values) ([]byte, error)
+	// Nodes returns the way to what a node answers for itself; nil: there is none.
+	Nodes func(ctx context.Context, name string) (usage.Node, error)
 	// Manifests are webhooks and policies from files; nil for none.
 	Manifests *manifests.Files
 	// Space says whether there is room for what is written; nil: always.
@@ -129,6 +132,9 @@ type Plane struct {
 	// scheduling outlives the scheduler, which runs only while this server leads.
 	scheduling *scheduler.Metrics
 	queues     *controller.Metrics
+	jobs       *job.Metrics
+	cronJobs   *cronjob.Metrics
+	autoscaled *podautoscaler.Metrics
 }
 
 // New wires up a control plane; Run makes it live.
@@ -138,7 +144,8 @@ func New(cfg Config) (*Plane, error) {
 	}
 	s := store.New(cfg.Backend, cfg.Log, registry.Specs(api.Builtin)...)
 	s.SharedWith(cfg.Several)
-	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{}), scheduling: scheduler.NewMetrics(cfg.Metrics), queues: controller.NewMetrics()}
+	p := &Plane{Store: s, RBAC: authz.NewRBAC(), cfg: cfg, ready: make(chan struct{}), scheduling: scheduler.NewMetrics(cfg.Metrics), queues: controller.NewMetrics(),
+		jobs: job.NewMetrics(cfg.Metrics), cronJobs: cronjob.NewMetrics(cfg.Metrics), autoscaled: podautoscaler.NewMetrics(cfg.Metrics)}
 	if cfg.Metrics != nil {
 		cfg.Metrics.MustRegister(p.queues)
 	}
@@ -265,9 +272,9 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		replicaset.NewReplicationControllers(as("replication-controller")),
 		statefulset.New(as("statefulset-controller")),
 		daemonset.New(as("daemon-set-controller")),
-		job.New(as("job-controller")),
+		job.New(as("job-controller"), p.jobs),
 		job.NewOrphans(as("job-controller")),
-		cronjob.New(as("cronjob-controller")),
+		cronjob.New(as("cronjob-controller"), p.cronJobs),
 		resourceclaim.New(as("resource-claim-controller")),
 		resourceclaim.NewUsers(as("resource-claim-controller")),
 		persistentvolume.New(as("persistent-volume-binder")),
@@ -317,7 +324,12 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 const autoscalerAccount = "horizontal-pod-autoscaler"
 
 func (p *Plane) autoscaler(c *client.Local) controller.Controller {
-	return podautoscaler.New(c, podautoscaler.Config{Rescale: c.Rescale, Ask: p.figures(autoscalerAccount)})
+	cfg := podautoscaler.Config{Rescale: c.Rescale, Ask: p.figures(autoscalerAccount), Metrics: p.autoscaled}
+	if p.cfg.Nodes != nil {
+		foreign := func() bool { return p.Aggregator.Handler(usage.GroupVersion) != nil }
+		cfg.Feed = usage.NewFeed(usage.FeedConfig{Node: p.cfg.Nodes, Foreign: foreign, Log: p.cfg.Log})
+	}
+	return podautoscaler.New(c, cfg)
 }
 
 // figures returns how a controller asks the metrics APIs, as its service account; nil where there are none.

@@ -28,6 +28,7 @@ import (
 	"github.com/knarr-io/knarr/internal/server/authn"
 	"github.com/knarr-io/knarr/internal/server/authz"
 	"github.com/knarr-io/knarr/internal/server/registry"
+	"github.com/knarr-io/knarr/internal/server/usage"
 	"github.com/knarr-io/knarr/internal/store"
 )
 
@@ -133,7 +134,7 @@ func (s *server) newPlane(p *parts) (*controlplane.Plane, error) {
 		},
 		Lead: p.data.Lead, Several: p.data.Several, Name: s.NodeName,
 		Metrics: p.metrics, Log: s.log,
-		Ask: newAsk(p.keys, listened(s.listenAddr)),
+		Ask: newAsk(p.keys, listened(s.listenAddr)), Nodes: nodesOf(p),
 	})
 }
 
@@ -227,6 +228,21 @@ func streamsOf(local *machine, agents *agentlink.Hub) func(context.Context, stri
 			return nil, err
 		}
 		return n, nil
+	}
+}
+
+// nodesOf is the leader's way to what nodes answer for themselves. What p has of this machine's agent is asked for when it is needed.
+func nodesOf(p *parts) func(context.Context, string) (usage.Node, error) {
+	return func(ctx context.Context, name string) (usage.Node, error) {
+		streams, err := streamsOf(p.node, p.agents)(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		node, ok := streams.(usage.Node)
+		if !ok {
+			return nil, fmt.Errorf("the agent of node %q does not answer for itself", name)
+		}
+		return node, nil
 	}
 }
 

@@ -245,7 +245,7 @@ func TestCronJobsLiveAsInKubernetes(t *testing.T) {
 		time.Sleep(pick(r, beginnings()...) + time.Duration(r.IntN(7200))*time.Second)
 		theirs, ours := newServed(t), newServed(t)
 		start := func() (stop func()) {
-			a, b := theirs.theirs(kubernetesCronJobs), ours.ours(cronjob.New(ours.Local))
+			a, b := theirs.theirs(kubernetesCronJobs), ours.ours(cronjob.New(ours.Local, nil))
 			return func() { a(); b() }
 		}
 		stop := start()

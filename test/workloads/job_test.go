@@ -347,7 +347,7 @@ func TestJobsLiveAsInKubernetes(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		theirs, ours := newServed(t), newServed(t)
 		theirs.theirs(kubernetesJobs)
-		ours.ours(job.New(ours.Local))
+		ours.ours(job.New(ours.Local, nil))
 		made := drawJob(r)
 		for _, s := range []*served{theirs, ours} {
 			clienttest.Create(t, s.Local, made.DeepCopy())

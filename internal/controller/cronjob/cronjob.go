@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -32,8 +33,23 @@ import (
 
 const component = "cronjob-controller"
 
+// Metrics are the figures of the CronJob controller, under the name that kube-controller-manager gives them. They outlive the controller, as a
+// server may lead more than once.
+type Metrics struct{ skew prometheus.Histogram }
+
+// NewMetrics returns Metrics that reg shows; a nil reg shows them nowhere.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{skew: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "cronjob_controller_job_creation_skew_duration_seconds",
+		Help: "How long after its time a Job was made.", Buckets: prometheus.ExponentialBuckets(1, 2, 10)})}
+	if reg != nil {
+		reg.MustRegister(m.skew)
+	}
+	return m
+}
+
 type reconciler struct {
-	client client.Client
+	client  client.Client
+	metrics *Metrics
 
 	mu    sync.Mutex
 	known map[api.Key]schedule // a convenience: without it, times of a new schedule that had passed before it was set count
@@ -46,8 +62,11 @@ type schedule struct {
 	since      time.Time
 }
 
-// New declares the CronJob controller.
-func New(c client.Client) controller.Controller {
+// New declares the CronJob controller. m are its figures; nil where nobody asks for them.
+func New(c client.Client, m *Metrics) controller.Controller {
+	if m == nil {
+		m = NewMetrics(nil)
+	}
 	kind := batchv1.SchemeGroupVersion.WithKind("CronJob").GroupKind()
 	return controller.Controller{
 		Name:    "cronjob",
@@ -59,7 +78,7 @@ func New(c client.Client) controller.Controller {
 			}},
 		},
 		Writes:     []controller.Write{controller.Sets(api.CronJobs, "status"), controller.Creates(api.Jobs), controller.Deletes(api.Jobs)},
-		Reconciler: &reconciler{client: c, known: map[api.Key]schedule{}},
+		Reconciler: &reconciler{client: c, metrics: m, known: map[api.Key]schedule{}},
 	}
 }
 
@@ -135,6 +154,7 @@ func (r *reconciler) act(ctx context.Context, cj *batchv1.CronJob, act *actions)
 		act.say(event.Warning(cj, "FailedCreate", "Error creating job: %v", err))
 		return err
 	default:
+		r.metrics.skew.Observe(made.GetCreationTimestamp().Sub(act.Due).Seconds())
 		act.say(event.Normal(cj, "SuccessfulCreate", "Created job %v", made.GetName()))
 	}
 	if !active(act.Status.Active, made.GetUID()) {

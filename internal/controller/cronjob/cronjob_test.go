@@ -67,7 +67,7 @@ func times(c *ct.Cluster) string {
 
 func TestJobsAreMadeByTheSchedule(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		ct.Make(c, newCronJob("report", "*/10 * * * *", func(cj *batchv1.CronJob) {
 			cj.Spec.JobTemplate.Labels, cj.Spec.JobTemplate.Annotations = map[string]string{"l": "1"}, map[string]string{"a": "1"}
 			cj.Spec.TimeZone = ptr.To("Europe/Berlin")
@@ -104,7 +104,7 @@ func TestJobsAreMadeByTheSchedule(t *testing.T) {
 
 func TestHistoryIsLimited(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		ct.Make(c, newCronJob("a", "* * * * *", func(cj *batchv1.CronJob) {
 			cj.Spec.SuccessfulJobsHistoryLimit, cj.Spec.FailedJobsHistoryLimit = ptr.To(int32(2)), ptr.To(int32(1))
 		}))
@@ -129,7 +129,7 @@ func TestConcurrency(t *testing.T) {
 		batchv1.AllowConcurrent: "00:01 00:02 00:03", batchv1.ForbidConcurrent: "00:01", batchv1.ReplaceConcurrent: "00:03",
 	} {
 		ct.Run(t, func(c *ct.Cluster) {
-			c.Start(New(c.Client))
+			c.Start(New(c.Client, nil))
 			ct.Make(c, newCronJob("a", "* * * * *", func(cj *batchv1.CronJob) { cj.Spec.ConcurrencyPolicy = policy }))
 			c.Pass(3*time.Minute + time.Second)
 			if s := times(c); s != want {
@@ -152,7 +152,7 @@ func TestConcurrency(t *testing.T) {
 
 func TestSuspended(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		ct.Make(c, newCronJob("a", "* * * * *", func(cj *batchv1.CronJob) {
 			cj.Spec.Suspend, cj.Spec.StartingDeadlineSeconds = ptr.To(true), ptr.To(int64(90))
 		}))
@@ -184,7 +184,7 @@ func TestMissedTimes(t *testing.T) {
 		ct.Run(t, func(c *ct.Cluster) {
 			ct.Make(c, newCronJob("a", "* * * * *", func(cj *batchv1.CronJob) { cj.Spec.StartingDeadlineSeconds = tc.deadline }))
 			c.Pass(tc.away)
-			c.Start(New(c.Client))
+			c.Start(New(c.Client, nil))
 			c.Settle()
 			if s := times(c); s != tc.want {
 				t.Errorf("after %v: jobs for %q, want %q", tc.away, s, tc.want)
@@ -198,7 +198,7 @@ func TestMissedTimes(t *testing.T) {
 
 func TestANewScheduleDoesNotCountFromBefore(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		ct.Make(c, newCronJob("a", "0 * * * *"))
 		c.Pass(90 * time.Minute) // 01:30
 		ct.Change(c, ns, "a", "", func(cj *batchv1.CronJob) { cj.Spec.Schedule = "15 * * * *" })
@@ -226,7 +226,7 @@ func TestWhatCannotBeReadIsReportedOnce(t *testing.T) {
 			bad := ct.Make(c, newCronJob("a", "* * * * *")).DeepCopy()
 			change(bad)
 			looks := 0
-			r := New(&showing{Client: c.Client, cj: bad, looks: &looks})
+			r := New(&showing{Client: c.Client, cj: bad, looks: &looks}, nil)
 			c.Start(r)
 			c.Pass(24 * time.Hour)
 			if looks != 1 || len(c.Events(name)) != 1 {
@@ -255,17 +255,52 @@ func TestARestartMakesNoSecondJob(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		ct.Make(c, newCronJob("a", "*/5 * * * *", func(cj *batchv1.CronJob) { cj.Spec.ConcurrencyPolicy = batchv1.ForbidConcurrent }))
 		c.Pass(6 * time.Minute)
-		_, _ = New(&noStatus{c.Client}).Reconciler.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "a"})
+		_, _ = New(&noStatus{c.Client}, nil).Reconciler.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "a"})
 		if n := len(ct.Get[*batchv1.CronJob](c, ns, "a").Status.Active); n != 0 || times(c) != "00:05" {
 			t.Fatalf("%d active, jobs for %s", n, times(c))
 		}
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		c.Settle()
 		s := ct.Get[*batchv1.CronJob](c, ns, "a").Status
 		if times(c) != "00:05" || len(s.Active) != 1 || s.LastScheduleTime == nil || len(c.Events("UnexpectedJob")) != 0 {
 			t.Errorf("jobs for %s, status %+v, events %v", times(c), s, c.Events("UnexpectedJob"))
 		}
 	})
+}
+
+// A controller that is killed after any of its writes leaves nothing that the next one cannot go on from: each time has one Job, the one before is
+// replaced, and the status names those that run.
+func TestRestartBetweenAnyTwoWrites(t *testing.T) {
+	for writes := range 5 {
+		ct.Run(t, func(c *ct.Cluster) {
+			ct.Make(c, newCronJob("a", "*/5 * * * *", func(cj *batchv1.CronJob) {
+				cj.Spec.ConcurrencyPolicy = batchv1.ReplaceConcurrent
+				cj.Spec.SuccessfulJobsHistoryLimit = ptr.To(int32(1))
+			}))
+			look := func(left int) {
+				_, _ = New(&ct.Killed{Client: c.Client, Left: left}, nil).Reconciler.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "a"})
+			}
+			for i := range 6 {
+				c.Pass(5*time.Minute + time.Second)
+				if i%2 == 1 { // every other one ends before it is replaced
+					for _, j := range ct.All[*batchv1.Job](c, ns) {
+						if len(j.Status.Conditions) == 0 {
+							finish(c, j.Name, batchv1.JobComplete)
+						}
+					}
+				}
+				for range 4 {
+					look(writes)
+				}
+				look(100)
+				look(100)
+			}
+			s := ct.Get[*batchv1.CronJob](c, ns, "a").Status
+			if times(c) != "00:25 00:30" || len(s.Active) != 1 || s.LastScheduleTime == nil || s.LastScheduleTime.UTC().Format("15:04") != "00:30" {
+				t.Errorf("%d writes at a time: jobs for %s, status %+v", writes, times(c), s)
+			}
+		})
+	}
 }
 
 // noStatus is a client that writes no status.
@@ -277,7 +312,7 @@ func (noStatus) Update(context.Context, api.Object, string) (api.Object, error) 
 
 func TestJobsThatAreNotOfTheSchedule(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		cj := ct.Make(c, newCronJob("a", "0 0 1 1 *"))
 		manual := newJob(cj, time.Now())
 		manual.Name, manual.Annotations = "a-manual", map[string]string{"cronjob.kubernetes.io/instantiate": "manual"}

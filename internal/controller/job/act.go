@@ -46,6 +46,7 @@ func (r *reconciler) track(ctx context.Context, job *batchv1.Job, act actions) e
 		return err
 	}
 	r.keep(job, act.Backoff)
+	r.metrics.judged(act.Judged)
 	r.report(ctx, act.Events...)
 	act.Events = nil
 	left, failed := untrack(ctx, r.client, act.Untrack)
@@ -59,6 +60,9 @@ func (r *reconciler) settle(ctx context.Context, job *batchv1.Job, act actions, 
 		return err
 	}
 	events := act.Events
+	if ended {
+		r.metrics.ended(job, act.Final)
+	}
 	if ended && act.Final.Type == batchv1.JobComplete {
 		if n := job.Spec.Completions; n != nil && status.Succeeded > *n {
 			events = append(events, event.Warning(job, "TooManySucceededPods", "Too many succeeded pods running after completion count reached"))
@@ -82,6 +86,7 @@ func (r *reconciler) writeStatus(ctx context.Context, job *batchv1.Job, status b
 	if err != nil {
 		return job, fmt.Errorf("writing the status of Job %s: %w", api.KeyOf(job), err)
 	}
+	r.metrics.counted(job, &status)
 	return stored.(*batchv1.Job), nil
 }
 

@@ -44,9 +44,10 @@ const (
 )
 
 type reconciler struct {
-	client client.Client
-	pods   *workload.Pods
-	pace   *pace.Pace
+	client  client.Client
+	pods    *workload.Pods
+	pace    *pace.Pace
+	metrics *Metrics
 
 	mu       sync.Mutex
 	backoffs map[api.Key]memory // a convenience: what is not here is found in the pods
@@ -58,16 +59,19 @@ type memory struct {
 	backoff
 }
 
-// New declares the Job controller.
-func New(c client.Client) controller.Controller {
+// New declares the Job controller. m are its figures; nil where nobody asks for them.
+func New(c client.Client, m *Metrics) controller.Controller {
+	if m == nil {
+		m = NewMetrics(nil)
+	}
 	kind := batchv1.SchemeGroupVersion.WithKind("Job")
 	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*batchv1.Job).Spec.Selector })
 	return controller.Controller{
 		Name:    "job",
 		Workers: 5,
 		Watches: []controller.Watch{
-			{Resource: api.Jobs, Keys: owners.OwnerKeys},
-			{Resource: api.Pods, Keys: owners.OwnedKeys},
+			{Resource: api.Jobs, Keys: func(e client.Event) []api.Key { m.added(e); return owners.OwnerKeys(e) }},
+			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { m.changed(e); return owners.OwnedKeys(e) }},
 		},
 		Writes: []controller.Write{
 			controller.Sets(api.Jobs, "status"),
@@ -77,7 +81,7 @@ func New(c client.Client) controller.Controller {
 			controller.Sets(api.Pods, "metadata", "finalizers", batchv1.JobTrackingFinalizer).Of("of Jobs that go on"),
 		},
 		Reconciler: &reconciler{
-			client: c, pace: pace.New(largePace), backoffs: map[api.Key]memory{},
+			client: c, pace: pace.New(largePace), metrics: m, backoffs: map[api.Key]memory{},
 			pods: &workload.Pods{Client: c, Kind: kind, Component: component, Owners: owners, Index: client.IndexJob, Finalizer: batchv1.JobTrackingFinalizer},
 		},
 	}
@@ -106,7 +110,16 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	act := plan(job, obs, time.Now())
+	began := time.Now()
+	act := plan(job, obs, began)
+	did := act
+	after, err := r.step(ctx, job, obs, act)
+	r.metrics.stepped(job, did, err, time.Since(began))
+	return after, err
+}
+
+// step does what act says, which was planned from obs, and says when there is to be another look.
+func (r *reconciler) step(ctx context.Context, job *batchv1.Job, obs observed, act actions) (time.Duration, error) {
 	var manageErr error
 	if len(act.Create)+len(act.Delete) > 0 {
 		manageErr = r.manage(ctx, job, act)
@@ -114,6 +127,9 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		pods, err := r.list(ctx, job)
 		if err != nil {
 			return 0, err
+		}
+		if len(act.Create) > 0 {
+			r.metrics.made(job, len(act.Create), len(obs.pods), len(pods))
 		}
 		after := act.After
 		obs.pods, obs.ending = pods, act.Ending
@@ -123,7 +139,7 @@ func (r *reconciler) Reconcile(ctx context.Context, key api.Key) (time.Duration,
 		act = plan(job, obs, time.Now())
 		act.After = soonest(act.After, after)
 	}
-	r.pace.Wrote(key, time.Now())
+	r.pace.Wrote(api.KeyOf(job), time.Now())
 	if err := errors.Join(r.track(ctx, job, act), manageErr); err != nil {
 		return 0, err
 	}

@@ -63,7 +63,7 @@ func expect(c *ct.Cluster, name, want string) {
 }
 
 func start(c *ct.Cluster, stop time.Duration, f fate) {
-	c.Start(New(c.Client), NewOrphans(c.Client), newNode(c.Client, stop, f))
+	c.Start(New(c.Client, nil), NewOrphans(c.Client), newNode(c.Client, stop, f))
 }
 
 func TestJobRunsToCompletion(t *testing.T) {
@@ -137,12 +137,12 @@ func TestFailedPodsAreReplacedWithBackOff(t *testing.T) {
 
 func TestBackOffSurvivesARestart(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
-		stop := c.Start(New(c.Client))
+		stop := c.Start(New(c.Client, nil))
 		c.Start(newNode(c.Client, 0, always(1, 0)))
 		ct.Make(c, newJob("bad", 1, 1))
 		c.Pass(12 * time.Second) // two pods have failed; the third is due 20 s after the second
 		stop()
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		c.Pass(10 * time.Second)
 		if n := len(ct.All[*corev1.Pod](c, ns)); n != 2 {
 			t.Errorf("%d pods shortly after a restart, want 2", n)

@@ -40,7 +40,9 @@ type actions struct {
 	Tracked map[types.UID]bool // the pods that have it before
 	Final   *batchv1.JobCondition
 	More    bool // there are more pods to count than one step does
-	Events  []event.Event
+	// Judged counts the pods to untrack for whose failure the failure policy had an action, by action.
+	Judged map[batchv1.PodFailurePolicyAction]int
+	Events []event.Event
 
 	Backoff backoff // to be remembered once Status is written
 	After   time.Duration

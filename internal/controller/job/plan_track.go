@@ -46,7 +46,9 @@ func (f *facts) track(act *actions, end *batchv1.JobCondition, now time.Time) {
 			}
 		case f.countsAsFailed(p, end) && !f.uncountedFailed[p.UID] && (!indexed(f.job) || i != noIndex):
 			lost = append(lost, p)
-			if judge(f.job, p).counts() {
+			v := judge(f.job, p)
+			act.judged(v)
+			if v.counts() {
 				uncounted.Failed = append(uncounted.Failed, p.UID)
 			}
 		}
@@ -65,6 +67,17 @@ func (f *facts) track(act *actions, end *batchv1.JobCondition, now time.Time) {
 		act.Backoff = act.Backoff.with(fresh, lost)
 	}
 	act.Final = announce(&act.Status, end, now)
+}
+
+// judged notes what the failure policy says of a pod that failed.
+func (act *actions) judged(v verdict) {
+	if v.action == "" {
+		return
+	}
+	if act.Judged == nil {
+		act.Judged = map[batchv1.PodFailurePolicyAction]int{}
+	}
+	act.Judged[v.action]++
 }
 
 // announce puts why the job ends into the status, and returns the condition that follows once all pods are counted.

@@ -2,7 +2,6 @@ package job
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"testing"
@@ -10,56 +9,12 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	ct "github.com/knarr-io/knarr/internal/controller/controllertest"
 )
-
-var errKilled = errors.New("killed here")
-
-// killed is a client that takes a number of writes and none after them, as if its process had been killed.
-type killed struct {
-	client.Client
-	left int
-}
-
-func (k *killed) spend() bool { k.left--; return k.left >= 0 }
-
-func (k *killed) Update(ctx context.Context, obj api.Object, sub string) (api.Object, error) {
-	if !k.spend() {
-		return nil, errKilled
-	}
-	return k.Client.Update(ctx, obj, sub)
-}
-
-func (k *killed) many(objs []api.Object, write func([]api.Object) []client.Result) []client.Result {
-	out := make([]client.Result, len(objs))
-	if _, ok := objs[0].(*corev1.Event); ok {
-		return write(objs)
-	}
-	for i := range objs { // a transaction may hold any part of them
-		out[i].Err = errKilled
-		if k.spend() {
-			out[i] = write(objs[i : i+1])[0]
-		}
-	}
-	return out
-}
-
-func (k *killed) CreateMany(ctx context.Context, objs []api.Object) []client.Result {
-	return k.many(objs, func(o []api.Object) []client.Result { return k.Client.CreateMany(ctx, o) })
-}
-
-func (k *killed) UpdateMany(ctx context.Context, objs []api.Object, sub string) []client.Result {
-	return k.many(objs, func(o []api.Object) []client.Result { return k.Client.UpdateMany(ctx, o, sub) })
-}
-
-func (k *killed) DeleteMany(ctx context.Context, objs []api.Object, opts metav1.DeleteOptions) []client.Result {
-	return k.many(objs, func(o []api.Object) []client.Result { return k.Client.DeleteMany(ctx, o, opts) })
-}
 
 // TestRestartBetweenAnyTwoWrites runs a job whose controller is killed after 0, 1, 2, ... writes, again and again, until it is done: every
 // pod is counted once.
@@ -92,7 +47,7 @@ func restarted(c *ct.Cluster, indexedMode bool, writes int) {
 		}
 	}))
 	for range 2000 {
-		r := New(&killed{Client: c.Client, left: writes}).Reconciler
+		r := New(&ct.Killed{Client: c.Client, Left: writes}, nil).Reconciler
 		_, _ = r.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "a"})
 		c.Pass(time.Second)
 		if finished(ct.Get[*batchv1.Job](c, ns, "a")) {
@@ -133,19 +88,19 @@ func (s *stale) Get(ctx context.Context, res *api.Resource, key api.Key) (api.Ob
 func TestAnOldJobChangesNothing(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		old := ct.Make(c, newJob("a", 4, 2))
-		stop := c.Start(New(c.Client))
+		stop := c.Start(New(c.Client, nil))
 		c.Start(newNode(c.Client, 0, always(0, 2*time.Second)))
 		c.Pass(3500 * time.Millisecond)
 		stop()
 		before := ct.Get[*batchv1.Job](c, ns, "a")
 		view := &stale{Client: c.Client, job: old}
-		if _, err := New(view).Reconciler.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "a"}); err == nil {
+		if _, err := New(view, nil).Reconciler.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "a"}); err == nil {
 			t.Error("a status was planned from an old job, and written")
 		}
 		if after := ct.Get[*batchv1.Job](c, ns, "a"); status(after) != status(before) {
 			t.Errorf("%s became %s", status(before), status(after))
 		}
-		c.Start(New(c.Client))
+		c.Start(New(c.Client, nil))
 		c.Pass(time.Minute)
 		expect(c, "a", "active 0 ready 0 terminating 0 succeeded 4 failed 0 SuccessCriteriaMet=CompletionsReached Complete=CompletionsReached")
 	})
@@ -154,7 +109,7 @@ func TestAnOldJobChangesNothing(t *testing.T) {
 func TestALargeJobCostsWhatChanges(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		writes := &countingWrites{Client: c.Client}
-		c.Start(New(writes), newNode(c.Client, 0, func(p *corev1.Pod) (int32, time.Duration) {
+		c.Start(New(writes, nil), newNode(c.Client, 0, func(p *corev1.Pod) (int32, time.Duration) {
 			n, _ := strconv.ParseUint(fmt.Sprintf("%x", p.Name[len(p.Name)-2:]), 16, 64)
 			return 0, time.Second + time.Duration(n%100)*10*time.Millisecond
 		}))

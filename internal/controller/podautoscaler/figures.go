@@ -18,6 +18,7 @@ import (
 	metrics "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/knarr-io/knarr/internal/amount"
+	"github.com/knarr-io/knarr/internal/api"
 )
 
 // defaultWindow is that of a custom metric that names none.
@@ -27,20 +28,21 @@ const defaultWindow = time.Minute
 type Ask func(ctx context.Context, path string, query url.Values) ([]byte, error)
 
 // read asks for the metrics of hpa, one after the other; what several of them need is asked for once.
-func (r *reconciler) read(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler, selector labels.Selector) []reading {
-	var pods *metrics.PodMetricsList
+func (r *reconciler) read(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler, selector labels.Selector, pods []*corev1.Pod) []reading {
+	var used []metrics.PodMetrics
 	var failed error
 	usage := func(resource corev1.ResourceName, container string) reading {
-		if pods == nil && failed == nil {
-			pods, failed = r.podUsage(ctx, hpa.Namespace, selector)
+		if used == nil && failed == nil {
+			used, failed = r.podUsage(ctx, hpa, selector, pods)
 		}
 		if failed != nil {
 			return reading{err: failed}
 		}
-		return reading{figures: usageOf(pods.Items, resource, container)}
+		return reading{figures: usageOf(used, resource, container)}
 	}
 	out := make([]reading, len(hpa.Spec.Metrics))
 	for i, m := range hpa.Spec.Metrics {
+		began := time.Now()
 		switch m.Type {
 		case autoscalingv2.ResourceMetricSourceType:
 			out[i] = usage(m.Resource.Name, "")
@@ -53,20 +55,31 @@ func (r *reconciler) read(ctx context.Context, hpa *autoscalingv2.HorizontalPodA
 		case autoscalingv2.ExternalMetricSourceType:
 			out[i] = r.externalMetric(ctx, hpa.Namespace, m.External.Metric)
 		}
+		out[i].took = time.Since(began)
 	}
 	return out
 }
 
-func (r *reconciler) podUsage(ctx context.Context, namespace string, selector labels.Selector) (*metrics.PodMetricsList, error) {
-	list := &metrics.PodMetricsList{}
-	err := r.ask(ctx, list, url.Values{"labelSelector": {selector.String()}}, metrics.SchemeGroupVersion, "namespaces", namespace, "pods")
-	if err != nil {
-		return nil, fmt.Errorf("unable to fetch metrics from resource metrics API: %w", err)
+// podUsage returns what pods use: as their nodes push it, or else as the metrics API says.
+func (r *reconciler) podUsage(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler, selector labels.Selector, pods []*corev1.Pod) ([]metrics.PodMetrics, error) {
+	var items []metrics.PodMetrics
+	complete := false
+	if r.cfg.Feed != nil {
+		r.cfg.Feed.Want(api.KeyOf(hpa), pods)
+		items, complete = r.cfg.Feed.Usage(pods)
 	}
-	if len(list.Items) == 0 {
+	if !complete {
+		var list metrics.PodMetricsList
+		err := r.ask(ctx, &list, url.Values{"labelSelector": {selector.String()}}, metrics.SchemeGroupVersion, "namespaces", hpa.Namespace, "pods")
+		if err != nil {
+			return nil, fmt.Errorf("unable to fetch metrics from resource metrics API: %w", err)
+		}
+		items = list.Items
+	}
+	if len(items) == 0 {
 		return nil, errors.New("no metrics returned from resource metrics API")
 	}
-	return list, nil
+	return items, nil
 }
 
 // usageOf returns what each pod, or one container of each, uses. A pod of which a container is missing is left out.

@@ -30,6 +30,7 @@ type reading struct {
 	figures map[string]figure // of each pod
 	values  []int64           // of what is not a pod, in thousandths
 	err     error
+	took    time.Duration // to read it
 }
 
 // actions is what to do about an autoscaler.
@@ -42,6 +43,16 @@ type actions struct {
 	Events  []event.Event
 	History history
 	Failed  error // why not everything could be computed
+	// Computed is what each metric asked for that was looked at.
+	Computed []computation
+}
+
+// computation is what one metric asked for.
+type computation struct {
+	i      int // its place in the spec
+	kind   autoscalingv2.MetricSourceType
+	action string
+	err    error
 }
 
 func (act *actions) set(which autoscalingv2.HorizontalPodAutoscalerConditionType, status corev1.ConditionStatus, reason, message string, now time.Time) {
@@ -192,12 +203,14 @@ func (act *actions) compute(hpa *autoscalingv2.HorizontalPodAutoscaler, obs obse
 		p, err := propose(hpa, m, obs, i, now)
 		if err != nil {
 			bad++
+			act.Computed = append(act.Computed, computation{i, m.Type, none, err})
 			act.say(event.Warning(hpa, err.reason, "%s", err.cause))
 			if failed == nil {
 				failed = err
 			}
 			continue
 		}
+		act.Computed = append(act.Computed, computation{i, m.Type, direction(act.From, p.replicas), nil})
 		act.Status.CurrentMetrics[i] = p.status
 		if replicas == 0 || p.replicas > replicas {
 			replicas, metric = p.replicas, p.metric

@@ -72,7 +72,7 @@ func propose(hpa *autoscalingv2.HorizontalPodAutoscaler, m autoscalingv2.MetricS
 		c.reading.err = wrapped("unable to get external metric %s/%s/%+v: %w", r.err, hpa.Namespace, name, m.External.Metric.Selector)
 		out.replicas, s.Current, err = c.single(m.External.Target, "external")
 	default:
-		reason, what, err = "InvalidMetricSourceType", "reading the metric", fmt.Errorf("unknown metric source type %q", m.Type)
+		reason, what, err = "InvalidMetricSourceType", "reading the metric", &specError{fmt.Errorf("unknown metric source type %q", m.Type)}
 	}
 	if err != nil {
 		return proposal{}, &failure{reason, err, what}

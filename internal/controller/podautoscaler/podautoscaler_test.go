@@ -38,6 +38,8 @@ type load struct {
 	work, queue atomic.Int64
 	away        atomic.Bool // the metrics APIs do not answer
 	asked       atomic.Int64
+	feed        Feed // nil: the metrics APIs are asked for what pods use
+	metrics     *Metrics
 }
 
 func (l *load) ask(ctx context.Context, path string, query url.Values) ([]byte, error) {
@@ -71,12 +73,13 @@ func (l *load) ask(ctx context.Context, path string, query url.Values) ([]byte, 
 	return json.Marshal(list)
 }
 
+func (l *load) rescale(ctx context.Context, res *api.Resource, key api.Key, n int32) error {
+	_, err := l.c.Registry.UpdateScale(ctx, res, key, func(s *autoscalingv1.Scale) (*autoscalingv1.Scale, error) { s.Spec.Replicas = n; return s, nil }, metav1.UpdateOptions{})
+	return err
+}
+
 func (l *load) start() (stop func()) {
-	rescale := func(ctx context.Context, res *api.Resource, key api.Key, n int32) error {
-		_, err := l.c.Registry.UpdateScale(ctx, res, key, func(s *autoscalingv1.Scale) (*autoscalingv1.Scale, error) { s.Spec.Replicas = n; return s, nil }, metav1.UpdateOptions{})
-		return err
-	}
-	return l.c.Start(New(l.c.Client, Config{Ask: l.ask, Rescale: rescale}))
+	return l.c.Start(New(l.c.Client, Config{Ask: l.ask, Feed: l.feed, Metrics: l.metrics, Rescale: l.rescale}))
 }
 
 // kubelet starts pods, and notes when.
@@ -186,6 +189,30 @@ func TestARestartScalesNothingDownAtOnce(t *testing.T) {
 		c.Pass(2 * time.Minute)
 		if n := replicas(c); n != 1 {
 			t.Errorf("%d replicas, want 1", n)
+		}
+	})
+}
+
+// A controller that is killed between the scale and the status has scaled once, and the next one says so.
+func TestRestartBetweenAnyTwoWrites(t *testing.T) {
+	ct.Run(t, func(c *ct.Cluster) {
+		l := begin(c, 2)
+		l.work.Store(100)
+		stop := l.start()
+		c.Pass(6 * time.Minute)
+		stop()
+		l.work.Store(200)
+		killed := New(&ct.Killed{Client: c.Client}, Config{Ask: l.ask, Rescale: l.rescale}).Reconciler
+		if _, err := killed.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "web"}); err == nil {
+			t.Fatal("the status was written")
+		}
+		if n := replicas(c); n != 4 {
+			t.Fatalf("%d replicas, want 4", n)
+		}
+		l.start()
+		c.Pass(time.Minute)
+		if s := ct.Get[*autoscalingv2.HorizontalPodAutoscaler](c, ns, "web").Status; replicas(c) != 4 || s.CurrentReplicas != 4 || s.DesiredReplicas != 4 {
+			t.Errorf("%d replicas, status %+v", replicas(c), s)
 		}
 	})
 }

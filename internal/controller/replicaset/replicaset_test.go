@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
@@ -202,6 +203,33 @@ func TestRestartInTheMiddle(t *testing.T) {
 			t.Errorf("%d pods, want 50", n)
 		}
 	})
+}
+
+// A controller that is killed after any of its writes leaves nothing that the next one cannot go on from, and at no time is there a pod too many.
+func TestRestartBetweenAnyTwoWrites(t *testing.T) {
+	for writes := 1; writes < 6; writes++ {
+		ct.Run(t, func(c *ct.Cluster) {
+			ct.Make(c, replicaSet("web", 7))
+			settle := func(want int) {
+				t.Helper()
+				for range 60 {
+					r := New(&ct.Killed{Client: c.Client, Left: writes}).Reconciler
+					_, _ = r.Reconcile(context.Background(), api.Key{Namespace: ns, Name: "web"})
+					c.Pass(time.Second)
+					if n := len(ct.All[*corev1.Pod](c, ns)); n > 7 {
+						t.Fatalf("%d pods, %d writes at a time", n, writes)
+					}
+				}
+				rs := ct.Get[*appsv1.ReplicaSet](c, ns, "web")
+				if n := len(ct.All[*corev1.Pod](c, ns)); n != want || rs.Status.Replicas != int32(want) || rs.Status.ObservedGeneration != rs.Generation {
+					t.Errorf("%d writes at a time: %d pods, want %d; status %+v", writes, n, want, rs.Status)
+				}
+			}
+			settle(7)
+			ct.Change(c, ns, "web", "", func(rs *appsv1.ReplicaSet) { rs.Spec.Replicas = ptr.To(int32(2)) })
+			settle(2)
+		})
+	}
 }
 
 func TestDeletedReplicaSetMakesNoPods(t *testing.T) {

@@ -103,6 +103,7 @@ func (e *Endpoint) routes() http.Handler {
 	handle("/volumes", e.serveVolumes)
 	handle("/usage/node", e.serveNodeUsage)
 	handle("/usage/pods", e.servePodUsage)
+	handle("/usage/pushes", e.pushPodUsage)
 	return mux
 }
 

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
@@ -77,6 +78,24 @@ func (e *Endpoint) servePodUsage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return sendJSON(w, metrics.PodMetricsList{Items: stats.PodUsage(pair)})
+}
+
+// pushPodUsage says what pods use again and again, in a line of JSON each time, until the client goes.
+func (e *Endpoint) pushPodUsage(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Content-Type", "application/json")
+	out, flush := json.NewEncoder(w), http.NewResponseController(w).Flush
+	begun := false
+	err := e.stats.Push(r.Context(), func(pair stats.Pair) error {
+		begun = true
+		if err := out.Encode(metrics.PodMetricsList{Items: stats.PodUsage(pair)}); err != nil {
+			return err
+		}
+		return flush()
+	})
+	if begun { // a client that reads no longer has no use for the error, and the end of the answer says that there is one
+		return nil
+	}
+	return err
 }
 
 func (e *Endpoint) servePods(w http.ResponseWriter, _ *http.Request) error {

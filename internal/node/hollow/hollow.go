@@ -2,8 +2,8 @@
 // on a small machine and to measure the control plane.
 //
 // What flows through it: each hollow node registers, keeps its lease and drives its pods as a real one does; containers "start" at
-// once. What must stay true: nothing on the machine is touched. Tests: TestThousandNodesRegister
-// (test/sim), in a bubble that knows no machine.
+// once, and those of Jobs end soon. What must stay true: nothing on the machine is touched. Tests: TestThousandNodesRegister
+// (test/sim), in a bubble that knows no machine; TestContainersOfJobsEnd.
 package hollow
 
 import (
@@ -13,8 +13,10 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,7 +64,7 @@ func newAgent(cfg Config, i int) (*node.Agent, error) {
 	return node.New(node.Config{
 		NodeName: Name(i),
 		Client:   cfg.Client(Name(i)),
-		Runtime:  runtime.NewFake(runtime.FakeOptions{Name: Name(i), PodCIDR: cidr, SandboxDelay: cfg.SandboxDelay}),
+		Runtime:  runtime.NewFake(runtime.FakeOptions{Name: Name(i), PodCIDR: cidr, SandboxDelay: cfg.SandboxDelay, Behave: behave}),
 		Tokens:   noTokens,
 		NodeIPs:  []string{fmt.Sprintf("100.127.%d.%d", i/256, i%256)},
 		PodCIDRs: []string{cidr},
@@ -76,6 +78,17 @@ func newAgent(cfg Config, i int) (*node.Agent, error) {
 		Hollow:  true,
 		Logger:  cfg.Log,
 	})
+}
+
+// jobTime is how long a container of a Job runs.
+const jobTime = 20 * time.Millisecond
+
+// behave says what a container does: one of a Job ends by itself, every other one runs until it is stopped.
+func behave(pod *cri.PodSandboxConfig, _ *cri.ContainerConfig) runtime.Behaviour {
+	if pod.GetLabels()[batchv1.JobNameLabel] == "" {
+		return runtime.Behaviour{}
+	}
+	return runtime.Behaviour{RunsFor: jobTime}
 }
 
 // noTokens stands in for token requests: no process would read the token.

@@ -4,9 +4,9 @@
 // of them, one a while after the other, make rates ([Rates]); they are shown as JSON (/stats/summary), as metrics for Prometheus
 // ([Resource], [Cadvisor]) and as the resources of metrics.k8s.io ([NodeUsage], [PodUsage]).
 //
-// What must stay true: nothing is measured while nobody asks; a rate is never made up - it comes from two counters of the same run
-// of the same container, and the window between them is told; what is not known is left out, not zero. All but [Collector] is
-// pure. Tests: TestRates, TestBefore, TestCollectorMeasuresWhenAsked.
+// What must stay true: nothing is measured while nobody asks or has it pushed ([Collector.Push]); a rate is never made up - it comes
+// from two counters of the same run of the same container, and the window between them is told; what is not known is left out, not zero. All
+// but [Collector] is pure. Tests: TestRates, TestBefore, TestCollectorMeasuresWhenAsked, TestPushesFollowTheLoad.
 package stats
 
 import (
@@ -35,7 +35,10 @@ const (
 	// settled is the time between samples that is preferred, where there is a choice.
 	settled = 10 * time.Second
 	// kept is how many samples are remembered.
-	kept = 8
+	kept = 16
+	// period is the time between two pushes, and at least idlePart times what measuring takes. A push is about the last window.
+	period, window = time.Second, 2 * time.Second
+	idlePart       = 20
 )
 
 // Collector measures when asked, and remembers a few samples.
@@ -51,14 +54,46 @@ type Collector struct {
 func (c *Collector) Counters(ctx context.Context) (*Sample, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.newest(ctx)
+	return c.newest(ctx, fresh)
+}
+
+// Push measures and hands the newest sample and one a window before to push, again and again, until ctx ends, push fails or nothing can
+// be measured.
+func (c *Collector) Push(ctx context.Context, push func(Pair) error) error {
+	var last []*Sample
+	for {
+		began := time.Now()
+		c.mu.Lock()
+		s, err := c.newest(ctx, period/2)
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		last = append(last, s)
+		for len(last) > 2 && s.At.Sub(last[1].At) >= window-period/2 {
+			last = last[1:]
+		}
+		if s.At.Sub(last[0].At) >= period/2 {
+			if err := push(Pair{Old: last[0], New: s}); err != nil {
+				return err
+			}
+		}
+		took := time.Since(began)
+		t := time.NewTimer(max(period, idlePart*took) - took)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+	}
 }
 
 // Rates returns two samples; where there is none to compare with yet, it takes one, waits, and takes another.
 func (c *Collector) Rates(ctx context.Context) (Pair, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	last, err := c.newest(ctx)
+	last, err := c.newest(ctx, fresh)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -79,9 +114,9 @@ func (c *Collector) Rates(ctx context.Context) (Pair, error) {
 	return Pair{Old: last, New: next}, nil
 }
 
-// newest returns a fresh sample. c.mu must be held.
-func (c *Collector) newest(ctx context.Context) (*Sample, error) {
-	if n := len(c.samples); n > 0 && time.Since(c.samples[n-1].At) < fresh {
+// newest returns a sample that is younger than age. c.mu must be held.
+func (c *Collector) newest(ctx context.Context, age time.Duration) (*Sample, error) {
+	if n := len(c.samples); n > 0 && time.Since(c.samples[n-1].At) < age {
 		return c.samples[n-1], nil
 	}
 	return c.take(ctx)

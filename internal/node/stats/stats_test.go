@@ -180,3 +180,48 @@ func TestPrometheus(t *testing.T) {
 		t.Errorf("%s, want %s", f.lines[0], want)
 	}
 }
+
+// Pushes are about the last two seconds, so that a load shows as a whole within three; measuring takes a twentieth of the time at most.
+func TestPushesFollowTheLoad(t *testing.T) {
+	for _, test := range []struct {
+		takes  time.Duration
+		pushes int // in ten seconds
+	}{{0, 10}, {100 * time.Millisecond, 4}} {
+		synctest.Test(t, func(t *testing.T) {
+			began, used := time.Now(), 0.0
+			c := Collector{Measure: func(context.Context) (*Sample, error) {
+				time.Sleep(test.takes)
+				if time.Since(began) > 5*time.Second {
+					used = time.Since(began).Seconds() - 5 // a whole core since then
+				}
+				s := at(0, used, used, began)
+				s.At, s.Summary.Node.StartTime = time.Now(), metav1.NewTime(began.Add(-time.Hour))
+				for _, cpu := range []*stats.CPUStats{s.Summary.Node.CPU, s.Summary.Pods[0].CPU, s.Summary.Pods[0].Containers[0].CPU} {
+					cpu.Time = metav1.NewTime(s.At)
+				}
+				return s, nil
+			}}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+100*time.Millisecond)
+			defer cancel()
+			n, whole := 0, time.Duration(0)
+			if err := c.Push(ctx, func(p Pair) error {
+				n++
+				if w := p.New.At.Sub(p.Old.At); w < time.Second || w > 2500*time.Millisecond && test.takes == 0 {
+					t.Errorf("a push about %v", w)
+				}
+				if cores := NodeUsage(p).Usage.Cpu(); cores.MilliValue() == 1000 && whole == 0 {
+					whole = time.Since(began) - 5*time.Second
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+			if n < test.pushes || n > test.pushes+1 {
+				t.Errorf("%d pushes where measuring takes %v, want %d", n, test.takes, test.pushes)
+			}
+			if test.takes == 0 && (whole == 0 || whole > 3*time.Second) {
+				t.Errorf("the whole load shows after %v, want 3s at most", whole)
+			}
+		})
+	}
+}

@@ -2,8 +2,9 @@
 // pods use now.
 //
 // What flows through it: a call names nodes or pods; the registry says on which nodes they are; these are asked at the same time
-// over [Config.Node]. What must stay true: nothing of it is stored; a node that does not answer costs no more than its own
-// figures. Tests: TestUsage, TestUsageOfANodeThatBreaksOff (internal/server).
+// over [Config.Node]. Who has to know at once has the nodes push what their pods use ([Feed]). What must stay true: nothing of it is stored; a
+// node that does not answer costs no more than its own figures, and speaks of its own pods alone; no node measures for a feed that nobody wants.
+// Tests: TestUsage, TestUsageOfANodeThatBreaksOff (internal/server), TestNodesPushWhileSomebodyWantsToKnow.
 package usage
 
 import (

@@ -30,7 +30,8 @@ clientConnection: {kubeconfig: %s, qps: 10000, burst: 10000, contentType: %s}
 		"--kubeconfig", c.kubeconfig, "--bind-address", "127.0.0.1", "--cert-dir", c.dir, "--leader-elect=false",
 		"--service-account-private-key-file", keys.serviceAccount, "--root-ca-file", keys.ca,
 		"--kube-api-qps", "10000", "--kube-api-burst", "10000",
-		"--concurrent-deployment-syncs", "20", "--concurrent-replicaset-syncs", "20"); err != nil {
+		"--concurrent-deployment-syncs", "20", "--concurrent-replicaset-syncs", "20", "--concurrent-job-syncs", "20", "--concurrent-cron-job-syncs", "20",
+		"--concurrent-statefulset-syncs", "20", "--concurrent-daemonset-syncs", "20"); err != nil {
 		return err
 	}
 	if err := c.start("kube-scheduler", filepath.Join(b.peers, "kube-scheduler"),

@@ -2,7 +2,7 @@
 // on the same machine, in turn, under the same load, and prints the ratios. `make bench-peers` builds all of them and runs it.
 //
 // What flows through it: each phase starts a control plane in a temporary directory and a network of its own (isolate.go), drives one load
-// (idle.go, writes.go, storms.go, reads.go, pods.go) and adds samples to the results (results.go), of which report.go makes the table and the JSON
+// (idle.go, writes.go, storms.go, reads.go, pods.go, workloads.go) and adds samples to the results (results.go), of which report.go makes the table and the JSON
 // file. What must stay true: both sides get the same load from the same client code; what helps the peer is switched on (kubernetes.go says
 // which flags); a phase that does not finish in its time reports what was reached; nothing outlives the run.
 //
@@ -61,7 +61,19 @@ func phases() []phase {
 		{"crds", "1,000 definitions of custom resources, objects with rules", both, measureDefinitions},
 		{"pods-100", "20 Deployments on 100 nodes to all Ready", systems(), measurePods100},
 		{"pods-1000", "20 Deployments on 1,000 nodes to all Ready", systems(), measurePods1000},
+		{"job", "a Job of 10,000 on 100 nodes to its end", systems(), measureJob},
+		{"cronjobs", "1,000 CronJobs due in one minute, on 100 nodes", systems(), measureCronJobs},
+		{"statefulset", "a StatefulSet of 500 on 100 nodes to all Ready", systems(), measureStatefulSet},
+		{"daemonset", "a DaemonSet on 1,000 nodes updated", systems(), measureDaemonSet},
 	}
+}
+
+func names() []string {
+	var out []string
+	for _, p := range phases() {
+		out = append(out, p.name)
+	}
+	return out
 }
 
 func main() {
@@ -72,7 +84,7 @@ func main() {
 	var inside bool
 	flag.StringVar(&b.knarr, "knarr", "bin/knarr", "the knarr executable")
 	flag.StringVar(&b.peers, "peers", "bin/peers", "directory with etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and kwok-stages.yaml")
-	flag.StringVar(&only, "only", "", "comma-separated phases: start, plane, storms, crds, pods-100, pods-1000")
+	flag.StringVar(&only, "only", "", "comma-separated phases: "+strings.Join(names(), ", "))
 	flag.StringVar(&which, "systems", "", "comma-separated systems: "+strings.Join(systems(), ", "))
 	flag.StringVar(&file, "json", "peers.json", "where all samples and the machine are written")
 	flag.StringVar(&from, "from", "", "comma-separated JSON files of earlier runs whose samples count too; -runs 0 only shows them")
@@ -165,7 +177,7 @@ func (b *bench) fits(phase, system string) bool {
 func (b *bench) prepare(only, which []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(phases(), func(p phase) bool { return p.name == name }) {
-			return fmt.Errorf("-only %q: there are start, plane, storms, crds, pods-100 and pods-1000", name)
+			return fmt.Errorf("-only %q: there are %s", name, strings.Join(names(), ", "))
 		}
 	}
 	for _, name := range which {

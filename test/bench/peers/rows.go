@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // row is a line of the table.
 type row struct {
 	what string
@@ -57,8 +59,29 @@ var (
 		"RSS under this load, highest", "of it anonymous, 1,000 nodes", "CPU, 1,000 nodes without pods"}
 )
 
+// workRows are the rows of a load of one kind of workload.
+type workRows struct {
+	name, rate, cpu, memory string
+}
+
+var (
+	jobRows     = workRows{"job", "a Job of 10,000, 1,000 at a time", "CPU for one of its pods, beyond idle", "RSS under the Job, highest"}
+	cronJobRows = workRows{"cronjobs", "Jobs of 1,000 CronJobs due in one minute", "CPU for one of them, beyond idle", "RSS under the CronJobs, highest"}
+	setRows     = workRows{"statefulset", "a StatefulSet of 500, Parallel, to Ready", "CPU for one of those pods, beyond idle", "RSS under the StatefulSet, highest"}
+	daemonRows  = workRows{"daemonset", "a DaemonSet on 1,000 nodes updated, a tenth at a time", "CPU for a pod updated, beyond idle", "RSS under the DaemonSet, highest"}
+)
+
+// of returns the rows with their goals.
+func (w workRows) of() []row {
+	return []row{{what: w.rate, unit: "/s", goal: 15}, {what: w.cpu, unit: "ms", less: true, goal: 8}, {what: w.memory, unit: "MB", less: true}}
+}
+
 // rows are the table, top to bottom.
 func rows() []row {
+	return slices.Concat(planeRows(), jobRows.of(), cronJobRows.of(), setRows.of(), daemonRows.of())
+}
+
+func planeRows() []row {
 	return []row{
 		{what: rowStart, unit: "ms", less: true},
 		{what: rowEmptyRSS, unit: "MB", less: true, goal: 4},

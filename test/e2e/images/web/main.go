@@ -12,6 +12,7 @@
 //	/fail?for=5s   makes /healthz and the gRPC health service fail, for that time or until /heal
 //	/allocate?mb=N holds that much memory
 //	/spin?for=5s   keeps one CPU busy
+//	/work?for=5ms  answers when it has used that much processor time, however long that takes
 //	/exit?code=N   ends the process
 //
 // On SIGTERM it finishes what it is answering and ends; no connection is refused before SIGTERM.
@@ -29,6 +30,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,6 +122,7 @@ func (s *server) routes() http.Handler {
 		for end := time.Now().Add(d); time.Now().Before(end); {
 		}
 	}))
+	m.HandleFunc("/work", timed(func(_ *http.Request, d time.Duration) { work(d) }))
 	m.HandleFunc("/allocate", s.allocate)
 	m.HandleFunc("/exit", func(_ http.ResponseWriter, r *http.Request) {
 		code, _ := strconv.Atoi(r.FormValue("code"))
@@ -142,6 +145,22 @@ func timed(do func(*http.Request, time.Duration)) http.HandlerFunc {
 		}
 		do(r, d)
 		fmt.Fprintln(w, "done")
+	}
+}
+
+// work uses d of processor time.
+func work(d time.Duration) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	used := func() time.Duration {
+		var u syscall.Rusage
+		const thread = 1 // RUSAGE_THREAD, getrusage(2)
+		if err := syscall.Getrusage(thread, &u); err != nil {
+			log.Panic(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	for end := used() + d; used() < end; {
 	}
 }
 
