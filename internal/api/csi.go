@@ -88,7 +88,7 @@ var CSIStorageCapacities = declare(kind[storagev1.CSIStorageCapacity, storage.CS
 	},
 })
 
-// VolumeAttachments are storage.k8s.io/v1 attachments: a volume is to be attached to a node. Nothing attaches one yet.
+// VolumeAttachments are storage.k8s.io/v1 attachments: a volume is to be attached to a node, which an external-attacher does.
 var VolumeAttachments = declare(kind[storagev1.VolumeAttachment, storage.VolumeAttachment, storagev1.VolumeAttachmentList]{
 	Resource: Resource{
 		GroupVersionKind: storagev1.SchemeGroupVersion.WithKind("VolumeAttachment"),

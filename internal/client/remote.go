@@ -127,7 +127,7 @@ func (r *Remote) List(ctx context.Context, res *api.Resource, opts ListOptions) 
 			return listTable(m.table(), res, opts)
 		}
 	}
-	objs, _, err := r.list(ctx, want, opts.Labels)
+	objs, _, err := r.list(ctx, want)
 	if err != nil {
 		return nil, err
 	}

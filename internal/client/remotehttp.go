@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
@@ -123,9 +122,9 @@ func (r *Remote) get(ctx context.Context, res *api.Resource, key api.Key) (api.O
 }
 
 // list asks for everything a selection chooses, and returns it with its revision.
-func (r *Remote) list(ctx context.Context, sel selection, by labels.Selector) ([]api.Object, int64, error) {
+func (r *Remote) list(ctx context.Context, sel selection) ([]api.Object, int64, error) {
 	u := r.path(sel.res, sel.namespace, "", "")
-	u.RawQuery = sel.query(by).Encode()
+	u.RawQuery = sel.query().Encode()
 	b, err := r.do(ctx, http.MethodGet, u, nil)
 	if err != nil {
 		return nil, 0, err

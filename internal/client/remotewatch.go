@@ -26,13 +26,17 @@ import (
 type selection struct {
 	res                           *api.Resource
 	namespace, name, index, value string
-	onlyReach                     bool // its objects are not whole: nothing but its own watchers may see them
+	onlyReach                     bool   // its objects are not whole: nothing but its own watchers may see them
+	labels                        string // a label selector
 }
 
 func selectionOf(res *api.Resource, opts ListOptions) selection {
 	s := selection{res: res, name: opts.Name, index: opts.Index, value: opts.Value, onlyReach: opts.OnlyReach}
 	if res.Namespaced {
 		s.namespace = opts.Namespace
+	}
+	if opts.Labels != nil {
+		s.labels = opts.Labels.String()
 	}
 	return s
 }
@@ -41,7 +45,7 @@ func selectionOf(res *api.Resource, opts ListOptions) selection {
 func (s selection) remote() bool { return s.index == "" || s.index == IndexNode }
 
 // query returns the parameters of a list or watch.
-func (s selection) query(by labels.Selector) url.Values {
+func (s selection) query() url.Values {
 	q := url.Values{}
 	var sel []fields.Selector
 	if s.name != "" {
@@ -53,27 +57,32 @@ func (s selection) query(by labels.Selector) url.Values {
 	if len(sel) > 0 {
 		q.Set("fieldSelector", fields.AndSelectors(sel...).String())
 	}
-	if by != nil && !by.Empty() {
-		q.Set("labelSelector", by.String())
+	if s.labels != "" {
+		q.Set("labelSelector", s.labels)
 	}
 	return q
 }
 
 // covers reports whether the object named key, if there is one, is in the selection.
 func (s selection) covers(key api.Key) bool {
-	return (s.namespace == "" || s.namespace == key.Namespace) && (s.name == "" || s.name == key.Name) && s.index == "" && !s.onlyReach
+	return (s.namespace == "" || s.namespace == key.Namespace) && (s.name == "" || s.name == key.Name) && s.index == "" && s.labels == "" && !s.onlyReach
 }
 
 // includes reports whether everything that other chooses is in the selection.
 func (s selection) includes(other selection) bool {
 	return s.onlyReach == other.onlyReach && (s.namespace == "" || s.namespace == other.namespace) && (s.name == "" || s.name == other.name) &&
-		(s.index == "" || s.index == other.index && s.value == other.value)
+		(s.index == "" || s.index == other.index && s.value == other.value) && (s.labels == "" || s.labels == other.labels)
 }
 
 // chooses reports whether obj, which is whole, is in the selection.
 func (s selection) chooses(obj api.Object) bool {
 	if s.onlyReach || s.namespace != "" && obj.GetNamespace() != s.namespace || s.name != "" && obj.GetName() != s.name {
 		return false
+	}
+	if s.labels != "" {
+		if by, err := labels.Parse(s.labels); err != nil || !by.Matches(labels.Set(obj.GetLabels())) {
+			return false
+		}
 	}
 	if s.index == "" {
 		return true
@@ -221,7 +230,7 @@ func (r *Remote) follow(ctx context.Context, m *mirror) {
 		if !listed {
 			var objs []api.Object
 			var rev int64
-			if objs, rev, err = r.list(ctx, m.selection, nil); err == nil {
+			if objs, rev, err = r.list(ctx, m.selection); err == nil {
 				m.copy.Replace(byKey(m.selection.res, objs), rev)
 				if !m.isSynced() {
 					close(m.synced)
@@ -273,7 +282,7 @@ func (r *Remote) stream(ctx context.Context, m *mirror, begun func()) error {
 	ctx, cancel := context.WithTimeout(ctx, lasts+30*time.Second)
 	defer cancel()
 	u := r.path(m.selection.res, m.selection.namespace, "", "")
-	q := m.selection.query(nil)
+	q := m.selection.query()
 	q.Set("watch", "1")
 	q.Set("allowWatchBookmarks", "true")
 	q.Set("resourceVersion", strconv.FormatInt(m.copy.Revision(), 10))

@@ -25,6 +25,7 @@ import (
 	"github.com/knarr-io/knarr/internal/controller"
 	"github.com/knarr-io/knarr/internal/controller/apiservers"
 	"github.com/knarr-io/knarr/internal/controller/apiservice"
+	"github.com/knarr-io/knarr/internal/controller/attachdetach"
 	"github.com/knarr-io/knarr/internal/controller/certificates"
 	"github.com/knarr-io/knarr/internal/controller/clusterroleaggregation"
 	crdcontroller "github.com/knarr-io/knarr/internal/controller/crd"
@@ -282,6 +283,7 @@ func (p *Plane) controllers(c *client.Local) []controller.Controller {
 		storageprotection.NewClaims(as("pvc-protection-controller")),
 		storageprotection.NewVolumes(as("pv-protection-controller")),
 		ephemeralvolume.New(as("ephemeral-volume-controller")),
+		attachdetach.New(as("attachdetach-controller")),
 		ttlafterfinished.New(as("ttl-after-finished-controller")),
 		p.autoscaler(as(autoscalerAccount)),
 		disruption.New(as("disruption-controller")),

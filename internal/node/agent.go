@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/knarr-io/knarr/internal/amount"
-	"github.com/knarr-io/knarr/internal/node/devices"
+	"github.com/knarr-io/knarr/internal/node/csi"
 	"github.com/knarr-io/knarr/internal/node/diskuse"
 	"github.com/knarr-io/knarr/internal/node/endpoint"
 	"github.com/knarr-io/knarr/internal/node/events"
@@ -21,6 +21,7 @@ import (
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/local"
 	"github.com/knarr-io/knarr/internal/node/machine"
+	"github.com/knarr-io/knarr/internal/node/persistent"
 	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/probe"
@@ -42,8 +43,8 @@ type Agent struct {
 	// upkeep is called with each heartbeat.
 	upkeep *upkeep.Keeper
 	host   *pod.Host
-	// drivers are the drivers of devices; nil on hollow nodes.
-	drivers *devices.Manager
+	// drivers are those that have registered, of devices and of volumes; nil on hollow nodes.
+	drivers *drivers
 	// local removes the node's local volumes; nil on hollow nodes.
 	local *local.Keeper
 }
@@ -63,23 +64,27 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	var ready pod.Devices = noDevices{}
+	var attach *csi.Manager
 	if !cfg.Hollow {
-		a.drivers, err = devices.New(devices.Settings{Client: cfg.Client, Dir: cfg.DataDir, Log: a.log, Arrived: func() { a.pods.DriverArrived() }})
+		a.drivers, err = newDrivers(&cfg, a.log, func() { a.pods.DriverArrived() }, func(ctx context.Context) error { return a.report.Write(ctx) })
 		if err != nil {
 			return nil, fmt.Errorf("node: %w", err)
 		}
-		ready = a.drivers
+		ready, attach = a.drivers.devices, a.drivers.volumes
 	}
 	rec := events.New(events.Settings{Client: cfg.Client, Tasks: &a.tasks, Node: cfg.NodeName, Quiet: cfg.Hollow})
+	var claims *persistent.Mounter
 	a.report = report.NewNode(report.Settings{
 		Name: cfg.NodeName, Client: cfg.Client, Runtime: cfg.Runtime, Events: rec, Tasks: &a.tasks, Log: a.log,
 		IPs: cfg.NodeIPs, PodCIDRs: cfg.PodCIDRs, Capacity: facts.Capacity, Allocatable: facts.Allocatable,
 		Labels: cfg.Labels, Taints: cfg.Taints, Annotations: cfg.annotations(), Version: cfg.Version, DataDir: cfg.DataDir, Hollow: cfg.Hollow, KubeletPort: cfg.KubeletPort,
 		Interval: cfg.HeartbeatInterval, StatusInterval: cfg.StatusInterval, Deleted: cfg.Deleted,
-		Tend: func(ctx context.Context, now time.Time) { a.upkeep.Tend(ctx, now) },
+		InUse: func() []corev1.UniqueVolumeName { return claims.InUse() },
+		Tend:  func(ctx context.Context, now time.Time) { a.upkeep.Tend(ctx, now) },
 	})
 	src := sources.New(sources.Settings{Client: cfg.Client, Tasks: &a.tasks, Tokens: cfg.Tokens, Log: a.log, Hollow: cfg.Hollow, Node: cfg.NodeName, Events: rec})
-	volumes, claims := cfg.volumes(a.report.Node)
+	var volumes pod.Volumes
+	volumes, claims = cfg.volumes(a.report.Node, attach)
 	var claimed *endpoint.Claims
 	if claims != nil {
 		a.local = &local.Keeper{Store: claims.Local, Client: cfg.Client, Node: cfg.NodeName, Events: rec, Log: a.log, Used: claims.Uses}
@@ -119,8 +124,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.drivers != nil {
 		a.tasks.Go(func() {
-			if err := a.drivers.Run(ctx); err != nil {
-				a.log.Error("no driver of devices can register", "err", err)
+			if err := a.drivers.run(ctx); err != nil {
+				a.log.Error("no driver can register", "err", err)
 			}
 		})
 	}

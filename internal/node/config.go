@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -12,12 +13,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/localvolume"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/node/cgroup"
+	"github.com/knarr-io/knarr/internal/node/csi"
 	"github.com/knarr-io/knarr/internal/node/local"
 	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/persistent"
+	"github.com/knarr-io/knarr/internal/node/plugins"
 	"github.com/knarr-io/knarr/internal/node/pod"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/runtime"
@@ -122,13 +126,19 @@ func setDefault[T comparable](p *T, v T) {
 
 func (c *Config) podDir() string { return filepath.Join(c.DataDir, "pods") }
 
-// volumes returns what makes pods' volumes, with what mounts those of claims; nil on hollow nodes.
-func (c *Config) volumes(node func() *corev1.Node) (pod.Volumes, *persistent.Mounter) {
+// volumes returns what makes pods' volumes, with what mounts those of claims; nil on hollow nodes. drivers are those of CSI.
+func (c *Config) volumes(node func() *corev1.Node, drivers *csi.Manager) (pod.Volumes, *persistent.Mounter) {
 	if c.Hollow {
 		return noVolumes{}, nil
 	}
-	claims := &persistent.Mounter{Pods: c.podDir(), Local: &local.Store{Dir: filepath.Join(c.DataDir, "volumes")}, Node: node}
-	return &volume.Disk{Dir: c.podDir(), Memory: filepath.Join(c.DataDir, "pods-memory"), Claims: claims}, claims
+	store := &local.Store{Dir: filepath.Join(c.DataDir, "volumes"), Mark: func(ctx context.Context, pv *corev1.PersistentVolume) error {
+		_, err := client.Mutate(ctx, c.Client, api.KeyOf(pv), "", func(now *corev1.PersistentVolume) bool {
+			return now.UID == pv.UID && localvolume.Mark(now, time.Now())
+		})
+		return err
+	}}
+	claims := &persistent.Mounter{Pods: c.podDir(), Local: store, CSI: drivers, Node: node}
+	return &volume.Disk{Dir: c.podDir(), Memory: filepath.Join(c.DataDir, "pods-memory"), Claims: claims, Kubelet: plugins.RootOf(c.DataDir)}, claims
 }
 
 // hollowVolumes is how many bytes the local volumes of a hollow node may take: as many as anybody asks for.

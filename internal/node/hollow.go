@@ -29,7 +29,7 @@ func (noVolumes) Mounts(*corev1.Pod, *corev1.Container, map[string]volume.Mounte
 func (noVolumes) Hosts(string, []byte) (string, error)                    { return "", nil }
 func (noVolumes) MessageFile(string, string, int32) (string, error)       { return "", nil }
 func (noVolumes) Message(string, string, int32) string                    { return "" }
-func (noVolumes) Teardown(string) error                                   { return nil }
+func (noVolumes) Teardown(context.Context, string) error                  { return nil }
 func (noVolumes) Pods() []string                                          { return nil }
 func (noVolumes) Uses(context.Context, *corev1.Pod) map[string]volume.Use { return nil }
 

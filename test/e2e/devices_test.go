@@ -96,7 +96,7 @@ func (d *gpuDriver) holds() string {
 func TestDevices(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	driver := &gpuDriver{name: "gpu.example.com", dir: cluster.dataDir, spec: "/var/run/cdi/knarr-e2e-gpu.json", prepared: map[string]bool{}}
+	driver := &gpuDriver{name: "gpu.example.com", dir: filepath.Join(cluster.dataDir, "kubelet"), spec: "/var/run/cdi/knarr-e2e-gpu.json", prepared: map[string]bool{}}
 	node := strings.TrimSpace(kubectl(t, "get", "node", "-o", "jsonpath={.items[0].metadata.name}"))
 	const claimed = `
   restartPolicy: Never

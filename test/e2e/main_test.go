@@ -60,6 +60,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("end-to-end tests skipped: they start a cluster and need root; set KNARR_E2E=1 (make e2e)")
 		os.Exit(0)
 	}
+	if os.Getenv(envStage) == stageDriver {
+		fmt.Fprintln(os.Stderr, "the driver ended:", runDriver())
+		os.Exit(1)
+	}
 	code, err := runAll(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)

@@ -3,6 +3,7 @@ package localvolume
 import (
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -46,5 +47,15 @@ func TestWhoseVolumeItIs(t *testing.T) {
 		if got := On(tc.pv, "n1"); got != tc.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+func TestMarkedOnce(t *testing.T) {
+	pv := &corev1.PersistentVolume{}
+	if Made(pv) || !Mark(pv, time.Unix(0, 0)) || !Made(pv) {
+		t.Errorf("marked first: %v", pv.Annotations)
+	}
+	if Mark(pv, time.Unix(9, 0)) || pv.Annotations[MadeAnnotation] != "1970-01-01T00:00:00Z" {
+		t.Errorf("marked again: %v", pv.Annotations)
 	}
 }

@@ -52,6 +52,7 @@ func NewLocal(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        name,
 			Annotations: map[string]string{storage.AnnDynamicallyProvisioned: Local},
+			Labels:      map[string]string{localvolume.NodeLabel: hostname},
 			Finalizers:  []string{VolumeProtection, LocalDirectory},
 		},
 		Spec: corev1.PersistentVolumeSpec{
@@ -72,19 +73,7 @@ func NewLocal(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass
 }
 
 // LocalHost returns the hostname label of the node that has a local volume; "" if v is none.
-func LocalHost(v *corev1.PersistentVolume) string {
-	if !localvolume.Is(v) || v.Spec.NodeAffinity == nil || v.Spec.NodeAffinity.Required == nil {
-		return ""
-	}
-	for _, term := range v.Spec.NodeAffinity.Required.NodeSelectorTerms {
-		for _, e := range term.MatchExpressions {
-			if e.Key == corev1.LabelHostname && len(e.Values) == 1 {
-				return e.Values[0]
-			}
-		}
-	}
-	return ""
-}
+func LocalHost(v *corev1.PersistentVolume) string { return localvolume.Host(v) }
 
 // LocalRoom returns how many bytes local volumes may take on a node; limited is false where that is not known.
 func LocalRoom(node *corev1.Node) (bytes int64, limited bool) {

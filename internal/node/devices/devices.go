@@ -1,7 +1,6 @@
 // Package devices gets the devices of pods' ResourceClaims ready on the node, by the drivers that have registered there (KEP-4381).
 //
-// What flows through it: drivers put a socket into the directory plugins_registry, are asked there who they are, and are called when a pod
-// that has a claim of theirs is started ([Manager.Prepare]) and has ended ([Manager.Unprepare]). What a driver names of its devices - CDI
+// What flows through it: drivers register (package plugins), and are called when a pod that has a claim of theirs is started ([Manager.Prepare]) and has ended ([Manager.Unprepare]). What a driver names of its devices - CDI
 // ids - goes to the runtime with each container that asks for them ([Manager.For]). What was prepared, and for which pods, stands in a file.
 //
 // What must stay true: it is written down that a claim is being prepared before its driver is asked, so that a restart forgets none
@@ -27,6 +26,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
+	"github.com/knarr-io/knarr/internal/node/plugins"
 )
 
 // callTimeout is how long a driver has for one answer, as the kubelet has it.
@@ -35,14 +35,16 @@ const callTimeout = 45 * time.Second
 // Settings are what a Manager needs.
 type Settings struct {
 	Client client.Client
-	// Dir is the agent's data directory: drivers register in Dir/plugins_registry, and Dir/dra_state.json is the Manager's own.
+	// Dir is the agent's data directory: Dir/dra_state.json is the Manager's own.
 	Dir string
-	Log *slog.Logger
+	// Root is where drivers' sockets are.
+	Root plugins.Root
+	Log  *slog.Logger
 	// Arrived is called when a driver has registered: pods may wait for it.
 	Arrived func()
 }
 
-// Manager knows drivers and what they have prepared. Make one with New; Run follows the drivers.
+// Manager knows drivers and what they have prepared. Make one with New, and Close it.
 type Manager struct {
 	Settings
 

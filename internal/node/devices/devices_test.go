@@ -24,6 +24,7 @@ import (
 
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/client/clienttest"
+	"github.com/knarr-io/knarr/internal/node/plugins"
 )
 
 const driverName = "gpu.example.com"
@@ -107,7 +108,7 @@ func newNode(t *testing.T) *node {
 // start makes a manager, as an agent does that starts, and runs it until the returned function is called or the test ends.
 func (n *node) start() (stop func()) {
 	n.t.Helper()
-	m, err := New(Settings{Client: n.Client, Dir: n.dir, Log: slog.New(slog.DiscardHandler), Arrived: func() { n.arrived <- struct{}{} }})
+	m, err := New(Settings{Client: n.Client, Dir: n.dir, Root: plugins.RootOf(n.dir), Log: slog.New(slog.DiscardHandler), Arrived: func() { n.arrived <- struct{}{} }})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -116,7 +117,9 @@ func (n *node) start() (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := m.Run(ctx); err != nil {
+		defer m.Close()
+		r := &plugins.Registry{Root: m.Root, Log: m.Log, Handlers: map[string]plugins.Handler{registration.DRAPlugin: m}}
+		if err := r.Run(ctx); err != nil {
 			n.t.Errorf("Run: %v", err)
 		}
 	}()
@@ -128,12 +131,12 @@ func (n *node) start() (stop func()) {
 // serve serves a plugin at two sockets until the test ends or the returned function is called.
 func (n *node) serve(p *plugin, name string) (stop func()) {
 	n.t.Helper()
-	if err := errors.Join(os.MkdirAll(filepath.Join(n.dir, "plugins_registry"), 0o750), os.MkdirAll(filepath.Join(n.dir, "plugins"), 0o750)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(n.dir, "kubelet", "plugins_registry"), 0o750), os.MkdirAll(filepath.Join(n.dir, "kubelet", "plugins"), 0o750)); err != nil {
 		n.t.Fatal(err)
 	}
-	p.info.Endpoint = filepath.Join(n.dir, "plugins", name)
+	p.info.Endpoint = filepath.Join(n.dir, "kubelet", "plugins", name)
 	var servers []*grpc.Server
-	for _, path := range []string{p.info.Endpoint, filepath.Join(n.dir, "plugins_registry", name)} {
+	for _, path := range []string{p.info.Endpoint, filepath.Join(n.dir, "kubelet", "plugins_registry", name)} {
 		l, err := net.Listen("unix", path)
 		if err != nil {
 			n.t.Fatal(err)

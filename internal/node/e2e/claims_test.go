@@ -40,7 +40,7 @@ func (w *world) claim(name string, change ...func(*corev1.PersistentVolume)) (bi
 	w.t.Helper()
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("16Mi")}
 	mode, none := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, ""
-	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{localvolume.Finalizer}}, Spec: corev1.PersistentVolumeSpec{
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{localvolume.NodeLabel: "n1"}, Finalizers: []string{localvolume.Finalizer}}, Spec: corev1.PersistentVolumeSpec{
 		Capacity: size, AccessModes: mode, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
 		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: localvolume.Driver, VolumeHandle: name}},
 		NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{

@@ -52,6 +52,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		g.Go(func() error { return agent.Run(ctx) })
 	}
+	g.Go(func() error { releaseVolumes(ctx, cfg); return nil })
 	return g.Wait()
 }
 

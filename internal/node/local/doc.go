@@ -10,5 +10,5 @@
 //
 // What must stay true: a directory under a handle is complete, and one that is removed has no handle any more, whenever the agent dies
 // (TestWhatWasBegunIsSwept); no handle leads out of the directory (TestHandlesStayInside); what pods use is not removed
-// (TestTheDirectoryGoesWithItsVolume); data of which the API knows nothing is spoken of, never removed (TestOrphansAreKept).
+// (TestTheDirectoryGoesWithItsVolume); a volume that is lost is not taken for a new one (TestALostVolumeIsNotMadeAnew); data of which the API knows nothing is spoken of, never removed (TestOrphansAreKept).
 package local

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/localvolume"
@@ -38,10 +39,10 @@ type Keeper struct {
 	Used func(handle string) bool
 
 	mu    sync.Mutex
-	known map[string]bool // handles of all local volumes of the API; nil before the first look
+	known map[string]bool // handles of the node's volumes in the API; nil before the first look
 }
 
-// Run follows the API's volumes until ctx ends.
+// Run follows the node's volumes in the API until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
 	if err := k.Store.Sweep(); err != nil {
 		k.Log.Warn("removing what is left of local volumes failed", "err", err)
@@ -52,7 +53,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		client.Follow(ctx, k.Log, k.Client, api.PersistentVolumes, client.ListOptions{}, func(b client.Batch) {
+		client.Follow(ctx, k.Log, k.Client, api.PersistentVolumes, Of(k.Node), func(b client.Batch) {
 			mu.Lock()
 			defer mu.Unlock()
 			k.take(b, ended)
@@ -85,6 +86,11 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-timer:
 		}
 	}
+}
+
+// Of chooses the volumes of a node.
+func Of(node string) client.ListOptions {
+	return client.ListOptions{Labels: labels.SelectorFromSet(labels.Set{localvolume.NodeLabel: node})}
 }
 
 // take notes which volumes there are and which of this node's are to be ended.
@@ -123,6 +129,24 @@ func mayEnd(pv *corev1.PersistentVolume, node string) bool {
 		!slices.Contains(pv.Finalizers, protection)
 }
 
+// Release takes the finalizer off a volume whose directory is gone, if that is all that it waits for. It reports whether it did.
+func Release(ctx context.Context, c client.Client, node string, pv *corev1.PersistentVolume) (written bool, err error) {
+	if !mayEnd(pv, node) {
+		return false, nil
+	}
+	_, err = client.Mutate(ctx, c, api.KeyOf(pv), "", func(now *corev1.PersistentVolume) bool {
+		written = now.UID == pv.UID && mayEnd(now, node)
+		if written {
+			now.Finalizers = slices.DeleteFunc(now.Finalizers, func(f string) bool { return f == localvolume.Finalizer })
+		}
+		return written
+	})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return written, err
+}
+
 // lookForOrphans says which directories are of no volume. k.mu must be held.
 func (k *Keeper) lookForOrphans() {
 	there, err := k.Store.List()
@@ -153,15 +177,8 @@ func (k *Keeper) end(ctx context.Context, pv *corev1.PersistentVolume) bool {
 			return false
 		}
 	}
-	written := false
-	_, err := client.Mutate(ctx, k.Client, api.KeyOf(pv), "", func(now *corev1.PersistentVolume) bool {
-		written = now.UID == pv.UID && mayEnd(now, k.Node)
-		if written {
-			now.Finalizers = slices.DeleteFunc(now.Finalizers, func(f string) bool { return f == localvolume.Finalizer })
-		}
-		return written
-	})
-	if err != nil && !apierrors.IsNotFound(err) {
+	written, err := Release(ctx, k.Client, k.Node, pv)
+	if err != nil {
 		if ctx.Err() == nil {
 			k.Log.Warn("saying that a local volume is removed failed, trying again", "volume", pv.Name, "err", err)
 		}

@@ -21,7 +21,9 @@ import (
 // Store has the volumes below one directory.
 type Store struct {
 	Dir string // DATA/volumes
-	mu  sync.Mutex
+	// Mark writes down in the API that a volume was made, before a pod gets it; nil where nobody asks.
+	Mark func(ctx context.Context, pv *corev1.PersistentVolume) error
+	mu   sync.Mutex
 }
 
 // Place is where a volume is. Either Dir or Disk is "".
@@ -76,7 +78,8 @@ func aboutOf(pv *corev1.PersistentVolume) (About, error) {
 // fsType is the file system of volumes that are files.
 const fsType = "ext4"
 
-// Ensure returns where a volume is, which it makes if it is not there.
+// Ensure returns where a volume is, which it makes if it was never there. One that was, and is not, is lost: a pod that found it empty would
+// take that for its data.
 func (s *Store) Ensure(ctx context.Context, pv *corev1.PersistentVolume) (Place, error) {
 	handle := pv.Spec.CSI.VolumeHandle
 	if err := localvolume.CheckHandle(handle); err != nil {
@@ -89,16 +92,33 @@ func (s *Store) Ensure(ctx context.Context, pv *corev1.PersistentVolume) (Place,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir := filepath.Join(s.Dir, handle)
-	if _, err := os.Stat(dir); err == nil {
-		return place(dir, a)
+	if _, err := os.Stat(dir); err != nil {
+		switch {
+		case !errors.Is(err, os.ErrNotExist):
+			return Place{}, err
+		case pv.DeletionTimestamp != nil:
+			return Place{}, errors.New("the volume is being deleted")
+		case localvolume.Made(pv):
+			return Place{}, lost(pv, dir)
+		}
+		if err := s.make(ctx, dir, a); err != nil {
+			return Place{}, fmt.Errorf("making local volume %s: %w", handle, err)
+		}
 	}
-	if pv.DeletionTimestamp != nil {
-		return Place{}, errors.New("the volume is being deleted")
+	p, err := place(dir, a)
+	if err == nil && s.Mark != nil && !localvolume.Made(pv) {
+		if err = s.Mark(ctx, pv); err != nil {
+			err = fmt.Errorf("noting that local volume %s is made: %w", handle, err)
+		}
 	}
-	if err := s.make(ctx, dir, a); err != nil {
-		return Place{}, fmt.Errorf("making local volume %s: %w", handle, err)
-	}
-	return place(dir, a)
+	return p, err
+}
+
+// lost says that a volume that was there is not there, and what to do.
+func lost(pv *corev1.PersistentVolume, dir string) error {
+	return fmt.Errorf("the data of local volume %s, made %s, is not on this node any more: %s is missing, as after its disk was replaced. "+
+		"Put the directory back from a copy, or, to begin with an empty volume, run: kubectl annotate pv %s %s-",
+		pv.Spec.CSI.VolumeHandle, pv.Annotations[localvolume.MadeAnnotation], dir, pv.Name, localvolume.MadeAnnotation)
 }
 
 // place returns where a volume that is there is. It was made as its class said at that time.

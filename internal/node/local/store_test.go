@@ -1,6 +1,8 @@
 package local
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +20,7 @@ import (
 
 // volume returns a local volume of node n1 for claim default/data.
 func volume(handle string, change ...func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
-	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: handle}, Spec: corev1.PersistentVolumeSpec{
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: handle, Labels: map[string]string{localvolume.NodeLabel: "n1"}}, Spec: corev1.PersistentVolumeSpec{
 		Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("16Mi")},
 		PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
 		AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
@@ -174,5 +176,41 @@ func TestRemove(t *testing.T) {
 	}
 	if got := names(t, s.Dir); len(got) != 0 {
 		t.Errorf("left: %q", got)
+	}
+}
+
+// A disk that was replaced has none of the volumes that were made on the old one.
+func TestALostVolumeIsNotMadeAnew(t *testing.T) {
+	pv := volume("pvc-1")
+	var marked []string
+	s := &Store{Dir: filepath.Join(t.TempDir(), "volumes"), Mark: func(_ context.Context, pv *corev1.PersistentVolume) error {
+		marked = append(marked, pv.Name)
+		if len(marked) == 1 {
+			return errors.New("the API is away")
+		}
+		localvolume.Mark(pv, time.Unix(0, 0))
+		return nil
+	}}
+	if _, err := s.Ensure(t.Context(), pv); err == nil || !strings.Contains(err.Error(), "the API is away") {
+		t.Errorf("a pod would get a volume of which nobody knows that it is made: %v", err)
+	}
+	for range 2 {
+		if p, err := s.Ensure(t.Context(), pv); err != nil || p.Dir == "" {
+			t.Errorf("%+v %v", p, err)
+		}
+	}
+	if len(marked) != 2 {
+		t.Errorf("marked %d times", len(marked))
+	}
+	if err := os.RemoveAll(s.Dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Ensure(t.Context(), pv)
+	if err == nil || !strings.Contains(err.Error(), "kubectl annotate pv pvc-1 local.knarr.io/made-") {
+		t.Errorf("a lost volume: %v", err)
+	}
+	delete(pv.Annotations, localvolume.MadeAnnotation)
+	if _, err := s.Ensure(t.Context(), pv); err != nil {
+		t.Errorf("made anew as somebody said: %v", err)
 	}
 }

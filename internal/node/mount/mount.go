@@ -128,3 +128,16 @@ func Options(options []string) (flags uintptr, data []string) {
 	}
 	return flags, data
 }
+
+// Share makes a directory a mount whose mounts others see as they are made, and the other way round, unless it is one (mount_namespaces(7)).
+func Share(dir string) error {
+	if !Is(dir) {
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("bind mount of %s: %w", dir, err)
+		}
+	}
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("making %s shared: %w", dir, err)
+	}
+	return nil
+}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/knarr-io/knarr/internal/api/localvolume"
+	"github.com/knarr-io/knarr/internal/node/csi"
 	"github.com/knarr-io/knarr/internal/node/local"
 	"github.com/knarr-io/knarr/internal/node/loop"
 	"github.com/knarr-io/knarr/internal/node/mount"
@@ -26,6 +27,8 @@ type Mounter struct {
 	Pods string
 	// Local has the volumes of knarr-local.
 	Local *local.Store
+	// CSI has those of other drivers; nil where none can register.
+	CSI *csi.Manager
 	// Node returns the node's object; nil where it is not known yet.
 	Node func() *corev1.Node
 
@@ -48,6 +51,9 @@ func (m *Mounter) Mount(ctx context.Context, pod *corev1.Pod, v *Volume) (Mounte
 	out := Mounted{ReadOnly: r.ReadOnly, Device: r.Block}
 	if err := r.write(dir); err != nil {
 		return out, err
+	}
+	if r.foreign() {
+		return m.foreign(ctx, pod, v, r, dir)
 	}
 	if out.Device {
 		var err error
@@ -129,6 +135,13 @@ func (m *Mounter) held(r *Record) (Mounted, bool) {
 	out := Mounted{ReadOnly: r.ReadOnly, Device: r.Block}
 	var err error
 	switch {
+	case r.foreign():
+		if m.CSI == nil || !booted(filepath.Join(m.dir(r.Pod, r.Name), readyFile)) {
+			return out, false
+		}
+		if out.Path = m.CSI.Path(r.ref()); r.Block {
+			out.Path, err = blockDevice(out.Path)
+		}
 	case r.Device != "":
 		out.Path, err = loop.Find(r.Device)
 	case r.Block:
@@ -185,14 +198,12 @@ func (m *Mounter) mount(ctx context.Context, pv *corev1.PersistentVolume, readOn
 		}
 		defer dev.Close() // the mount holds it now
 		return mountDevice(ctx, dev.Name(), "ext4", at, flags, data)
-	case s.CSI != nil:
-		return fmt.Errorf("driver name %s not found in the list of registered CSI drivers", s.CSI.Driver)
 	case s.Local != nil:
 		return mountLocal(ctx, s.Local, at, flags, data)
 	case s.NFS != nil:
 		return mountNFS(ctx, s.NFS, at, flags, data)
 	}
-	return fmt.Errorf("no volume plugin matched: of PersistentVolumes, nodes mount hostPath, local, nfs and csi with driver %s", localvolume.Driver)
+	return errors.New("no volume plugin matched: of PersistentVolumes, nodes mount hostPath, local, nfs and csi")
 }
 
 // device makes a volume's block device, or finds it, and returns its path.
@@ -217,8 +228,6 @@ func (m *Mounter) device(ctx context.Context, pv *corev1.PersistentVolume, r *Re
 			return "", err
 		}
 		return dev.Name(), dev.Close()
-	case s.CSI != nil:
-		return "", fmt.Errorf("driver name %s not found in the list of registered CSI drivers", s.CSI.Driver)
 	case s.Local != nil:
 		r.Path = s.Local.Path
 		if err := r.write(dir); err != nil {
@@ -226,21 +235,25 @@ func (m *Mounter) device(ctx context.Context, pv *corev1.PersistentVolume, r *Re
 		}
 		return blockDevice(s.Local.Path)
 	}
-	return "", fmt.Errorf("no volume plugin matched: of PersistentVolumes with volumeMode Block, nodes have local and csi with driver %s", localvolume.Driver)
+	return "", errors.New("no volume plugin matched: of PersistentVolumes with volumeMode Block, nodes have local and csi")
 }
 
 // Release gives back what a pod had, whose mounts are gone. A mount point that is not empty, or a mount after all, is an error: nothing is
 // ever removed from a volume.
-func (m *Mounter) Release(pod types.UID) error {
+func (m *Mounter) Release(ctx context.Context, pod types.UID) error {
 	mine, err := records(m.Pods, string(pod))
 	if err != nil {
 		return err
 	}
 	for _, r := range mine {
-		if r.Device != "" {
-			if err := m.releaseDevice(r); err != nil {
-				return err
-			}
+		switch {
+		case r.foreign():
+			err = m.releaseForeign(ctx, r)
+		case r.Device != "":
+			err = m.releaseDevice(r)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	dirs, err := filepath.Glob(filepath.Join(m.Pods, string(pod), claimsDir, "*"))
@@ -253,6 +266,9 @@ func (m *Mounter) Release(pod types.UID) error {
 				return fmt.Errorf("removing a mount point: %w", err)
 			}
 		}
+	}
+	if slices.ContainsFunc(mine, (*Record).foreign) {
+		m.CSI.Freed(ctx)
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func mounted(t *testing.T, m *Mounter, pod *corev1.Pod, v *Volume) Mounted {
 // release ends a pod as the agent does.
 func release(t *testing.T, m *Mounter, pod types.UID) {
 	t.Helper()
-	if err := errors.Join(mount.UnmountBelow(filepath.Join(m.Pods, string(pod))), m.Release(pod)); err != nil {
+	if err := errors.Join(mount.UnmountBelow(filepath.Join(m.Pods, string(pod))), m.Release(t.Context(), pod)); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(m.Pods, string(pod), claimsDir, "*")); len(left) != 0 {
@@ -229,7 +229,7 @@ func TestAMountPointTakesNoDataWithIt(t *testing.T) {
 	m := newMounter(t)
 	at := mounted(t, m, podWith(), localVolume())
 	put(t, at.Path, "data")
-	if err := m.Release("uid-1"); err == nil {
+	if err := m.Release(t.Context(), "uid-1"); err == nil {
 		t.Error("released while it was mounted")
 	}
 	if content(t, at.Path) != "data" {

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-io/knarr/internal/api/localvolume"
+	"github.com/knarr-io/knarr/internal/node/csi"
 )
 
 // Record is what stands beside a mount: which volume it is, and whose.
@@ -22,6 +25,9 @@ type Record struct {
 	Handle   string `json:"handle,omitempty"`
 	Block    bool   `json:"block,omitempty"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Inline says that the volume stands in the pod's specification (csi), Again that its driver wants to be told of it from time to time.
+	Inline bool `json:"inline,omitempty"`
+	Again  bool `json:"again,omitempty"`
 	// Path is the block device that was there before, Device the file behind one that was made.
 	Path   string `json:"path,omitempty"`
 	Device string `json:"device,omitempty"`
@@ -35,22 +41,37 @@ const (
 
 // recordOf returns what is written down of a volume of a pod.
 func recordOf(pod types.UID, podName string, v *Volume) *Record {
-	r := &Record{Pod: pod, PodName: podName, Name: v.Name, Namespace: v.Claim.Namespace, Claim: v.Claim.Name, Volume: v.PV.Name, Block: v.Block(), ReadOnly: v.ReadOnly}
-	if csi := v.PV.Spec.CSI; csi != nil {
-		r.Driver, r.Handle, r.ReadOnly = csi.Driver, csi.VolumeHandle, r.ReadOnly || csi.ReadOnly
+	r := &Record{Pod: pod, PodName: podName, Name: v.Name, Namespace: v.Claim.Namespace, Claim: v.Claim.Name, Volume: v.PV.Name, Block: v.Block(), ReadOnly: v.ReadOnly, Inline: v.Inline}
+	if of := v.PV.Spec.CSI; of != nil {
+		r.Driver, r.Handle, r.ReadOnly = of.Driver, of.VolumeHandle, r.ReadOnly || of.ReadOnly
 	}
 	return r
+}
+
+// foreign reports whether the volume is of a driver that has registered, or is to.
+func (r *Record) foreign() bool { return r.Driver != "" && r.Driver != localvolume.Driver }
+
+// ref returns how the volume is named to package csi.
+func (r *Record) ref() csi.Ref {
+	return csi.Ref{Driver: r.Driver, Handle: r.Handle, Name: r.Volume, Pod: r.Pod, Block: r.Block, Inline: r.Inline}
 }
 
 // write writes a record into dir, all or nothing, unless it stands there.
 func (r *Record) write(dir string) error {
 	path := filepath.Join(dir, recordFile)
-	if have, err := read(path); err == nil && *have == *r {
-		return nil
+	if have, err := read(path); err == nil {
+		if r.Again = have.Again; *have == *r {
+			return nil
+		}
 	}
+	return r.replace(dir)
+}
+
+func (r *Record) replace(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
+	path := filepath.Join(dir, recordFile)
 	text, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -59,6 +80,12 @@ func (r *Record) write(dir string) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// again notes whether a driver wants to be told of its volume from time to time.
+func (r *Record) again(dir string, is bool) error {
+	r.Again = is
+	return r.replace(dir)
 }
 
 func read(path string) (*Record, error) {

@@ -23,6 +23,8 @@ type Volume struct {
 	Claim    *corev1.PersistentVolumeClaim
 	PV       *corev1.PersistentVolume
 	ReadOnly bool
+	// Inline says that the volume stands in the pod's specification (csi): there is no claim, and PV was made for it.
+	Inline bool
 }
 
 // Block reports whether the volume is a device.

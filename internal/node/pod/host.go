@@ -87,7 +87,7 @@ type Volumes interface {
 	Hosts(uid string, content []byte) (string, error)
 	MessageFile(uid, container string, attempt int32) (string, error)
 	Message(uid, container string, attempt int32) string
-	Teardown(uid string) error
+	Teardown(ctx context.Context, uid string) error
 	Pods() []string
 	// Uses measures what the pod's volumes take, by name.
 	Uses(ctx context.Context, pod *corev1.Pod) map[string]volume.Use

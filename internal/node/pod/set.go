@@ -12,6 +12,7 @@ import (
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/runtime"
+	"github.com/knarr-io/knarr/internal/node/task"
 )
 
 // Set is the pods of one node: a worker for each.
@@ -250,7 +251,7 @@ func (s *Set) endOrphans() {
 	}
 	for _, uid := range volumes {
 		if !known[uid] {
-			h.warn("removing volumes of a pod that is gone", h.Volumes.Teardown(uid), "uid", uid)
+			s.removeVolumes(uid)
 		}
 	}
 	for _, uid := range groups {
@@ -258,6 +259,26 @@ func (s *Set) endOrphans() {
 			h.warn("removing the control group of a pod that is gone", h.Cgroups.Remove(uid), "uid", uid)
 		}
 	}
+}
+
+// orphanRetry is how long the volumes of a pod that is gone wait that could not be removed: their driver may still be starting.
+const orphanRetry = 5 * time.Second
+
+// removeVolumes removes the volumes of a pod that is gone, however long that takes.
+func (s *Set) removeVolumes(uid string) {
+	h := s.host
+	ctx := h.Tasks.Context()
+	err := h.Volumes.Teardown(ctx, uid)
+	if err == nil {
+		return
+	}
+	h.warn("removing volumes of a pod that is gone", err, "uid", uid)
+	h.Tasks.Go(func() {
+		for ctx.Err() == nil && err != nil {
+			task.Pause(ctx, orphanRetry)
+			err = h.Volumes.Teardown(ctx, uid)
+		}
+	})
 }
 
 // forget ends the bookkeeping of a pod of which nothing is left.

@@ -22,7 +22,7 @@ func (w *Worker) teardown(ctx context.Context, obs *lifecycle.Observed) {
 		if err := w.host.Devices.Unprepare(ctx, w.uid); err != nil {
 			return fmt.Errorf("giving devices back: %w", err)
 		}
-		if err := w.host.Volumes.Teardown(string(w.uid)); err != nil {
+		if err := w.host.Volumes.Teardown(ctx, string(w.uid)); err != nil {
 			return err
 		}
 		return w.host.Cgroups.Remove(string(w.uid))

@@ -43,6 +43,8 @@ type Settings struct {
 	Interval, StatusInterval time.Duration
 	// Deleted, if set, is called once when the node's object has been deleted, for good.
 	Deleted func()
+	// InUse returns the volumes that have to stay attached; nil for none.
+	InUse func() []corev1.UniqueVolumeName
 	// Tend is called with each heartbeat.
 	Tend func(ctx context.Context, now time.Time)
 }
@@ -86,6 +88,15 @@ func (n *Node) Shortage() lifecycle.Shortage {
 
 // NetworkProblem implements pod.Self.
 func (n *Node) NetworkProblem(ctx context.Context) string { return n.checkRuntime(ctx).network }
+
+// Write writes the node's status now, if it has changed.
+func (n *Node) Write(ctx context.Context) error {
+	if !n.registered() {
+		return nil
+	}
+	_, err := n.writeStatus(ctx, false)
+	return err
+}
 
 // isDeleted reports whether the node's object was deleted, for good.
 func (n *Node) isDeleted() bool {

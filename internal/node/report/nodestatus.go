@@ -143,6 +143,9 @@ func (n *Node) nodeStatus(ctx context.Context, s *corev1.NodeStatus) {
 	if v, err := n.Runtime.Version(ctx); err == nil {
 		info.ContainerRuntimeVersion = v.RuntimeName + "://" + v.RuntimeVersion
 	}
+	if n.InUse != nil {
+		s.VolumesInUse = n.InUse()
+	}
 	if n.Hollow {
 		info.OSImage, info.KernelVersion, info.MachineID, info.SystemUUID, info.BootID = "hollow", "hollow", n.Name, n.Name, n.Name
 		return

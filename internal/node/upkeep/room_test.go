@@ -163,7 +163,7 @@ func (v *volumes) Mounts(*corev1.Pod, *corev1.Container, map[string]volume.Mount
 func (v *volumes) Hosts(string, []byte) (string, error)              { return "", nil }
 func (v *volumes) MessageFile(string, string, int32) (string, error) { return "", nil }
 func (v *volumes) Message(string, string, int32) string              { return "" }
-func (v *volumes) Teardown(string) error                             { return nil }
+func (v *volumes) Teardown(context.Context, string) error            { return nil }
 func (v *volumes) Pods() []string                                    { return nil }
 
 func (v *volumes) Uses(_ context.Context, p *corev1.Pod) map[string]volume.Use {

@@ -89,7 +89,7 @@ func TestClaimsAreMountedAndTheirDataStays(t *testing.T) {
 		if err != nil || again["v"] != vols["v"] || src.asks != asks {
 			t.Errorf("again: %+v %v, asked %d times", again, err, src.asks-asks)
 		}
-		if err := d.Teardown("uid-1"); err != nil || len(d.Pods()) != 0 {
+		if err := d.Teardown(t.Context(), "uid-1"); err != nil || len(d.Pods()) != 0 {
 			t.Fatal(err, d.Pods())
 		}
 	}
@@ -124,7 +124,7 @@ func TestTeardownNeverRemovesThroughAMount(t *testing.T) {
 		}
 	}()
 	hidden := &Disk{Dir: other, Claims: &persistent.Mounter{Pods: other, Local: d.Claims.Local, Node: d.Claims.Node}}
-	if err := hidden.Teardown("uid-1"); err == nil {
+	if err := hidden.Teardown(t.Context(), "uid-1"); err == nil {
 		t.Log("the mount points were removed below the mounts") // newer kernels detach them
 	}
 	if b, err := os.ReadFile(filepath.Join(d.Claims.Local.Dir, "pv", "data", "sub", "file")); err != nil || string(b) != "data" {
@@ -169,7 +169,7 @@ func TestNFSIsMountedByTheMachine(t *testing.T) {
 	if said, err := os.ReadFile(log); err != nil || string(said) != want {
 		t.Errorf("called %q, %v", said, err)
 	}
-	if err := d.Teardown("uid-1"); err != nil {
+	if err := d.Teardown(t.Context(), "uid-1"); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/mount"
 	"github.com/knarr-io/knarr/internal/node/persistent"
+	"github.com/knarr-io/knarr/internal/node/plugins"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 )
 
@@ -25,6 +26,8 @@ type Disk struct {
 	Memory string
 	// Claims mounts the volumes of claims; nil where there are none.
 	Claims *persistent.Mounter
+	// Kubelet is the directory that stands for the kubelet's where a hostPath names that.
+	Kubelet plugins.Root
 
 	mounting sync.Mutex
 }
@@ -49,7 +52,7 @@ func (d *Disk) Setup(ctx context.Context, pod *corev1.Pod, src Source, facts pod
 	if err := os.MkdirAll(d.PodDir(string(pod.UID)), 0o750); err != nil {
 		return nil, renew, err
 	}
-	if err := d.claimed(ctx, pod, src, out); err != nil {
+	if renew, err = d.claimed(ctx, pod, src, out); err != nil {
 		return nil, renew, err
 	}
 	for i := range pod.Spec.Volumes {
@@ -97,11 +100,12 @@ func (d *Disk) one(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, src S
 	case v.EmptyDir != nil:
 		return Mounted{HostPath: dir}, time.Time{}, emptyDir(dir, v.EmptyDir, gid, podspec.ForPod(pod).MemoryLimit)
 	case v.HostPath != nil:
-		return Mounted{HostPath: v.HostPath.Path}, time.Time{}, hostPath(v.HostPath)
+		m, err := d.hostPath(v.HostPath)
+		return m, time.Time{}, err
 	case v.Image != nil:
 		return Mounted{Image: v.Image.Reference, ReadOnly: true}, time.Time{}, nil
 	}
-	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use persistentVolumeClaim, ephemeral, nfs, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image", kind(v))
+	return Mounted{}, time.Time{}, fmt.Errorf("%s is not supported yet; use persistentVolumeClaim, ephemeral, csi, nfs, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image", kind(v))
 }
 
 // mountMemory mounts the tmpfs unless it is there: it outlives the agent, not the machine.
@@ -128,8 +132,6 @@ func (d *Disk) mountMemory() error {
 // kind names the source of a volume that is not supported, as the API does.
 func kind(v *corev1.Volume) string {
 	switch {
-	case v.CSI != nil:
-		return "csi"
 	case v.ISCSI != nil:
 		return "iscsi"
 	}
@@ -194,6 +196,18 @@ func directory(dir string, gid int) error {
 		return errors.Join(err, os.Remove(fresh))
 	}
 	return nil
+}
+
+// hostPath returns a path of the machine, or the agent's directory in place of the kubelet's, which is there for drivers that mount it.
+func (d *Disk) hostPath(h *corev1.HostPathVolumeSource) (Mounted, error) {
+	at := d.Kubelet.Host(h.Path)
+	if at == h.Path {
+		return Mounted{HostPath: at}, hostPath(h)
+	}
+	if err := d.Kubelet.Prepare(); err != nil {
+		return Mounted{}, err
+	}
+	return Mounted{HostPath: at}, hostPath(&corev1.HostPathVolumeSource{Path: at, Type: h.Type})
 }
 
 // hostPath checks, or makes, what hostPath.type asks for.

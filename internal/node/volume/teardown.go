@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +14,7 @@ import (
 )
 
 // Teardown unmounts and removes everything of a pod. It is idempotent, and never removes through a mount that would not go.
-func (d *Disk) Teardown(uid string) error {
+func (d *Disk) Teardown(ctx context.Context, uid string) error {
 	if uid == "" || strings.ContainsRune(uid, '/') || uid == "." || uid == ".." {
 		return fmt.Errorf("pod UID %q cannot name a directory", uid)
 	}
@@ -23,7 +24,7 @@ func (d *Disk) Teardown(uid string) error {
 	}
 	// What was mounted on is removed without what might be in it: after a mount that was not found that would be somebody's data.
 	if d.Claims != nil {
-		if err := d.Claims.Release(types.UID(uid)); err != nil {
+		if err := d.Claims.Release(ctx, types.UID(uid)); err != nil {
 			return err
 		}
 	}

@@ -171,7 +171,7 @@ func TestFileVolumes(t *testing.T) {
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "ns", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}}}}},
 			source{secret: map[string]string{"s": "1"}}, "ns=ns:444 s=1:444 token=token1:444"},
 		{"another kind", corev1.VolumeSource{ISCSI: &corev1.ISCSIVolumeSource{}}, source{},
-			`error: MountVolume.SetUp failed for volume "v" : iscsi is not supported yet; use persistentVolumeClaim, ephemeral, nfs, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image`},
+			`error: MountVolume.SetUp failed for volume "v" : iscsi is not supported yet; use persistentVolumeClaim, ephemeral, csi, nfs, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image`},
 	} {
 		d := &Disk{Dir: t.TempDir()}
 		m, renew, err := d.Setup(t.Context(), podWith(tc.v), &tc.src, podspec.Facts{})
@@ -187,7 +187,7 @@ func TestFileVolumes(t *testing.T) {
 		if got != tc.want {
 			t.Errorf("%s:\n got %s\nwant %s", tc.title, got, tc.want)
 		}
-		if err := d.Teardown("uid-1"); err != nil || len(d.Pods()) != 0 {
+		if err := d.Teardown(t.Context(), "uid-1"); err != nil || len(d.Pods()) != 0 {
 			t.Errorf("%s: teardown %v, left %v", tc.title, err, d.Pods())
 		}
 	}
@@ -262,7 +262,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	if n := strings.Count(string(all), " "+d.Memory+" "); n != 1 || err != nil {
 		t.Errorf("want one mount at %s, got %d, %v", d.Memory, n, err)
 	}
-	if err := d.Teardown("uid-1"); err != nil {
+	if err := d.Teardown(t.Context(), "uid-1"); err != nil {
 		t.Fatal(err)
 	}
 	for _, where := range []string{d.Dir, d.Memory} {
@@ -304,7 +304,7 @@ func TestSubPathStaysInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := d.Teardown("uid-1"); err != nil {
+		if err := d.Teardown(t.Context(), "uid-1"); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -403,7 +403,7 @@ func TestWhatIsMadeInAVolumeHasTheVolumesMode(t *testing.T) {
 			c := &pod.Spec.Containers[0]
 			c.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/m", SubPath: "a/b"}}
 			defer func() {
-				if err := d.Teardown("uid-1"); err != nil {
+				if err := d.Teardown(t.Context(), "uid-1"); err != nil {
 					t.Error(err)
 				}
 			}()
@@ -456,7 +456,7 @@ func TestSubPathOfAMissingKey(t *testing.T) {
 		if b, err := os.ReadFile(mount()); string(b) != "x" {
 			t.Errorf("%s: %q %v once the key is there", sub, b, err)
 		}
-		if err := d.Teardown("uid-1"); err != nil {
+		if err := d.Teardown(t.Context(), "uid-1"); err != nil {
 			t.Error(err)
 		}
 	}

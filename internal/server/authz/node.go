@@ -9,11 +9,13 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/ptr"
 
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/api/localvolume"
+	"github.com/knarr-io/knarr/internal/api/volume"
 )
 
 // Node authorizes nodes (users system:node:NAME of group system:nodes): the rules of ClusterRole system:node, narrowed to the
@@ -97,6 +99,11 @@ func (n *Node) narrow(node string, a *Attributes) string {
 	case resource{"storage.k8s.io", "csinodes", ""}:
 		if a.Verb != "create" && a.Name != node {
 			return "can only access CSINode with the same name as the requesting node"
+		}
+	case resource{"storage.k8s.io", "volumeattachments", ""}:
+		obj, ok := n.cluster.Get(api.VolumeAttachments, api.Key{Name: a.Name})
+		if !ok || obj.(*storagev1.VolumeAttachment).Spec.NodeName != node {
+			return fmt.Sprintf("no relationship found between node %q and this object", node)
 		}
 	case resource{"", "pods", ""}:
 		return n.narrowPods(node, a)
@@ -201,6 +208,9 @@ func (n *Node) narrowReferenced(node string, a *Attributes) string {
 	var refers func(p *corev1.Pod) bool
 	switch a.Resource {
 	case "secrets":
+		if n.volumeUsesSecret(node, a.Namespace, name) {
+			return ""
+		}
 		refers = func(p *corev1.Pod) bool { return usesSecret(&p.Spec, name) }
 	case "configmaps":
 		refers = func(p *corev1.Pod) bool { return usesConfigMap(&p.Spec, name) }
@@ -213,6 +223,28 @@ func (n *Node) narrowReferenced(node string, a *Attributes) string {
 		return ""
 	}
 	return fmt.Sprintf("no relationship found between node %q and this object", node)
+}
+
+// volumeUsesSecret reports whether the driver of a volume of one of the node's pods is to be given a secret on the node.
+func (n *Node) volumeUsesSecret(node, namespace, name string) bool {
+	return n.find(node, func(p *corev1.Pod) bool {
+		return slices.ContainsFunc(volume.ClaimNames(p), func(claim string) bool {
+			obj, ok := n.cluster.Get(api.PersistentVolumeClaims, api.Key{Namespace: p.Namespace, Name: claim})
+			if !ok {
+				return false
+			}
+			obj, ok = n.cluster.Get(api.PersistentVolumes, api.Key{Name: obj.(*corev1.PersistentVolumeClaim).Spec.VolumeName})
+			if !ok {
+				return false
+			}
+			pv := obj.(*corev1.PersistentVolume)
+			ref, of := pv.Spec.ClaimRef, pv.Spec.CSI
+			return of != nil && ref != nil && ref.Namespace == p.Namespace && ref.Name == claim &&
+				slices.ContainsFunc([]*corev1.SecretReference{of.NodeStageSecretRef, of.NodePublishSecretRef, of.NodeExpandSecretRef}, func(r *corev1.SecretReference) bool {
+					return r != nil && r.Namespace == namespace && r.Name == name
+				})
+		})
+	})
 }
 
 // narrowVolume: a volume counts as used by the node if a claim of one of its pods is bound to it.

@@ -7,6 +7,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,10 +43,18 @@ func (l pods) Get(res *api.Resource, key api.Key) (api.Object, bool) {
 			{MatchExpressions: []corev1.NodeSelectorRequirement{host}}}}}
 		return pv, true
 	}
+	if res == api.VolumeAttachments && strings.HasPrefix(key.Name, "of-") {
+		return &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{NodeName: strings.TrimPrefix(key.Name, "of-")}}, true
+	}
+	if res == api.PersistentVolumeClaims && key == (api.Key{Namespace: "shop", Name: "data"}) {
+		return &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "pv"}}, true
+	}
 	if res != api.PersistentVolumes || key.Name != "pv" {
 		return nil, false
 	}
-	return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "shop", Name: "data"}}}, true
+	return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "shop", Name: "data"},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{NodeStageSecretRef: &corev1.SecretReference{Namespace: "vault", Name: "disk"},
+			ControllerPublishSecretRef: &corev1.SecretReference{Namespace: "vault", Name: "controller"}}}}}, true
 }
 
 func TestNode(t *testing.T) {
@@ -97,6 +106,11 @@ func TestNode(t *testing.T) {
 		{"get /secrets shop/theirs", "", false},
 		{"get /secrets shop/stolen", "", false},
 		{"get /secrets bank/tls", "", false},
+		{"get /secrets vault/disk", "", true},
+		{"get /secrets vault/controller", "", false},
+		{"get storage.k8s.io/volumeattachments /of-n1", "", true},
+		{"get storage.k8s.io/volumeattachments /of-n2", "", false},
+		{"get storage.k8s.io/volumeattachments /none", "", false},
 		{"list /secrets shop/", "", false},
 		{"watch /secrets shop/", "metadata.name=tls", true},
 		{"watch /secrets shop/", "metadata.name=theirs", false},

@@ -30,19 +30,26 @@ func restrictClaim(a *admission.Attributes, node string) error {
 	return nil
 }
 
-// restrictVolume lets a node say of a volume that is being deleted that its directory is removed, and nothing else.
+// restrictVolume lets a node say of a volume that it has made its directory, and of one that is being deleted that it has removed it, and
+// nothing else.
 func restrictVolume(a *admission.Attributes, node string) error {
 	if a.Operation != admission.Update || a.Subresource != "" {
 		return forbidden(a, "unexpected operation %q", a.Operation)
 	}
 	old, pv := a.Old.(*corev1.PersistentVolume), a.Object.(*corev1.PersistentVolume).DeepCopy()
-	own := func(f string) bool { return f == localvolume.Finalizer }
-	if old.DeletionTimestamp == nil || !slices.Equal(pv.Finalizers, slices.DeleteFunc(slices.Clone(old.Finalizers), own)) {
-		return forbidden(a, "node %q may only take finalizer %s from a volume that is being deleted", node, localvolume.Finalizer)
+	if made := pv.Annotations[localvolume.MadeAnnotation]; made != "" && !localvolume.Made(old) && slices.Equal(pv.Finalizers, old.Finalizers) {
+		if delete(pv.Annotations, localvolume.MadeAnnotation); len(pv.Annotations) == 0 {
+			pv.Annotations = old.Annotations
+		}
+	} else {
+		own := func(f string) bool { return f == localvolume.Finalizer }
+		if old.DeletionTimestamp == nil || !slices.Equal(pv.Finalizers, slices.DeleteFunc(slices.Clone(old.Finalizers), own)) {
+			return forbidden(a, "node %q may only take finalizer %s from a volume that is being deleted", node, localvolume.Finalizer)
+		}
 	}
 	pv.ResourceVersion, pv.ManagedFields, pv.Finalizers = old.ResourceVersion, old.ManagedFields, old.Finalizers
 	if !equality.Semantic.DeepEqual(old, pv) {
-		return forbidden(a, "node %q may only change the finalizers of a volume", node)
+		return forbidden(a, "node %q may only change the finalizers of a volume, and say that it is made", node)
 	}
 	return nil
 }

@@ -56,6 +56,10 @@ func (p NodeRestriction) Admit(ctx context.Context, a *admission.Attributes) err
 		return restrictClaim(a, node)
 	case api.PersistentVolumes:
 		return restrictVolume(a, node)
+	case api.CSINodes:
+		if a.Key.Name != node {
+			return forbidden(a, "can only access CSINode with the same name as the requesting node")
+		}
 	case api.CertificateSigningRequests:
 		return restrictRequest(a, node)
 	case api.PodCertificateRequests:

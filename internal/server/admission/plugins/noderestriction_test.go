@@ -128,6 +128,14 @@ func TestNodeTakesOnlyItsFinalizerFromAVolumeThatEnds(t *testing.T) {
 	const own, others = localvolume.Finalizer, "example.com/keep"
 	moved := volume(true, others)
 	moved.Spec.StorageClassName = "another"
+	made := func(when string, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
+		pv := volume(false, own)
+		pv.Annotations = map[string]string{localvolume.MadeAnnotation: when}
+		if change != nil {
+			change(pv)
+		}
+		return pv
+	}
 	for name, tc := range map[string]struct {
 		old, now *corev1.PersistentVolume
 		says     string
@@ -137,6 +145,10 @@ func TestNodeTakesOnlyItsFinalizerFromAVolumeThatEnds(t *testing.T) {
 		"both":                {volume(true, own, others), volume(true), "may only take finalizer"},
 		"of one that stays":   {volume(false, own, others), volume(false, others), "may only take finalizer"},
 		"and something else":  {volume(true, own, others), moved, "may only change the finalizers"},
+		"that it is made":     {volume(false, own), made("1", nil), ""},
+		"that twice":          {made("1", nil), made("2", nil), "may only take finalizer"},
+		"that and another":    {volume(false, own), made("1", func(pv *corev1.PersistentVolume) { pv.Spec.StorageClassName = "x" }), "may only change the finalizers"},
+		"that with a note":    {volume(false, own), made("1", func(pv *corev1.PersistentVolume) { pv.Annotations["x"] = "y" }), "may only change the finalizers"},
 		"with nothing to say": {volume(true, own), volume(true, own), "may only take finalizer"},
 	} {
 		t.Run(name, func(t *testing.T) {

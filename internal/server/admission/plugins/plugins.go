@@ -51,6 +51,7 @@ func Default(cfg Config) admission.Chain {
 		DefaultTolerationSeconds{},
 		DefaultStorageClass{cfg.Reader},
 		StorageObjectInUseProtection{},
+		LocalVolumeNode{},
 		PersistentVolumeClaimResize{cfg.Reader},
 		RuntimeClass{cfg.Reader},
 		PodTopologyLabels{cfg.Reader},
