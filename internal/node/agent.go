@@ -119,6 +119,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.tasks.Go(func() { a.report.Beat(ctx) })
 	a.tasks.Go(func() { a.watchRuntime(ctx) })
 	a.tasks.Go(func() { a.watchPods(ctx) })
+	if !a.cfg.Hollow {
+		a.tasks.Go(func() { a.RecordDemand(ctx) })
+	}
 	if a.local != nil {
 		a.tasks.Go(func() { a.local.Run(ctx) })
 	}

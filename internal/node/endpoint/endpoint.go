@@ -15,6 +15,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/knarr-io/knarr/internal/node/demand"
 	"github.com/knarr-io/knarr/internal/node/diskuse"
 	"github.com/knarr-io/knarr/internal/node/machine"
 	"github.com/knarr-io/knarr/internal/node/pod"
@@ -52,6 +53,7 @@ type Settings struct {
 type Endpoint struct {
 	Settings
 	stats   stats.Collector
+	demand  demand.Record
 	booted  time.Time // when the machine started
 	handler func() http.Handler
 }
@@ -104,6 +106,7 @@ func (e *Endpoint) routes() http.Handler {
 	handle("/usage/node", e.serveNodeUsage)
 	handle("/usage/pods", e.servePodUsage)
 	handle("/usage/pushes", e.pushPodUsage)
+	handle("/usage/demand", e.serveDemand)
 	return mux
 }
 

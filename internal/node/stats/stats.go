@@ -4,7 +4,7 @@
 // of them, one a while after the other, make rates ([Rates]); they are shown as JSON (/stats/summary), as metrics for Prometheus
 // ([Resource], [Cadvisor]) and as the resources of metrics.k8s.io ([NodeUsage], [PodUsage]).
 //
-// What must stay true: nothing is measured while nobody asks or has it pushed ([Collector.Push]); a rate is never made up - it comes
+// What must stay true: nothing is measured while nobody asks or has it pushed ([Collector.Push]), but for package demand once a minute; a rate is never made up - it comes
 // from two counters of the same run of the same container, and the window between them is told; what is not known is left out, not zero. All
 // but [Collector] is pure. Tests: TestRates, TestBefore, TestCollectorMeasuresWhenAsked, TestPushesFollowTheLoad.
 package stats
