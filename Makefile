@@ -111,7 +111,7 @@ $(PEERS)/kwok-stages.yaml: $(PEERS)/kwok
 		for s in $(KWOK_STAGES); do echo ---; cat $$stages/$$s.yaml; done > $(abspath $@)
 
 .PHONY: bench-peers
-bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the same load, in turn, about 20 minutes (as root)
+bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the same load, in turn, about half an hour (as root)
 	CGO_ENABLED=0 $(GO) run $(TEST_TAGS) ./test/bench/peers -knarr $(abspath bin/knarr) -peers $(abspath $(PEERS)) -json $(PEERS)/peers.json $(PEERS_FLAGS)
 
 .PHONY: scheduling-test

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,9 +51,11 @@ type kubernetes struct {
 	t       *testing.T
 	control upstream.StatefulSetControlInterface
 	stored  *appsv1.StatefulSet
-	all     map[string]*corev1.Pod
-	next    int
-	writes  int
+
+	mu     sync.Mutex // pods of a parallel set are made and deleted concurrently
+	all    map[string]*corev1.Pod
+	next   int
+	writes int
 }
 
 func newKubernetes(t *testing.T, set *appsv1.StatefulSet) *kubernetes {
@@ -65,6 +68,8 @@ func newKubernetes(t *testing.T, set *appsv1.StatefulSet) *kubernetes {
 // What the controller writes with.
 
 func (k *kubernetes) CreatePod(_ context.Context, p *corev1.Pod, _ *appsv1.StatefulSet) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.all[p.Name] != nil {
 		return apierrors.NewAlreadyExists(corev1.Resource("pods"), p.Name)
 	}
@@ -75,13 +80,21 @@ func (k *kubernetes) CreatePod(_ context.Context, p *corev1.Pod, _ *appsv1.State
 	k.writes++
 	return nil
 }
-func (k *kubernetes) GetPod(_, name string) (*corev1.Pod, error) { return k.all[name], nil }
+func (k *kubernetes) GetPod(_, name string) (*corev1.Pod, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.all[name], nil
+}
 func (k *kubernetes) UpdatePod(p *corev1.Pod, _ *appsv1.StatefulSet) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.all[p.Name] = p
 	k.writes++
 	return nil
 }
 func (k *kubernetes) DeletePod(p *corev1.Pod) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.writes++
 	if q := k.all[p.Name]; q != nil && (q.Status.Phase == corev1.PodFailed || q.Status.Phase == corev1.PodSucceeded) {
 		delete(k.all, p.Name) // as the API server does: there is nothing to stop

@@ -31,7 +31,12 @@ import (
 	"github.com/knarr-io/knarr/internal/controller/ownership"
 )
 
-const component = "cronjob-controller"
+const (
+	component = "cronjob-controller"
+	// workers is how many CronJobs are looked at at the same time: many are due in the same second, and most of a look is waiting for writes, which
+	// share transactions when they come together.
+	workers = 32
+)
 
 // Metrics are the figures of the CronJob controller, under the name that kube-controller-manager gives them. They outlive the controller, as a
 // server may lead more than once.
@@ -70,7 +75,7 @@ func New(c client.Client, m *Metrics) controller.Controller {
 	kind := batchv1.SchemeGroupVersion.WithKind("CronJob").GroupKind()
 	return controller.Controller{
 		Name:    "cronjob",
-		Workers: 5,
+		Workers: workers,
 		Watches: []controller.Watch{
 			{Resource: api.CronJobs},
 			{Resource: api.Jobs, Keys: func(e client.Event) []api.Key {

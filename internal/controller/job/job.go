@@ -35,6 +35,8 @@ import (
 
 const (
 	component = "job-controller"
+	// workers is how many Jobs are looked at at the same time: most of a look is waiting for writes, which share transactions when they come together.
+	workers = 32
 	// A Job with at least largeActive running pods is looked at every largePace at most: each look reads all of these, and there are a
 	// few changes of each.
 	largeActive = 100
@@ -68,7 +70,7 @@ func New(c client.Client, m *Metrics) controller.Controller {
 	owners := workload.NewOwners(kind.GroupKind(), func(o api.Object) *metav1.LabelSelector { return o.(*batchv1.Job).Spec.Selector })
 	return controller.Controller{
 		Name:    "job",
-		Workers: 5,
+		Workers: workers,
 		Watches: []controller.Watch{
 			{Resource: api.Jobs, Keys: func(e client.Event) []api.Key { m.added(e); return owners.OwnerKeys(e) }},
 			{Resource: api.Pods, Keys: func(e client.Event) []api.Key { m.changed(e); return owners.OwnedKeys(e) }},

@@ -18,7 +18,8 @@ type work struct {
 	rows  workRows
 	nodes int
 	count int // pods, or Jobs of CronJobs
-	run   func(ctx context.Context, b *bench, c *cluster, count int) (reached int, took time.Duration, err error)
+	// run calls begin when what it has prepared is there, and returns how many of count were reached in b.limit from then on.
+	run func(ctx context.Context, b *bench, c *cluster, count int, begin func() error) (reached int, err error)
 }
 
 // The kinds of workloads, and how many of each.
@@ -89,7 +90,6 @@ func (b *bench) measureWork(ctx context.Context, system string, w work) (err err
 	idle := (after - before).Seconds() / rest.Seconds()
 	highest := c.watchMemory(ctx)
 	defer highest() // when something fails on the way
-	defer b.profiles(ctx, c, w.rows.name, 10*time.Second)()
 	reached, took, spent, err := w.measured(ctx, b, c)
 	if err != nil {
 		return err
@@ -109,17 +109,23 @@ func (b *bench) measureWork(ctx context.Context, system string, w work) (err err
 	return c.printParts()
 }
 
-// measured runs the load and returns what it cost the control plane.
+// measured runs the load and returns what it cost the control plane from its beginning.
 func (w work) measured(ctx context.Context, b *bench, c *cluster) (reached int, took, spent time.Duration, err error) {
-	before, err := c.cpu()
+	var before time.Duration
+	var began time.Time
+	profiled := func() {}
+	reached, err = w.run(ctx, b, c, w.count, func() (err error) {
+		profiled = b.profiles(ctx, c, w.rows.name, 10*time.Second)
+		began = time.Now()
+		before, err = c.cpu()
+		return err
+	})
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	reached, took, err = w.run(ctx, b, c, w.count)
-	if err != nil {
-		return 0, 0, 0, err
-	}
+	took = time.Since(began)
 	after, err := c.cpu()
+	profiled()
 	return reached, took, after - before, err
 }
 
@@ -130,20 +136,21 @@ func podOf(app, spec string) string {
 }
 
 // runJob has a Job run to its end. Its pods end as soon as they run.
-func runJob(ctx context.Context, b *bench, c *cluster, count int) (int, time.Duration, error) {
-	began := time.Now()
+func runJob(ctx context.Context, b *bench, c *cluster, count int, begin func() error) (int, error) {
+	if err := begin(); err != nil {
+		return 0, err
+	}
 	if err := c.send(ctx, http.MethodPost, "/apis/batch/v1/namespaces/default/jobs", fmt.Appendf(nil, `{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"many"},
 "spec":{"completions":%d,"parallelism":%d,"template":%s}}`, count, max(1, count*jobParallelism/jobCompletions), podOf("many", `"restartPolicy":"Never",`))); err != nil {
-		return 0, 0, fmt.Errorf("creating the Job: %w", err)
+		return 0, fmt.Errorf("creating the Job: %w", err)
 	}
-	n, err := c.until(ctx, batch("jobs"), b.limit, func(u *unstructured.Unstructured) (int, error) {
+	return c.until(ctx, batch("jobs"), b.limit, func(u *unstructured.Unstructured) (int, error) {
 		return number64(u, "status", "succeeded")
 	}, count)
-	return n, time.Since(began), err
 }
 
 // runCronJobs has each of many CronJobs make its Job in the same minute, and waits until all of these have ended. The time counts from the minute.
-func runCronJobs(ctx context.Context, b *bench, c *cluster, count int) (int, time.Duration, error) {
+func runCronJobs(ctx context.Context, b *bench, c *cluster, count int, begin func() error) (int, error) {
 	due := time.Now().UTC().Add(25 * time.Second).Truncate(time.Minute).Add(time.Minute)
 	var next atomic.Int64
 	errs := make([]error, 16)
@@ -159,46 +166,54 @@ func runCronJobs(ctx context.Context, b *bench, c *cluster, count int) (int, tim
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return 0, 0, fmt.Errorf("creating a CronJob: %w", err)
+		return 0, fmt.Errorf("creating a CronJob: %w", err)
 	}
 	if late := time.Since(due); late > 0 {
-		return 0, 0, fmt.Errorf("the CronJobs were made %v after their time", late)
+		return 0, fmt.Errorf("the CronJobs were made %v after their time", late)
 	}
-	n, err := c.until(ctx, batch("jobs"), time.Until(due)+b.limit, func(u *unstructured.Unstructured) (int, error) {
+	if err := sleep(ctx, time.Until(due)); err != nil {
+		return 0, err
+	}
+	if err := begin(); err != nil {
+		return 0, err
+	}
+	return c.until(ctx, batch("jobs"), b.limit, func(u *unstructured.Unstructured) (int, error) {
 		return number64(u, "status", "succeeded")
 	}, count)
-	return n, time.Since(due), err
 }
 
 // runStatefulSet makes all pods of a StatefulSet at once.
-func runStatefulSet(ctx context.Context, b *bench, c *cluster, count int) (int, time.Duration, error) {
-	began := time.Now()
+func runStatefulSet(ctx context.Context, b *bench, c *cluster, count int, begin func() error) (int, error) {
+	if err := begin(); err != nil {
+		return 0, err
+	}
 	if err := c.send(ctx, http.MethodPost, "/apis/apps/v1/namespaces/default/statefulsets", fmt.Appendf(nil, `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"set"},
 "spec":{"replicas":%d,"podManagementPolicy":"Parallel","selector":{"matchLabels":{"app":"set"}},"template":%s}}`, count, podOf("set", ""))); err != nil {
-		return 0, 0, fmt.Errorf("creating the StatefulSet: %w", err)
+		return 0, fmt.Errorf("creating the StatefulSet: %w", err)
 	}
-	n, err := c.until(ctx, apps("statefulsets"), b.limit, func(u *unstructured.Unstructured) (int, error) {
+	return c.until(ctx, apps("statefulsets"), b.limit, func(u *unstructured.Unstructured) (int, error) {
 		return number64(u, "status", "readyReplicas")
 	}, count)
-	return n, time.Since(began), err
 }
 
 // updateDaemonSet gives a DaemonSet that runs on every node another template, a tenth of the nodes at a time.
-func updateDaemonSet(ctx context.Context, b *bench, c *cluster, count int) (int, time.Duration, error) {
+func updateDaemonSet(ctx context.Context, b *bench, c *cluster, count int, begin func() error) (int, error) {
 	const path = "/apis/apps/v1/namespaces/default/daemonsets"
 	if err := c.send(ctx, http.MethodPost, path, fmt.Appendf(nil, `{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"each"},
 "spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":"10%%"}},"selector":{"matchLabels":{"app":"each"}},"template":%s}}`, podOf("each", `"terminationGracePeriodSeconds":0,`))); err != nil {
-		return 0, 0, fmt.Errorf("creating the DaemonSet: %w", err)
+		return 0, fmt.Errorf("creating the DaemonSet: %w", err)
 	}
 	ready := func(u *unstructured.Unstructured) (int, error) { return number64(u, "status", "numberReady") }
 	if n, err := c.until(ctx, apps("daemonsets"), b.limit, ready, count); err != nil || n < count {
-		return 0, b.limit, err
+		return 0, errors.Join(err, fmt.Errorf("%d of %d pods of the DaemonSet became ready", n, count))
 	}
-	began := time.Now()
+	if err := begin(); err != nil {
+		return 0, err
+	}
 	if err := c.send(ctx, http.MethodPatch, path+"/each", []byte(`{"spec":{"template":{"metadata":{"annotations":{"version":"2"}}}}}`)); err != nil {
-		return 0, 0, fmt.Errorf("changing the DaemonSet: %w", err)
+		return 0, fmt.Errorf("changing the DaemonSet: %w", err)
 	}
-	n, err := c.until(ctx, apps("daemonsets"), b.limit, func(u *unstructured.Unstructured) (int, error) {
+	return c.until(ctx, apps("daemonsets"), b.limit, func(u *unstructured.Unstructured) (int, error) {
 		seen, err1 := number64(u, "status", "observedGeneration")
 		updated, err2 := number64(u, "status", "updatedNumberScheduled")
 		available, err3 := number64(u, "status", "numberAvailable")
@@ -207,7 +222,6 @@ func updateDaemonSet(ctx context.Context, b *bench, c *cluster, count int) (int,
 		}
 		return min(updated, available), errors.Join(err1, err2, err3)
 	}, count)
-	return n, time.Since(began), err
 }
 
 func batch(resource string) schema.GroupVersionResource {
