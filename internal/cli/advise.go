@@ -171,7 +171,7 @@ func (k *parts) print(out io.Writer) error {
 	fmt.Fprintln(w, "NAMESPACE\tWORKLOAD\tCONTAINER\tCPU NOW\tADVISED\tUSED: HALF, 95%, MOST\tMEMORY NOW\tADVISED\tUSED: HALF, MOST\tFROM")
 	for _, at := range all {
 		a := k.uses[at].Advise()
-		from := fmt.Sprintf("%d minutes of %d pods, over %s", a.Samples, k.pods[at], a.Over.Round(time.Minute))
+		from := fmt.Sprintf("%d min, pods: %d, over %s", a.Samples, k.pods[at], a.Over.Round(time.Minute))
 		if a.Thin {
 			from += " (little)"
 		}

@@ -64,8 +64,8 @@ func TestRequestsThatFitAreAdvised(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `NAMESPACE WORKLOAD CONTAINER CPU NOW ADVISED USED: HALF, 95%, MOST MEMORY NOW ADVISED USED: HALF, MOST FROM
-default Deployment/web c 1000m 230m 200m, 200m, 200m 1Gi 230Mi 200Mi, 200Mi 180 minutes of 2 pods, over 2h0m0s
-default Pod/alone c - 5m 0m, 0m, 0m - 8Mi 100Ki, 100Ki 5 minutes of 1 pods, over 5m0s (little)
+default Deployment/web c 1000m 230m 200m, 200m, 200m 1Gi 230Mi 200Mi, 200Mi 180 min, pods: 2, over 2h0m0s
+default Pod/alone c - 5m 0m, 0m, 0m - 8Mi 100Ki, 100Ki 5 min, pods: 1, over 5m0s (little)
 `
 	if squeeze(out.String()) != squeeze(want) {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

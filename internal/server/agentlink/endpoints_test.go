@@ -1,11 +1,13 @@
 package agentlink
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func (fake) ServeNode(w http.ResponseWriter, r *http.Request) {
@@ -13,6 +15,17 @@ func (fake) ServeNode(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "the beginning")
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
+	}
+	if r.URL.Path == "/pushes" {
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "a push\n")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		return
 	}
 	if r.URL.Path != "/stats/summary" {
 		http.Error(w, "nothing at "+r.URL.Path, http.StatusNotFound)
@@ -45,4 +58,44 @@ func TestEndpoints(t *testing.T) {
 		}
 	}()
 	ask("/broken")
+}
+
+// told is a writer of an answer that passes on when something of it has come.
+type told struct {
+	*httptest.ResponseRecorder
+	came chan struct{}
+}
+
+func (w told) Write(b []byte) (int, error) {
+	select {
+	case w.came <- struct{}{}:
+	default:
+	}
+	return w.ResponseRecorder.Write(b)
+}
+
+// TestWhatANodePushesComesAtOnce: an answer that does not end is passed on as it comes, until who asked goes.
+func TestWhatANodePushesComesAtOnce(t *testing.T) {
+	hub, _ := connect(t)
+	n, err := hub.Node("n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w := told{httptest.NewRecorder(), make(chan struct{}, 1)}
+	ended := make(chan any)
+	go func() {
+		defer func() { ended <- recover() }()
+		n.ServeNode(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/pushes", nil))
+	}()
+	for range 3 {
+		<-w.came
+	}
+	cancel()
+	if p := <-ended; p != nil && p != http.ErrAbortHandler {
+		t.Errorf("it ended with %v", p)
+	}
+	if got := w.Body.String(); !strings.HasPrefix(got, "a push\na push\n") {
+		t.Errorf("what came is %q", got)
+	}
 }
