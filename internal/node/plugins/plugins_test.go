@@ -109,7 +109,11 @@ func TestRegistry(t *testing.T) {
 		}
 	}()
 	defer func() { cancel(); <-done }()
-	until(t, "the directory is there", func() bool { _, err := os.Stat(r.Root.Registry()); return err == nil })
+	until(t, "the directories are there", func() bool {
+		_, sockets := os.Stat(r.Root.Sockets())
+		_, registry := os.Stat(r.Root.Registry())
+		return sockets == nil && registry == nil
+	})
 	unknown := &plugin{info: registration.PluginInfo{Type: "Cake", Name: "cake"}}
 	serve(t, filepath.Join(r.Root.Registry(), "cake.sock"), unknown)
 	until(t, "a plugin of an unknown kind is refused", func() bool {

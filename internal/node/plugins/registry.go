@@ -60,10 +60,8 @@ type taken struct {
 // Prepare makes the root with its directories. What drivers mount below it is seen by the agent, and what the agent mounts by drivers: it is a
 // mount of its own, shared (mount_namespaces(7)).
 func (r Root) Prepare() error {
-	for _, dir := range []string{r.Registry(), r.Sockets(), r.Pods()} {
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return fmt.Errorf("making the directory of drivers: %w", err)
-		}
+	if err := r.make(); err != nil {
+		return err
 	}
 	if err := mount.Share(string(r)); err != nil {
 		return fmt.Errorf("sharing the mounts of drivers: %w", err)
@@ -71,11 +69,21 @@ func (r Root) Prepare() error {
 	return nil
 }
 
+// make makes the directories, which drivers on the machine itself find there.
+func (r Root) make() error {
+	for _, dir := range []string{r.Registry(), r.Sockets(), r.Pods()} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return fmt.Errorf("making the directory of drivers: %w", err)
+		}
+	}
+	return nil
+}
+
 // Run follows the sockets in the registration directory until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
 	dir := r.Root.Registry()
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("making the directory where drivers register: %w", err)
+	if err := r.Root.make(); err != nil {
+		return err
 	}
 	changes, err := watch(ctx, dir)
 	if err != nil {
