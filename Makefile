@@ -118,6 +118,10 @@ bench-peers: deps build $(PEER_BINARIES) ## Knarr and Kubernetes 1.37 under the 
 scheduling-test: ## feasible nodes beside kube-scheduler's own filters, a thousand random clusters (compiling takes minutes the first time)
 	cd test/scheduling && CGO_ENABLED=0 $(GO) test . -seeds 1000
 
+.PHONY: authority-test
+authority-test: ## default roles and bindings beside those of kube-apiserver (compiling takes minutes the first time)
+	cd test/authority && CGO_ENABLED=0 $(GO) test .
+
 .PHONY: workloads-test lives all-lives churns
 workloads-test: ## controllers of workloads beside Kubernetes' own, in random histories (compiling takes minutes the first time)
 	cd test/workloads && CGO_ENABLED=0 $(GO) test -timeout 40m . -histories 1000
@@ -136,7 +140,7 @@ aggregated-test: ## an aggregated API server, unmodified, behind Knarr (compilin
 	cd test/clients/aggregated && CGO_ENABLED=0 $(GO) test $(TEST_TAGS) .
 
 .PHONY: nightly
-nightly: fuzz drills lives all-lives churns workloads-test scheduling-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
+nightly: fuzz drills lives all-lives churns workloads-test scheduling-test authority-test crds-test aggregated-test ## the long tests that make test leaves out, but for the whole conformance suite
 
 # A checkout of sigs.k8s.io/gateway-api adds its tests of CEL rules, which no module has: make crds-test GATEWAY_API=~/gateway-api
 .PHONY: crds-test

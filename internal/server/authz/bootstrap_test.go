@@ -45,6 +45,9 @@ func TestPolicyIsComplete(t *testing.T) {
 		{u("system:kube-scheduler"), "create /pods/binding shop/p", true},
 		{u("system:kube-scheduler"), "get /configmaps kube-system/extension-apiserver-authentication", true},
 		{u("system:kube-scheduler"), "get /configmaps kube-system/other", false},
+		{u("system:kube-scheduler"), "update coordination.k8s.io/leases kube-system/mine", true},
+		{u("system:kube-scheduler"), "update coordination.k8s.io/leases shop/mine", false},
+		{u("system:serviceaccount:kube-system:route-controller"), "patch /nodes/status /n", true},
 		{u("system:node:n", "system:nodes"), "get /secrets shop/x", false}, // only the Node authorizer gives that
 	} {
 		if d, why, _ := z.Authorize(t.Context(), ask(tc.who, tc.ask)); (d == Allow) != tc.want {
