@@ -16,6 +16,7 @@ package amount
 import (
 	"math"
 	"math/bits"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -75,6 +76,22 @@ func Add(a, b int64) int64 {
 		return math.MinInt64
 	}
 	return sum
+}
+
+// longest is what Seconds stops at: 146 years, to which a time or a little more can be added without wrapping.
+const longest time.Duration = 1 << 62
+
+// Seconds returns n seconds, or the nearest of the longest durations: an API field of seconds may hold any int64 ("for ever"), of which a
+// time.Duration holds few.
+func Seconds(n int64) time.Duration {
+	const most = int64(longest / time.Second)
+	switch {
+	case n > most:
+		return longest
+	case n < -most:
+		return -longest
+	}
+	return time.Duration(n) * time.Second
 }
 
 // Scale returns n * by / per rounded down, or the nearest int64. None of them is negative, per is not 0.

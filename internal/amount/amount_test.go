@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -129,4 +130,19 @@ func TestAddAndScaleStopAtTheLargest(t *testing.T) {
 			t.Fatalf("%d * %d / %d is %d", n, by, per, got)
 		}
 	})
+}
+
+// Fields of seconds are int64, and "for ever" is often the largest of them.
+func TestSecondsNeverWrap(t *testing.T) {
+	for n, want := range map[int64]time.Duration{
+		0: 0, 90: 90 * time.Second, -3: -3 * time.Second,
+		99_999_999_999: longest, math.MaxInt64: longest, math.MinInt64: -longest,
+	} {
+		if got := Seconds(n); got != want {
+			t.Errorf("%d seconds are %v, want %v", n, got, want)
+		}
+	}
+	if now := time.Now(); !now.Add(Seconds(math.MaxInt64)).After(now.AddDate(100, 0, 0)) {
+		t.Error("for ever is less than a hundred years")
+	}
 }

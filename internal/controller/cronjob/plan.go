@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/controller/event"
 )
 
@@ -82,7 +83,7 @@ func plan(cj *batchv1.CronJob, jobs []*batchv1.Job, since, now time.Time) action
 // earliest returns after which time the schedule counts, which the deadline for starting moves on.
 func earliest(cj *batchv1.CronJob, counts, now time.Time) time.Time {
 	if s := cj.Spec.StartingDeadlineSeconds; s != nil {
-		return latest(counts, now.Add(-time.Duration(*s)*time.Second))
+		return latest(counts, now.Add(-amount.Seconds(*s)))
 	}
 	return counts
 }
@@ -92,7 +93,7 @@ func start(cj *batchv1.CronJob, jobs []*batchv1.Job, due, now time.Time, act *ac
 	name := jobName(cj, due)
 	running := slices.ContainsFunc(act.Status.Active, func(r corev1.ObjectReference) bool { return r.Name == name })
 	switch deadline := cj.Spec.StartingDeadlineSeconds; {
-	case deadline != nil && due.Add(time.Duration(*deadline)*time.Second).Before(now):
+	case deadline != nil && due.Add(amount.Seconds(*deadline)).Before(now):
 		act.say(event.Warning(cj, "MissSchedule", "Missed scheduled time to start a job: %s", due.UTC().Format(time.RFC1123Z)))
 	case running || act.Status.LastScheduleTime != nil && act.Status.LastScheduleTime.Time.Equal(due):
 	case cj.Spec.ConcurrencyPolicy == batchv1.ForbidConcurrent && len(act.Status.Active) > 0:

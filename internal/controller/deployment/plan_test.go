@@ -2,6 +2,7 @@ package deployment
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,8 @@ func TestBounds(t *testing.T) {
 		{3, "0", "100%", 0, 3},
 		{3, "1", "10", 1, 3},
 		{0, "25%", "25%", 0, 0},
+		{3, "2147483647", "0", math.MaxInt32 - 3, 0}, // with the replicas still a number of pods
+		{3, "300000000000%", "0", math.MaxInt32 - 3, 0},
 	} {
 		s, u := bounds(deployment(tc.n, tc.surge, tc.unavailable))
 		if s != tc.wantSurge || u != tc.wantUnavailable {

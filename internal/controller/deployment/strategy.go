@@ -26,7 +26,7 @@ func bounds(d *appsv1.Deployment) (surge, unavailable int32) {
 	if surge == 0 && unavailable == 0 {
 		unavailable = 1
 	}
-	return surge, min(unavailable, n)
+	return min(surge, maxInt32-n), min(unavailable, n) // replicas and surge are added up
 }
 
 // resolve turns a number or percentage of n into a number. Validation has refused what does not parse.
@@ -35,7 +35,7 @@ func resolve(v *intstr.IntOrString, n int32, up bool) int32 {
 	if err != nil {
 		return 0
 	}
-	return int32(got)
+	return int32(min(got, maxInt32))
 }
 
 func total(sets []*set) (n int32) {

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
 )
 
@@ -62,7 +63,7 @@ func endOf(pod *corev1.Pod) time.Time {
 		return c.LastTransitionTime.Time
 	}
 	if pod.DeletionTimestamp != nil {
-		return pod.DeletionTimestamp.Add(-time.Duration(ptr.Deref(pod.DeletionGracePeriodSeconds, 0)) * time.Second)
+		return pod.DeletionTimestamp.Add(-amount.Seconds(ptr.Deref(pod.DeletionGracePeriodSeconds, 0)))
 	}
 	return pod.CreationTimestamp.Time
 }

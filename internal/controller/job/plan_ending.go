@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/controller/event"
 )
 
@@ -95,7 +96,7 @@ func deadline(job *batchv1.Job, start *metav1.Time, now time.Time) time.Duration
 	if job.Spec.ActiveDeadlineSeconds == nil || start == nil || suspended(job) {
 		return 0
 	}
-	return start.Add(time.Duration(*job.Spec.ActiveDeadlineSeconds) * time.Second).Sub(now)
+	return start.Add(amount.Seconds(*job.Spec.ActiveDeadlineSeconds)).Sub(now)
 }
 
 // complete reports whether enough pods have succeeded and none runs. Without a number one success is enough.

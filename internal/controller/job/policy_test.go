@@ -1,6 +1,7 @@
 package job
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"testing"
@@ -241,10 +242,12 @@ func TestDeadline(t *testing.T) {
 	ct.Run(t, func(c *ct.Cluster) {
 		start(c, 0, always(0, time.Hour))
 		ct.Make(c, newJob("a", 1, 1, func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To(int64(30)) }))
+		ct.Make(c, newJob("as-good-as-none", 1, 1, func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](math.MaxInt64) }))
 		c.Pass(29 * time.Second)
 		expect(c, "a", "active 1 ready 1 terminating 0 succeeded 0 failed 0")
 		c.Pass(3 * time.Second)
 		expect(c, "a", "active 0 ready 0 terminating 0 succeeded 0 failed 1 FailureTarget=DeadlineExceeded Failed=DeadlineExceeded")
+		expect(c, "as-good-as-none", "active 1 ready 1 terminating 0 succeeded 0 failed 0")
 		if e := c.Events("DeadlineExceeded"); !slices.Equal(e, []string{"Job was active longer than specified deadline"}) {
 			t.Errorf("events %v", e)
 		}

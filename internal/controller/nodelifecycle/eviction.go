@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/client"
 	"github.com/knarr-io/knarr/internal/controller"
@@ -138,7 +139,7 @@ func toleratedUntil(pod *corev1.Pod, taints []corev1.Taint) (until time.Time, fo
 		if t.TimeAdded != nil && t.TimeAdded.After(start) {
 			start = t.TimeAdded.Time
 		}
-		end := start.Add(time.Duration(max(*seconds, 0)) * time.Second)
+		end := start.Add(amount.Seconds(max(*seconds, 0)))
 		if forever || end.Before(until) {
 			until, forever = end, false
 		}

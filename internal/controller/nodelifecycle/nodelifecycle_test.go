@@ -2,6 +2,7 @@ package nodelifecycle
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/controller"
 	ct "github.com/knarr-io/knarr/internal/controller/controllertest"
 	"github.com/knarr-io/knarr/internal/controller/podstate"
@@ -325,6 +327,7 @@ func TestTolerations(t *testing.T) {
 		{"the earlier end counts", []corev1.Toleration{{Key: "x", Value: "1", TolerationSeconds: secs(130)}, {Key: "y", Operator: corev1.TolerationOpExists, TolerationSeconds: secs(60)}}, 0, false, 10 * time.Second},
 		{"over", []corev1.Toleration{{Operator: corev1.TolerationOpExists, TolerationSeconds: secs(50)}}, 0, true, 0},
 		{"a pod that came later has its time from then", []corev1.Toleration{{Operator: corev1.TolerationOpExists, TolerationSeconds: secs(50)}}, 990, false, 40 * time.Second},
+		{"as good as for ever", []corev1.Toleration{{Operator: corev1.TolerationOpExists, TolerationSeconds: secs(math.MaxInt64)}}, 990, false, amount.Seconds(math.MaxInt64) - 10*time.Second},
 		{"zero seconds", []corev1.Toleration{{Operator: corev1.TolerationOpExists, TolerationSeconds: secs(0)}}, 990, true, 0},
 	} {
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: *at(tc.created)}, Spec: corev1.PodSpec{Tolerations: tc.tols}}

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // Start asks for a container to be created and started.
@@ -115,7 +117,7 @@ func deadline(in *Input) (*Failure, time.Time) {
 	if s == nil {
 		return nil, time.Time{}
 	}
-	at := startTime(in).Add(time.Duration(*s) * time.Second)
+	at := startTime(in).Add(amount.Seconds(*s))
 	if in.Now.Before(at) {
 		return nil, at
 	}

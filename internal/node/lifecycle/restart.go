@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // Hash returns what a running container must match to be kept: name and image, the only parts of a container that can
@@ -86,5 +88,5 @@ func Grace(pod *corev1.Pod) time.Duration {
 		s = *pod.DeletionGracePeriodSeconds
 	}
 	// Even a forced end lets SIGTERM be seen, as the kubelet does.
-	return time.Duration(max(s, 1)) * time.Second
+	return amount.Seconds(max(s, 1))
 }

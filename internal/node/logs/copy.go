@@ -10,6 +10,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/knarr-io/knarr/internal/amount"
 )
 
 // followEvery is how often a follower looks for more. Only a client that is following pays for it.
@@ -143,7 +145,7 @@ type writer struct {
 func newWriter(w io.Writer, opts *corev1.PodLogOptions, now time.Time) *writer {
 	out := &writer{w: bufio.NewWriterSize(w, 32<<10), stamps: opts.Timestamps}
 	if opts.SinceSeconds != nil {
-		out.since = now.Add(-time.Duration(*opts.SinceSeconds) * time.Second)
+		out.since = now.Add(-amount.Seconds(*opts.SinceSeconds))
 	}
 	if opts.SinceTime != nil {
 		out.since = opts.SinceTime.Time

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/probe"
 	"github.com/knarr-io/knarr/internal/node/task"
 )
@@ -42,7 +43,7 @@ func (w *Worker) hook(ctx context.Context, h *corev1.LifecycleHandler, c *corev1
 		}
 		return err
 	case h.Sleep != nil:
-		task.Pause(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
+		task.Pause(ctx, amount.Seconds(h.Sleep.Seconds))
 		return nil
 	}
 	return fmt.Errorf("container %s: a hook needs exec, httpGet or sleep", c.Name)

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/lifecycle"
 	"github.com/knarr-io/knarr/internal/node/podspec"
 	"github.com/knarr-io/knarr/internal/node/probe"
@@ -80,7 +81,7 @@ func (w *Worker) probeGrace(s lifecycle.Stop) time.Duration {
 		k = probe.Startup
 	}
 	if p := t.Probe(k); p != nil && p.TerminationGracePeriodSeconds != nil {
-		return time.Duration(*p.TerminationGracePeriodSeconds) * time.Second
+		return amount.Seconds(*p.TerminationGracePeriodSeconds)
 	}
 	return s.Grace
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/admission"
 	"github.com/knarr-io/knarr/internal/server/request"
@@ -211,7 +211,7 @@ func graceOf(res *api.Resource, obj api.Object, requested *int64) (metav1.Time, 
 		if res.GracePeriod != nil {
 			grace = max(0, res.GracePeriod(obj, requested))
 		}
-		return metav1.Time{Time: now().Add(time.Duration(grace) * time.Second)}, grace
+		return metav1.Time{Time: now().Add(amount.Seconds(grace))}, grace
 	}
 	if requested == nil {
 		return *had, *before
@@ -223,7 +223,7 @@ func graceOf(res *api.Resource, obj api.Object, requested *int64) (metav1.Time, 
 	if grace >= *before {
 		return *had, *before
 	}
-	return metav1.Time{Time: had.Add(time.Duration(grace-*before) * time.Second)}, grace
+	return metav1.Time{Time: had.Add(amount.Seconds(grace - *before))}, grace
 }
 
 // withPropagation adds or removes the garbage collector's finalizers as the deletion's propagation policy asks.

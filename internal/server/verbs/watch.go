@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/api"
 	"github.com/knarr-io/knarr/internal/server/call"
 	"github.com/knarr-io/knarr/internal/server/registry"
@@ -64,7 +65,7 @@ func (v *Verbs) watch(c *call.Call) error {
 // life is how long a watch lasts at most.
 func life(opts *metainternal.ListOptions) time.Duration {
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds != 0 { // below 0 it has passed already
-		return time.Duration(*opts.TimeoutSeconds) * time.Second
+		return amount.Seconds(*opts.TimeoutSeconds)
 	}
 	return watchAtLeast + rand.N(watchAtLeast)
 }

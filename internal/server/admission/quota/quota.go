@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	helper "k8s.io/component-helpers/resource"
 
+	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/api"
 )
 
@@ -82,7 +83,7 @@ func podUsage(use corev1.ResourceList, pod *corev1.Pod, now time.Time) {
 		return
 	}
 	if pod.DeletionTimestamp != nil && pod.DeletionGracePeriodSeconds != nil &&
-		now.After(pod.DeletionTimestamp.Add(time.Duration(*pod.DeletionGracePeriodSeconds)*time.Second)) {
+		now.After(pod.DeletionTimestamp.Add(amount.Seconds(*pod.DeletionGracePeriodSeconds))) {
 		return
 	}
 	use[corev1.ResourcePods] = *resource.NewQuantity(1, resource.DecimalSI)
