@@ -162,10 +162,15 @@ func (m *machine) runOn(ctx context.Context, endpoint string, streams func() *x5
 		return fmt.Errorf("the container runtime at %s: %w", endpoint, err)
 	}
 	defer closeRuntime()
+	pause := "" // what another's runtime uses is not known
+	if streams != nil {
+		pause = containerd.PauseImage
+	}
 	agent, err := node.New(node.Config{
 		NodeName: m.nodeName, DataDir: m.dataDir, Client: m.client, Runtime: rt, StreamCertificate: streams, Metrics: m.figures, Tokens: m.tokens, Deleted: m.deleted, Linked: m.joined,
 		ClusterDNS: []string{m.dnsAddr.String()}, ClusterDomain: m.domain, NodeIPs: []string{m.nodeAddr.String()},
 		CgroupRoot: cluster.CgroupRoot(m.instance()), MaxPods: m.maxPods, KubeletPort: m.kubeletPort, Version: KubernetesVersion().GitVersion, Logger: m.log,
+		PauseImage: pause,
 	})
 	if err != nil {
 		return err

@@ -106,7 +106,8 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.Endpoint = endpoint.New(endpoint.Settings{
 		Node: cfg.NodeName, Version: cfg.Version, Pods: a.pods, Runtime: cfg.Runtime, Cgroups: cgroups, Disks: disks, Claims: claimed, Capacity: facts.Capacity,
-		DataDir: cfg.DataDir, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate, Metrics: cfg.Metrics, Probes: a.host.Probes,
+		DataDir: cfg.DataDir, PauseImage: cfg.PauseImage, Hollow: cfg.Hollow, Config: cfg.kubelet(), StreamCertificate: cfg.StreamCertificate,
+		Metrics: cfg.Metrics, Probes: a.host.Probes,
 	})
 	return a, nil
 }

@@ -39,6 +39,8 @@ type Config struct {
 	DataDir string
 	Client  client.Client
 	Runtime runtime.Runtime
+	// PauseImage is what the runtime holds pods' namespaces with, as monitoring names it.
+	PauseImage string
 	// StreamCertificate returns the certificate of Runtime's streaming server; no other is accepted. Without it the server needs one
 	// of an authority that this machine trusts, or has to listen on the loopback address.
 	StreamCertificate func() *x509.Certificate

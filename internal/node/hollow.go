@@ -43,7 +43,10 @@ func (noCgroups) Pods() []string                                     { return ni
 func (noCgroups) V2() bool                                           { return true }
 func (noCgroups) PodUsage(string) (cgroup.Usage, error)              { return cgroup.Usage{}, os.ErrNotExist }
 func (noCgroups) MachineUsage() (cgroup.Usage, error)                { return cgroup.Usage{}, os.ErrNotExist }
-func (noCgroups) Processes(string, string) ([]int, error)            { return nil, os.ErrNotExist }
+func (noCgroups) Details(string, string) (cgroup.Details, error) {
+	return cgroup.Details{}, os.ErrNotExist
+}
+func (noCgroups) Processes(string, string) ([]int, error) { return nil, os.ErrNotExist }
 
 // noDevices stands in for the drivers of devices on hollow nodes: every claim is ready.
 type noDevices struct{}

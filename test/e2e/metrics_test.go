@@ -57,13 +57,15 @@ func TestWhatIsUsed(t *testing.T) {
 	})
 	node := p.Spec.NodeName
 	proxy := "/api/v1/nodes/" + node + "/proxy"
+	busy := `namespace="` + ns + `",pod="busy"}`
 	session(t, ns, []step{
 		{"", "top pod busy --containers", "busy c"},
 		{"", "top node", node},
 		{"", "get pods.metrics.k8s.io", "NAME CPU MEMORY WINDOW busy"},
 		{"", "get --raw " + proxy + "/healthz", "ok"},
 		{"", "get --raw " + proxy + "/metrics/resource", `container_cpu_usage_seconds_total{container="c",namespace="` + ns + `",pod="busy"}`},
-		{"", "get --raw " + proxy + "/metrics/cadvisor", `container_network_receive_bytes_total{interface="eth0",namespace="` + ns + `",pod="busy"}`},
+		{"", "get --raw " + proxy + "/metrics/cadvisor", `container_cpu_cfs_throttled_seconds_total{container="c" … image="docker.io/library/busybox:1" … ` + busy +
+			` … container_network_receive_packets_total{container="" … interface="eth0" … ` + busy + ` … container_spec_memory_limit_bytes{ … ` + busy + ` 67108864`},
 		{"", "get --raw " + proxy + "/metrics", "kubelet_running_pods"},
 		{"", "get --raw " + proxy + "/pods", `"name": "busy"`},
 		{"", "get --raw " + proxy + "/configz", `"maxPods"`},

@@ -86,10 +86,7 @@ func (m *Manager) usage(group string) (Usage, error) {
 	}
 	u = Usage{CPU: cpu, Memory: held, WorkingSet: less(held, stat["total_inactive_file"]), RSS: stat["total_rss"],
 		PageFaults: stat["total_pgfault"], MajorPageFaults: stat["total_pgmajfault"]}
-	const unlimited = 1 << 62 // the kernel's default is the largest number of whole pages
-	if limit, err := number(filepath.Join(memory, "memory.limit_in_bytes")); err == nil && limit < unlimited {
-		u.MemoryLimit = limit
-	}
+	u.MemoryLimit = limit(filepath.Join(memory, "memory.limit_in_bytes"))
 	return u, nil
 }
 
@@ -107,9 +104,7 @@ func (m *Manager) usageV2(group string) (Usage, error) {
 	}
 	u := Usage{CPU: cpu["usage_usec"] * 1000, Memory: held, WorkingSet: less(held, stat["inactive_file"]), RSS: stat["anon"],
 		PageFaults: stat["pgfault"], MajorPageFaults: stat["pgmajfault"]}
-	if limit, err := number(filepath.Join(dir, "memory.max")); err == nil {
-		u.MemoryLimit = limit // "max" is no number
-	}
+	u.MemoryLimit = limit(filepath.Join(dir, "memory.max"))
 	return u, nil
 }
 

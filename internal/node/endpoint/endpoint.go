@@ -36,6 +36,8 @@ type Settings struct {
 	Capacity corev1.ResourceList
 	// DataDir is the directory whose disk is the node's.
 	DataDir string
+	// PauseImage is that of the process which holds a pod's namespaces, as its series are labelled.
+	PauseImage string
 	// Hollow nodes have no machine that could be measured.
 	Hollow bool
 	// Config is what /configz shows, by the names of the kubelet's configuration.

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metrics "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
-	"github.com/knarr-io/knarr/internal/amount"
 	"github.com/knarr-io/knarr/internal/node/stats"
 )
 
@@ -55,9 +54,8 @@ func (e *Endpoint) serveCadvisor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return sendMetrics(w, func(out io.Writer) error {
-		return stats.Cadvisor(out, &s.Summary, amount.Units(*e.Capacity.Cpu()), amount.Units(*e.Capacity.Memory()))
-	})
+	summary, groups, machine := e.groups(s.Summary, time.Now())
+	return sendMetrics(w, func(out io.Writer) error { return stats.Cadvisor(out, &summary, groups, machine) })
 }
 
 func (e *Endpoint) serveNodeUsage(w http.ResponseWriter, r *http.Request) error {

@@ -107,3 +107,13 @@ func TestUpperDirOfAnOverlay(t *testing.T) {
 		}
 	}
 }
+
+func TestDevicesHaveNames(t *testing.T) {
+	got := devices("major minor  #blocks  name\n\n   8        0  209715200 sda\n 259        1    1048576 nvme0n1p1\n")
+	if len(got) != 2 || got["8:0"] != "/dev/sda" || got["259:1"] != "/dev/nvme0n1p1" {
+		t.Errorf("%v", got)
+	}
+	if DeviceOf(t.TempDir()) == "" || DeviceOf("/no/such/directory") != "" {
+		t.Error("a directory is on a device, and one that is not there is on none")
+	}
+}

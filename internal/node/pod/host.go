@@ -104,6 +104,8 @@ type Cgroups interface {
 	// PodUsage and MachineUsage return what the processes of a pod, and all of the machine, use.
 	PodUsage(uid string) (cgroup.Usage, error)
 	MachineUsage() (cgroup.Usage, error)
+	// Details are what monitoring shows of a container, or of the pod itself where container is "".
+	Details(uid, container string) (cgroup.Details, error)
 	// Processes are those of one container of a pod.
 	Processes(uid, container string) ([]int, error)
 }
