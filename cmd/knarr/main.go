@@ -55,6 +55,6 @@ scheduler, self-healing, network, service discovery, load balancing, access cont
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Backup(), cli.Restore(), cli.Member(), cli.Rollout(), cli.Volume(), cli.Why(), cli.Advise(), cli.Up(), cli.Down(), dev.Command(), cli.Kubectl(), cli.Image(), cli.Version())
+	root.AddCommand(serverCommand(), agentCommand(), cli.Token(), cli.Backup(), cli.Restore(), cli.Member(), cli.Rollout(), cli.Volume(), cli.Why(), cli.Policy(), cli.Advise(), cli.Up(), cli.Down(), dev.Command(), cli.Kubectl(), cli.Image(), cli.Version())
 	return root
 }

@@ -39,7 +39,7 @@ func (n *Node) newGuarding(family nft.Family) (*guarding, error) {
 	}
 	g.Guard = guard.New(guard.Config{Client: n.cfg.Client, Kernels: kernels[:1], Attached: attached, Metrics: n.cfg.Metrics, Log: n.cfg.Log})
 	if n.cfg.Metrics != nil {
-		if err := n.cfg.Metrics.Register(guard.NewDrops(g.Guard, kernels[1])); err != nil {
+		if err := n.cfg.Metrics.Register(guard.NewFigures(g.Guard, kernels[1])); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
 	}

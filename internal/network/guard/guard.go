@@ -50,7 +50,8 @@ type Guard struct {
 	cfg      Config
 	changes  chan change
 	requests chan request
-	deleted  chan struct{} // somebody may have deleted a table
+	reports  chan chan report // each buffered
+	deleted  chan struct{}    // somebody may have deleted a table
 	ready    chan struct{}
 	ended    chan struct{}
 	metrics  *metrics
@@ -59,10 +60,10 @@ type Guard struct {
 	sides    []*side
 	attached map[netip.Addr]policy.Attachment
 	synced   [numWatches]bool
-	policies map[string]bool // by namespace and name
-	details  *details        // the watches that only policies need; nil without policies
-	turns    int             // how many details there were
-	seen     time.Time       // when the oldest change was seen that the kernel does not have; zero if it has all
+	policies standings
+	details  *details  // the watches that only policies need; nil without policies
+	turns    int       // how many details there were
+	seen     time.Time // when the oldest change was seen that the kernel does not have; zero if it has all
 }
 
 // request says which addresses a pod has, or that nobody has them any longer.
@@ -75,7 +76,7 @@ type request struct {
 // New returns a guard.
 func New(cfg Config) *Guard {
 	g := &Guard{cfg: cfg, changes: make(chan change), requests: make(chan request), deleted: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
-		attached: map[netip.Addr]policy.Attachment{}, policies: map[string]bool{}}
+		attached: map[netip.Addr]policy.Attachment{}, policies: newStandings(), reports: make(chan chan report)}
 	for _, k := range cfg.Kernels {
 		g.sides = append(g.sides, &side{kernel: k, log: cfg.Log.With("family", k.Family())})
 	}
@@ -172,9 +173,14 @@ func (g *Guard) loop(ctx context.Context) error {
 			} else {
 				waiting = append(waiting, r)
 			}
+		case r := <-g.reports:
+			r <- g.report()
+			continue
 		case <-g.deleted:
 			for _, s := range g.sides {
-				s.check()
+				if s.check() {
+					g.policies.lost()
+				}
 			}
 		case <-timer:
 			timer = nil
@@ -182,7 +188,7 @@ func (g *Guard) loop(ctx context.Context) error {
 		if !g.known() {
 			continue
 		}
-		if wait := time.Until(next); wait > 0 && len(g.policies) > 0 {
+		if wait := time.Until(next); wait > 0 && g.policies.any() {
 			if timer == nil {
 				timer = time.After(wait)
 			}
@@ -220,7 +226,7 @@ func (g *Guard) take(r request) {
 
 // known reports whether everything has been seen that the policies need.
 func (g *Guard) known() bool {
-	return g.synced[watchPolicies] && (len(g.policies) == 0 || g.synced[watchNamespaces] && g.synced[watchPods])
+	return g.synced[watchPolicies] && (!g.policies.any() || g.synced[watchNamespaces] && g.synced[watchPods])
 }
 
 // step writes the difference between the models and the kernel.
@@ -228,7 +234,7 @@ func (g *Guard) step() error {
 	start := time.Now()
 	var errs []error
 	for _, s := range g.sides {
-		wrote, err := s.step(len(g.policies) > 0)
+		wrote, err := s.step(g.policies.any())
 		if wrote || err != nil {
 			g.metrics.wrote(start, err)
 		}
@@ -241,7 +247,8 @@ func (g *Guard) step() error {
 		g.metrics.programming.Observe(time.Since(g.seen).Seconds())
 		g.seen = time.Time{}
 	}
-	g.metrics.show(len(g.policies), g.attached)
+	g.policies.inForce(time.Now())
+	g.metrics.policies.Set(float64(len(g.policies.of)))
 	select {
 	case <-g.ready:
 	default:

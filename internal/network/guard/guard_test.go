@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -237,7 +239,7 @@ func TestDeletedTableAndRefusedTransactions(t *testing.T) {
 		if !d.has("ingress-guarded 10.244.0.6") {
 			t.Errorf("after the failure is over:\n%s", d.table.DumpElements())
 		}
-		if err := reg.Register(NewDrops(d.guard, d.guard.cfg.Kernels[0])); err != nil {
+		if err := reg.Register(NewFigures(d.guard, d.guard.cfg.Kernels[0])); err != nil {
 			t.Fatal(err)
 		}
 		families, err := reg.Gather()
@@ -250,8 +252,80 @@ func TestDeletedTableAndRefusedTransactions(t *testing.T) {
 				got[f.GetName()] += 1 + m.GetGauge().GetValue() + m.GetCounter().GetValue()
 			}
 		}
+		if got["knarr_network_policy_revision"] < 3 || got["knarr_network_policy_in_force_since_seconds"] < 2 {
+			t.Errorf("since when policies are in force: %v", got)
+		}
 		if got["knarr_network_policies"] != 3 || got["knarr_network_policy_failures_total"] < 2 || got["knarr_network_policy_dropped_packets_total"] != 1 {
 			t.Errorf("figures (each one more than it says): %v", got)
 		}
 	})
+}
+
+// TestSinceWhenAPolicyIsInForce: since the rules had it as it is now, not as it was before, and not where somebody took them away.
+func TestSinceWhenAPolicyIsInForce(t *testing.T) {
+	run(t, nil, func(d *desk) {
+		t := d.t
+		p := d.allow("p", "client")
+		d.pod("server", "")
+		if err := d.guard.Attach(d.t.Context(), attached); err != nil {
+			t.Fatal(err)
+		}
+		key := api.KeyOf(p)
+		since := func() time.Time {
+			t.Helper()
+			time.Sleep(time.Minute)
+			r, ok := d.guard.inForce()
+			if !ok || len(r.since) != 1 || r.pods[podAddr] != attached.Pod || !slices.Equal(r.guards[guarded{policy.Ingress, podAddr}], []api.Key{key}) {
+				t.Fatalf("%v %+v", ok, r)
+			}
+			return r.since[key]
+		}
+		first := since()
+		if ago := time.Since(first); ago < time.Minute || ago > time.Minute+time.Second {
+			t.Errorf("in force since %v ago, want about a minute", ago)
+		}
+		change := func(f func(p *networkingv1.NetworkPolicy)) int64 {
+			t.Helper()
+			fresh, err := client.Mutate(t.Context(), d.api, key, "", func(p *networkingv1.NetworkPolicy) bool { f(p); return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, _ := strconv.ParseInt(fresh.ResourceVersion, 10, 64)
+			return n
+		}
+		revision := change(func(p *networkingv1.NetworkPolicy) { p.Labels = map[string]string{"a": "b"} })
+		if got := since(); !got.Equal(first) {
+			t.Errorf("a label makes it in force since %v, before since %v", got, first)
+		}
+		if r, _ := d.guard.inForce(); r.revision != revision {
+			t.Errorf("revision %d is in force, want %d", r.revision, revision)
+		}
+		change(func(p *networkingv1.NetworkPolicy) { p.Spec.Ingress = nil })
+		second := since()
+		if !second.After(first) {
+			t.Errorf("a changed policy is in force since %v, before since %v", second, first)
+		}
+		d.table.Delete()
+		if third := since(); !third.After(second) {
+			t.Errorf("after the table was gone it is in force since %v, before since %v", third, second)
+		}
+	})
+}
+
+func TestDropsAreCountedForThePoliciesOfThePod(t *testing.T) {
+	f := NewFigures(nil)
+	a, b := api.Key{Namespace: "x", Name: "a"}, api.Key{Namespace: "x", Name: "b"}
+	at, other := guarded{policy.Ingress, podAddr}, guarded{policy.Ingress, podAddr.Next()}
+	r := report{guards: map[guarded][]api.Key{at: {a, b}, other: {b}}}
+	for _, counts := range []map[guarded]uint64{{at: 5, other: 1}, {at: 5, other: 3}, {at: 2, other: 3}} { // the last: counted anew
+		f.add(counts, r)
+	}
+	if got := f.totals; len(got) != 2 || got[about{policy.Ingress, a}] != 7 || got[about{policy.Ingress, b}] != 10 {
+		t.Errorf("counted %v, want 7 for a and 10 for b", got)
+	}
+	delete(r.guards, at)
+	f.add(map[guarded]uint64{other: 4}, r)
+	if got := f.totals; len(got) != 1 || got[about{policy.Ingress, b}] != 11 {
+		t.Errorf("once a guards nobody: %v", got)
+	}
 }

@@ -14,12 +14,14 @@ type side struct {
 	log     *slog.Logger
 }
 
-// check makes the next step write everything anew if the table is gone.
-func (s *side) check() {
+// check makes the next step write everything anew if the table is gone, and reports whether it is.
+func (s *side) check() (gone bool) {
 	if exists, err := s.kernel.Exists(); err == nil && !exists && s.written {
 		s.log.Warn("somebody deleted the nftables table of network policies, writing it anew")
 		s.written = false
+		return true
 	}
+	return false
 }
 
 // step writes the difference between the model and the kernel, or all of it, and reports whether there was any. Without policies

@@ -91,11 +91,7 @@ func (g *Guard) observe(ctx context.Context, c change) {
 	}
 	for _, i := range c.items {
 		if c.watch == watchPolicies {
-			if name := i.key.Namespace + "/" + i.key.Name; i.gone {
-				delete(g.policies, name)
-			} else {
-				g.policies[name] = true
-			}
+			g.policies.heard(i)
 		}
 		for _, s := range g.sides {
 			s.observe(c.watch, i)
@@ -152,7 +148,7 @@ func (g *Guard) missing(c *change) {
 // followDetails begins the watches that policies need with the first policy, and ends them with the last.
 func (g *Guard) followDetails(ctx context.Context) {
 	switch {
-	case len(g.policies) > 0 && g.details == nil:
+	case g.policies.any() && g.details == nil:
 		ctx, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		g.turns++
@@ -161,7 +157,7 @@ func (g *Guard) followDetails(ctx context.Context) {
 			wg.Go(func() { g.follow(ctx, watch, turn) })
 		}
 		g.details = &details{turn: turn, stop: func() { cancel(); wg.Wait() }}
-	case len(g.policies) == 0 && g.details != nil:
+	case !g.policies.any() && g.details != nil:
 		g.details.stop()
 		g.details = nil
 		g.synced[watchNamespaces], g.synced[watchPods] = false, false

@@ -68,6 +68,16 @@ func (m *Model) Explain(c Connection) [NumDirections]Verdict {
 	return out
 }
 
+// PoliciesAt returns the policies that guard an address of this node in a direction.
+func (m *Model) PoliciesAt(d Direction, addr netip.Addr) (out []api.Key) {
+	if guard := m.guards[guardKey{d, addr}]; guard != nil {
+		for _, ch := range guard.below {
+			out = append(out, ch.of)
+		}
+	}
+	return out
+}
+
 // passes reports whether r lets a connection with that peer pass.
 func (m *Model) passes(r Rule, peer netip.Addr, c Connection) bool {
 	return (r.Peers == "" || m.sets[r.Peers].has(Element{Addr: peer})) &&
