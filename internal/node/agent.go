@@ -97,11 +97,10 @@ func New(cfg Config) (*Agent, error) {
 		Statuses: report.NewStatuses(cfg.Client, &a.tasks, a.log), Self: a.report,
 	}
 	a.pods = pod.NewSet(a.host)
-	rooms := func() lifecycle.Rooms { return machine.Rooms(cfg.DataDir, amount.Units(*facts.Capacity.Memory())) }
 	disks := &diskuse.Meter{Volumes: a.host.Volumes, Cgroups: cgroups}
 	a.upkeep = upkeep.New(upkeep.Settings{
 		Pods: a.pods, Client: cfg.Client, Runtime: cfg.Runtime, Cgroups: cgroups, Images: a.host.Images, Disks: disks, Tasks: &a.tasks, Log: a.log,
-		DataDir: cfg.DataDir, Rooms: rooms, MaxLogSize: cfg.MaxLogSize, MaxLogFiles: cfg.MaxLogFiles,
+		DataDir: cfg.DataDir, Rooms: cfg.rooms(facts), MaxLogSize: cfg.MaxLogSize, MaxLogFiles: cfg.MaxLogFiles,
 		ImageGCHigh: cfg.ImageGCHigh, ImageGCLow: cfg.ImageGCLow, Hollow: cfg.Hollow,
 	})
 	a.Endpoint = endpoint.New(endpoint.Settings{
@@ -149,6 +148,11 @@ func (a *Agent) Hasten(ctx context.Context, lost <-chan struct{}) { a.report.Has
 // LinkLost says that somebody deleted the network link of a sandbox, and why it could not be made anew, if so: the pod then gets a new sandbox.
 func (a *Agent) LinkLost(ctx context.Context, sandbox string, failure error) {
 	a.pods.LinkLost(ctx, sandbox, failure)
+}
+
+// rooms measures what is left of the machine that has these facts.
+func (c *Config) rooms(n *pod.Node) func() lifecycle.Rooms {
+	return func() lifecycle.Rooms { return machine.Rooms(c.DataDir, amount.Units(*n.Capacity.Memory())) }
 }
 
 // facts returns what does not change about the node.
