@@ -59,7 +59,7 @@ lint: ## gofmt, go vet, staticcheck
 
 .PHONY: unit
 unit: bin/gotestsum ## unit tests and simulated clusters, with the race detector
-	build/verdict -race -vet=off -timeout 25m $(TEST_TAGS) -- $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
+	CGO_ENABLED=1 build/verdict -race -vet=off -timeout 25m $(TEST_TAGS) -- $$($(GO) list $(TEST_TAGS) ./... | grep -v /test/e2e)
 bin/gotestsum: go.mod
 	CGO_ENABLED=0 $(GO) build -o $@ gotest.tools/gotestsum
 
