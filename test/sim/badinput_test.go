@@ -68,7 +68,8 @@ func TestWhatCannotBeDoneIsNoHotLoop(t *testing.T) {
 		meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "default", Name: name} }
 		for _, o := range []api.Object{
 			&corev1.ResourceQuota{ObjectMeta: meta("full"), Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: pods(4)[corev1.ResourcePods]}}},
-			endlessJob("endless"),
+			// Its pods wait for a node: on a hollow one they would end at once, and 10^9 of them be made.
+			endlessJob("endless", func(j *batchv1.Job) { j.Spec.Template.Spec.NodeSelector = map[string]string{"there": "none"} }),
 			&appsv1.ReplicaSet{ObjectMeta: meta("first"), Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](1), Selector: chosen("same"), Template: setTemplate("same")}},
 			&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: meta("blind"), Spec: autoscalingv2.HorizontalPodAutoscalerSpec{MaxReplicas: 5,
 				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "first"}}},

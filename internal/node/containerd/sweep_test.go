@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,20 +11,20 @@ import (
 )
 
 // collections counts how often a collector was called.
-type collections struct{ n int }
+type collections struct{ n atomic.Int32 }
 
-func (c *collections) ScheduleAndWait(context.Context) (gc.Stats, error) { c.n++; return nil, nil }
+func (c *collections) ScheduleAndWait(context.Context) (gc.Stats, error) { c.n.Add(1); return nil, nil }
 
 func TestSweepsOnceRemovalsHaveComeToRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c collections
 		s := newSweeper(t.Context(), &c, 15*time.Second)
 		defer s.Close()
-		want := func(n int) {
+		want := func(n int32) {
 			t.Helper()
 			synctest.Wait()
-			if c.n != n {
-				t.Errorf("%d collections, want %d", c.n, n)
+			if got := c.n.Load(); got != n {
+				t.Errorf("%d collections, want %d", got, n)
 			}
 		}
 		time.Sleep(16 * time.Second)

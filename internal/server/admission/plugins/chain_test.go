@@ -54,6 +54,7 @@ func start(t *testing.T) *cluster {
 		}
 	})
 	clienttest.Create(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}})
+	clienttest.Create(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-public"}})
 	clienttest.Create(t, c, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}})
 	return &cluster{c, reg, rbac}
 }
