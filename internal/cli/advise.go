@@ -36,14 +36,9 @@ The agent of each node measures its pods once a minute and keeps a histogram for
 gone. Where there is less than an hour of data, the line says so.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := newAdmin(dataDir)
-			if err != nil {
-				return err
-			}
-			defer a.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
-			defer cancel()
-			return advise(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), a, namespace, a.get)
+			return asAdmin(cmd.Context(), dataDir, func(ctx context.Context, a *admin) error {
+				return advise(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), a, namespace, a.get)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&dataDir, "data-dir", dataDirFromEnv(), "the cluster's data directory")

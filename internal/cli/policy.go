@@ -34,14 +34,9 @@ is on all, and how many packets to and from pods that it guards were dropped. kn
 	cmd.AddCommand(&cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the policies: where and since when they are in force, and what was dropped", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := newAdmin(dataDir)
-			if err != nil {
-				return err
-			}
-			defer a.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
-			defer cancel()
-			return listPolicies(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), a, namespace, a.get)
+			return asAdmin(cmd.Context(), dataDir, func(ctx context.Context, a *admin) error {
+				return listPolicies(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), a, namespace, a.get)
+			})
 		},
 	})
 	return cmd

@@ -33,17 +33,24 @@ takes room on disks, that of which the API no longer knows included: nothing rem
 	cmd.AddCommand(&cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the volumes: where each is, whose, how full, used by which pods", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := newAdmin(dataDir)
-			if err != nil {
-				return err
-			}
-			defer a.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
-			defer cancel()
-			return listVolumes(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), a, a.get)
+			return asAdmin(cmd.Context(), dataDir, func(ctx context.Context, a *admin) error {
+				return listVolumes(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), a, a.get)
+			})
 		},
 	})
 	return cmd
+}
+
+// asAdmin calls do with the administrator's access to the cluster of a data directory, and with a minute of time.
+func asAdmin(ctx context.Context, dataDir string, do func(context.Context, *admin) error) error {
+	a, err := newAdmin(dataDir)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return do(ctx, a)
 }
 
 // get asks the API server for a path that is no object's.
